@@ -1,0 +1,103 @@
+"""What an engine is: it turns a prompt into n completions. Nothing here knows trees, records or a model.
+
+Engines are opened by `medsss_cli.engines.open_engine(spec)` as an async context manager.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from ..records import Message
+
+
+class FinishReason(StrEnum):
+    """Why a completion ended: at the end of the turn, before a stop string, or cut at `max_tokens`."""
+
+    EOS = "eos"
+    STOP = "stop"
+    LENGTH = "length"
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A chat to continue: `messages`, rendered by the model's template with the generation prompt, then `prefix`, text
+    that the assistant has already written in the open turn."""
+
+    messages: tuple[Message, ...]
+    prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to draw. `temperature` 0 is greedy. A completion ends before the first of the `stop` strings.
+
+    `allowed_tokens` restricts the draw to the first tokens of these words and ends after one token; the completion's text
+    is the whole word that was chosen. Two words with one first token raise EngineError. `seed` fixes the draw of each of
+    the n completions, whatever else the engine is doing.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_tokens: int = 512
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+    allowed_tokens: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What was written after the prompt, the stop string left out. `tokens` counts what was generated, `prompt_tokens`
+    what it followed. `stop` is the stop string that ended it."""
+
+    text: str
+    finish_reason: FinishReason
+    tokens: int
+    prompt_tokens: int = 0
+    stop: str | None = None
+
+
+@dataclass(slots=True)
+class Usage:
+    """What an engine has done since it was opened."""
+
+    requests: int = 0
+    completions: int = 0
+    prompt_tokens: int = 0
+    tokens: int = 0
+
+
+class Engine(Protocol):
+    """Many `complete` calls may be awaited at once; an engine serves them together.
+
+    `concurrency` is how many requests it takes to keep it busy; drivers take their default from it. Raises EngineError
+    when a request cannot be served (a prompt longer than the context, say).
+    """
+
+    name: str
+    concurrency: int
+    usage: Usage
+
+    async def complete(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> list[Completion]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """How to open an engine. `policy` is a model folder, a hub name or `builtin:clinic`."""
+
+    kind: str = "auto"
+    policy: str = "builtin:clinic"
+    device: str = "auto"
+    dtype: str = "auto"
+    batch_size: int | None = None
+    max_context: int | None = None
+    trust_remote_code: bool = False
+    extra: dict[str, str] = field(default_factory=dict)
+
+
+def derive_seed(seed: int, *parts: object) -> int:
+    """A 63-bit seed from the run's seed and what the draw is for (id, node, purpose): equal on every machine and order."""
+    text = "\x1f".join([str(seed), *(str(part) for part in parts)])
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1

@@ -1,0 +1,38 @@
+"""The errors that a user can see. The library raises them; `app.py` alone turns them into messages and exit codes."""
+
+from __future__ import annotations
+
+
+class MedsssError(Exception):
+    """Something that the user must know: what happened, where, and what to do next.
+
+    `hint` is the "what to do" line, printed under the message. `exit_code` is the status of a program that ends with
+    this error: 1 some work failed, 2 wrong usage.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(MedsssError):
+    """The command line cannot be carried out as it stands: a missing file, an unknown name, options that exclude each other."""
+
+    exit_code = 2
+
+
+class BadRecord(MedsssError):
+    """One input record cannot be used. The run reports it, counts it and goes on (unless `--strict`)."""
+
+
+class EngineError(MedsssError):
+    """The engine could not serve a request. The record that asked fails; the run goes on."""
+
+
+class MissingExtra(UsageError):
+    """An optional package is not installed. The hint is the exact pip line."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} is not installed", hint=f"pip install 'medsss[{extra}]'")

@@ -1,0 +1,202 @@
+"""The records that travel between commands: one JSON object a line. This module says what each field means.
+
+Every record carries its problem (`Problem` is the base of all), so any command can start from any line. Records are
+frozen; `parse` validates one on the way in, `dump` is the dictionary that is written. Fields that we do not know are
+kept under `meta`.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, TypeVar
+
+import msgspec
+
+from .errors import BadRecord
+
+
+class Task(StrEnum):
+    """How an answer to the problem is compared with the gold answer."""
+
+    CHOICE = "choice"
+    NUMBER = "number"
+    TEXT = "text"
+
+
+class Verdict(StrEnum):
+    """What a rule says of a written answer. The four are different things: no_answer counts as a failure, not_judged as unknown."""
+
+    CORRECT = "correct"
+    WRONG = "wrong"
+    NO_ANSWER = "no_answer"
+    NOT_JUDGED = "not_judged"
+
+
+class Action(StrEnum):
+    """How a node of the tree came to be (paper, section 3; the root is step 0)."""
+
+    ROOT = "root"
+    REASON = "reason"
+    FINISH = "finish"
+    REFLECT = "reflect"
+
+
+class Message(msgspec.Struct, frozen=True):
+    """A turn of a chat, in the form that chat templates and TRL read."""
+
+    role: str
+    content: str
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """A question with its gold answer.
+
+    `answer` is a letter of `options` for choice (several letters joined, "ACD", where more than one is right), a number
+    with an optional unit for number, a phrase for text.
+    """
+
+    id: str
+    question: str
+    answer: str
+    options: dict[str, str] | None = None
+    dataset: str = "unknown"
+    task: Task = Task.TEXT
+    meta: dict[str, Any] = {}
+
+
+class Response(msgspec.Struct, frozen=True, kw_only=True):
+    """One whole answer of a policy. `answer` is what was extracted, None if nothing could be; `tokens` were generated."""
+
+    text: str
+    answer: str | None = None
+    verdict: Verdict = Verdict.NOT_JUDGED
+    finish_reason: str = "stop"
+    tokens: int = 0
+
+
+class Samples(Problem, frozen=True, kw_only=True):
+    """A problem with the policy's responses. `pass_rate` is correct / all in [0, 1], unparsed answers counting as failures."""
+
+    responses: list[Response]
+    pass_rate: float
+
+
+class Node(msgspec.Struct, frozen=True, kw_only=True):
+    """A step of a tree. A tree is a flat list of nodes; `parent` is an index into it, -1 for the root.
+
+    `text` is the bare step, without "Step k: ". `depth` is its number k (root 0). `rollouts` is how many were drawn,
+    `rollout_value` the share of them that was correct (None before evaluation), `value` the backed-up value, both in
+    [0, 1]. `answer` and `verdict` are set on finish nodes.
+    """
+
+    parent: int
+    depth: int
+    action: Action
+    text: str
+    rollouts: int = 0
+    rollout_value: float | None = None
+    value: float = 0.0
+    visits: int = 0
+    answer: str | None = None
+    verdict: Verdict | None = None
+    closed: bool = False
+
+
+class Tree(Problem, frozen=True, kw_only=True):
+    """A whole search. `stats` counts work (nodes, rollouts, requests, tokens); `config` is what the search ran with."""
+
+    nodes: list[Node]
+    stats: dict[str, Any] = {}
+    config: dict[str, Any] = {}
+
+
+class Sft(Problem, frozen=True, kw_only=True):
+    """TRL prompt-completion. `min_value` is the smallest backed-up value along the trajectory, the root left out."""
+
+    prompt: list[Message]
+    completion: list[Message]
+    min_value: float
+
+
+class Preference(Problem, frozen=True, kw_only=True):
+    """TRL preference. `margin` is the difference of values in (0, 1]; `kind` is "step" (rule a) or "trajectory" (rule b)."""
+
+    prompt: list[Message]
+    chosen: list[Message]
+    rejected: list[Message]
+    margin: float
+    kind: str
+
+
+class Prm(Problem, frozen=True, kw_only=True):
+    """TRL stepwise supervision: a trajectory with a label in [0, 1] for every step, null where a step has none (step 0).
+
+    `completions` are bare steps, step 0 first; `labels` and `values` (backed-up values) run beside them.
+    """
+
+    prompt: str
+    completions: list[str]
+    labels: list[float | None]
+    values: list[float]
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """A response with its PRM scores in [0, 1], one per step (step 0 left out); `score` is their aggregate."""
+
+    text: str
+    answer: str | None = None
+    verdict: Verdict = Verdict.NOT_JUDGED
+    finish_reason: str = "stop"
+    tokens: int = 0
+    step_scores: list[float]
+    score: float
+
+
+class Scored(Problem, frozen=True, kw_only=True):
+    """N candidates of a problem. `selected` indexes `candidates`; `strategy` is "<step>-<answer> aggregation", "min-max" say."""
+
+    candidates: list[Candidate]
+    selected: int
+    strategy: str
+
+
+class ErrorRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A record that failed, on the errors stream."""
+
+    id: str
+    error: str
+    stage: str
+
+
+R = TypeVar("R", bound=Problem)
+
+
+def parse(kind: type[R], data: dict[str, Any]) -> R:
+    """`data` as a record of `kind`, its unknown fields moved under `meta` (a field that is there already is kept).
+
+    Raises BadRecord, which names the field at fault.
+    """
+    known = kind.__struct_fields__
+    unknown = [key for key in data if key not in known]
+    if unknown:
+        meta = data.get("meta")
+        if meta is not None and not isinstance(meta, dict):
+            raise BadRecord(f"a {kind.__name__.lower()} record needs an object as `meta`, got {type(meta).__name__}")
+        data = {key: value for key, value in data.items() if key in known} | {
+            "meta": {key: data[key] for key in unknown} | (meta or {})
+        }
+    try:
+        return msgspec.convert(data, kind)
+    except msgspec.ValidationError as error:
+        raise BadRecord(f"not a {kind.__name__.lower()} record: {error}") from None
+
+
+def dump(record: msgspec.Struct) -> dict[str, Any]:
+    """The plain dictionary of a record, ready for orjson."""
+    plain: dict[str, Any] = msgspec.to_builtins(record)
+    return plain
+
+
+def problem_fields(record: Problem) -> dict[str, Any]:
+    """The fields of the problem within any record, to build the next record from: `Tree(**problem_fields(p), nodes=...)`."""
+    return {name: getattr(record, name) for name in Problem.__struct_fields__}
