@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class StepAggregation(StrEnum):
-    """How step scores become the score of an answer. `min` is the paper's choice: a chain is as good as its worst step."""
+    """How step scores become the score of an answer. `min`, the paper's choice: a chain is as good as its worst step."""
 
     MIN = "min"
     LAST = "last"
@@ -20,9 +20,9 @@ class StepAggregation(StrEnum):
 def aggregate_steps(scores: Sequence[float], how: StepAggregation) -> float:
     """The score of an answer in [0, 1] from its step scores in [0, 1], in the order of the steps.
 
-    An answer without a scored step (an empty text) gets 0.0: it must never be selected for having made no mistake. `prod`
-    falls with every step, so it favours short answers; `gmean`, its root of order n, does not. Raises ValueError where a score
-    is outside [0, 1] or not a number.
+    An answer without a scored step (an empty text) gets 0.0: it must never be selected for having made no mistake.
+    `prod` falls with every step, so it favours short answers; `gmean`, its root of order n, does not. Raises ValueError
+    where a score is outside [0, 1] or not a number.
     """
     for score in scores:
         if not 0.0 <= score <= 1.0:  # also true of nan
