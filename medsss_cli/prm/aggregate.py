@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class StepAggregation(StrEnum):
-    """How step scores become the score of an answer. `min`, the paper's choice: a chain is as good as its worst step."""
+    """How step scores become the score of an answer. `min`, as in the paper: a chain is as good as its worst step."""
 
     MIN = "min"
     LAST = "last"
