@@ -5,16 +5,16 @@ Two ways of asking, `Prompting`:
 native    for a policy that was trained to write "Step k: ..." (the built-in clinic policy, and everything that
           `train-policy` makes). The user turn is the question alone; the steps so far are the beginning of the open
           assistant turn, and the policy goes on. Only the choice between Reason and Finish is a turn of its own.
-instruct  for the first iteration with a general instruction-tuned model. The first user turn holds an expert's role, how
-          to write steps, a worked example and the question; the steps so far are an assistant turn; a second user turn
-          says what to do now; the open assistant turn is begun with the mark of the next step.
+instruct  for the first iteration with a general instruction-tuned model. The first user turn holds an expert's role,
+          how to write steps, a worked example and the question; the steps so far are an assistant turn; a second user
+          turn says what to do now; the open assistant turn is begun with the mark of the next step.
 
 Departures from the paper (section 3 and its appendix of prompts) and from the authors' code:
 
 1. All words are ours, the worked example too. It is one example for every data set, and only its last sentence changes
    with the task (letter, number, phrase); the authors write examples by hand for each task.
-2. Instruct asks in turns (question, steps so far, instruction) where the authors put everything in one user message. All
-   requests about a node then share question and steps as one prefix, which an engine computes once.
+2. Instruct asks in turns (question, steps so far, instruction) where the authors put everything in one user message.
+   All requests about a node then share question and steps as one prefix, which an engine computes once.
 3. No system turn, because several chat templates refuse one, and the PRM reads chats without one.
 4. Under native the three requests reason, finish and rollout have the same prompt and differ in where they stop.
 """
@@ -57,12 +57,14 @@ _STATEMENT = {
     Task.NUMBER: (
         'End the last step with the sentence "The answer is X.", where X is a number, with its unit if it has one.'
     ),
-    Task.TEXT: 'End the last step with the sentence "The answer is X.", where X is the answer in as few words as possible.',
+    Task.TEXT: (
+        'End the last step with the sentence "The answer is X.", where X is the answer in as few words as possible.'
+    ),
 }
 
 _EXAMPLE_QUESTION = (
-    "An adult of 64 kg with septic shock is to receive 30 mL/kg of crystalloid within three hours. A bag of 1000 mL has "
-    "run in. How many millilitres are still to be given?"
+    "An adult of 64 kg with septic shock is to receive 30 mL/kg of crystalloid within three hours. A bag of 1000 mL "
+    "has run in. How many millilitres are still to be given?"
 )
 _EXAMPLE_OPTIONS = {"A": "420 mL", "B": "920 mL", "C": "1000 mL", "D": "1920 mL"}
 _EXAMPLE_STEPS = (
@@ -133,8 +135,8 @@ def reason_prompt(problem: Problem, steps: Sequence[str], prompting: Prompting) 
         problem,
         steps,
         prompting,
-        f"Write step {len(steps)} alone: the one inference that brings the solution forward now. Do not write the steps "
-        "after it. Give the answer in it only if nothing is left to work out.",
+        f"Write step {len(steps)} alone: the one inference that brings the solution forward now. Do not write the "
+        "steps after it. Give the answer in it only if nothing is left to work out.",
     )
 
 
@@ -149,14 +151,14 @@ def finish_prompt(problem: Problem, steps: Sequence[str], prompting: Prompting) 
 
 
 def reflect_prompt(problem: Problem, steps: Sequence[str], prompting: Prompting) -> Prompt:
-    """Ask for one step that looks for the mistake, after an answer that was wrong. It begins `BUT_WAIT`, which stands in
-    the prefix already: what comes back goes on after the comma."""
+    """Ask for one step that looks for the mistake, after an answer that was wrong. It begins `BUT_WAIT`, which stands
+    in the prefix already: what comes back goes on after the comma."""
     return _continue(
         problem,
         steps,
         prompting,
-        f"The answer that you gave is wrong. Write step {len(steps)} alone: look back over the steps, name the mistake and "
-        f'put it right. Begin with "{BUT_WAIT}" and do not give a new answer yet.',
+        f"The answer that you gave is wrong. Write step {len(steps)} alone: look back over the steps, name the mistake "
+        f'and put it right. Begin with "{BUT_WAIT}" and do not give a new answer yet.',
         begun=f" {BUT_WAIT}",
     )
 

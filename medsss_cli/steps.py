@@ -8,12 +8,12 @@ An answer is written
 
     Step 2: ... The answer is B.
 
-A *bare step* is the text after its mark, stripped of white space at both ends; trees, labels and training data hold bare
-steps. `join_steps` writes marks, `split_steps` reads them, and on what `join_steps` accepts the two are inverse:
+A *bare step* is the text after its mark, stripped of white space at both ends; trees, labels and training data hold
+bare steps. `join_steps` writes marks, `split_steps` reads them, and on what `join_steps` accepts the two are inverse:
 `split_steps(join_steps(steps)) == steps`.
 
-A mark counts only at the start of a line and only if its number is the next one that is expected. So "as in Step 3: ..."
-within a line, "step 2:" in lower case, "Step 7:" after step 2 and "## Step 2:" are text of the step in which they stand.
+A mark counts only at the start of a line and only if its number is the next one that is expected. So "as in Step 3:"
+within a line, "step 2:" in lower case, "Step 7:" after step 2 and "## Step 2:" are text of the step they stand in.
 
 This module knows no model and no tokenizer; where a scorer cuts tokens is its own affair.
 """
@@ -35,8 +35,8 @@ def mark(k: int) -> str:
 def join_steps(steps: Sequence[str], first: int = 0) -> str:
     """The answer whose bare steps are `steps`, the first of them numbered `first`. No steps give "".
 
-    Raises ValueError for a step that could not be read back: one with white space at an end, or one that has the mark of
-    the step after it at the start of a line.
+    Raises ValueError for a step that could not be read back: one with white space at an end, or one that has the mark
+    of the step after it at the start of a line.
     """
     parts = []
     for k, step in enumerate(steps, start=first):
@@ -53,16 +53,15 @@ def split_steps(text: str, first: int | None = None) -> list[str]:
 
     `first` is the number of its first step; None reads it from the text: an answer that begins "Step 0:" or "Step 1:"
     says it. Where an answer begins with no mark, what stands before "Step 1:" is step 0 (or, with `first` given, what
-    stands before the mark of `first + 1` is step `first`). Without any mark the text is one step; a blank text has none.
-
-    A mark at the start of a line counts after a single line break too; a step may be empty ("Step 1:" and nothing more).
+    stands before the mark of `first + 1` is step `first`). Without any mark the text is one step; a blank text has
+    none. A mark at the start of a line counts after a single line break too; a step may be empty ("Step 1:" alone).
     """
     text = text.strip()
     if not text:
         return []
     number = starts_at(text) if first is None else first
     start = len(mark(number)) if text.startswith(mark(number)) else 0
-    steps = []
+    steps: list[str] = []
     while True:
         number += 1
         end = _find_mark(text, number, start, at_line_start=False)
