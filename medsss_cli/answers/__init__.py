@@ -1,0 +1,114 @@
+"""What a written answer says, and whether it is right. Rules only: no model, no eval of text, nothing that an input can make slow.
+
+`judge` reads the last readable statement of the answer, in the way that the problem's task asks for: choice.py, number.py,
+text.py say how. Correct, wrong and no answer are three different things; an unreadable *gold* answer is an error in the data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import BadRecord
+from ..records import Problem, Task, Verdict
+from .choice import gold_letters, read_choice
+from .number import Number, canonical, read_gold, read_number, same
+from .statements import states_answer
+from .text import holds, normalise, read_text
+
+__all__ = ["Judgement", "answer_key", "check_gold", "judge", "states_answer"]
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The verdict on a written answer.
+
+    `answer` is what it states, normalised so that equal answers are equal strings: sorted letters ("B", "BD"), a number
+    ("84", "12.5"), lower-cased words; None where nothing could be read. `how` names the form that was read: "answer-is",
+    "boxed", "letter", "option-text", "trailing-letter", "is-correct", "equals", "number", "last-line", or "none".
+    """
+
+    answer: str | None
+    verdict: Verdict
+    how: str
+
+
+_NOTHING = Judgement(answer=None, verdict=Verdict.NO_ANSWER, how="none")
+
+
+def judge(problem: Problem, text: str) -> Judgement:
+    """The verdict on `text`, an answer to `problem`. The last readable statement wins.
+
+    Raises BadRecord, with the id, where the gold answer cannot be read.
+    """
+    match problem.task:
+        case Task.CHOICE:
+            gold = _gold_letters(problem)
+            choice = read_choice(text, problem.options)
+            return _judgement(choice[0], choice[0] == gold, choice[1]) if choice else _NOTHING
+        case Task.NUMBER:
+            wanted = _gold_number(problem)
+            number = read_number(text)
+            return (
+                _judgement(canonical(number[0].value), same(number[0].value, wanted), number[1]) if number else _NOTHING
+            )
+        case Task.TEXT:
+            words = _gold_text(problem)
+            phrase = read_text(text)
+            return _judgement(phrase[0], holds(phrase[0], words), phrase[1]) if phrase else _NOTHING
+
+
+def check_gold(problem: Problem) -> None:
+    """Raises BadRecord, with the id and what would be readable, where the gold answer of `problem` cannot be read."""
+    match problem.task:
+        case Task.CHOICE:
+            _gold_letters(problem)
+        case Task.NUMBER:
+            _gold_number(problem)
+        case Task.TEXT:
+            _gold_text(problem)
+
+
+def answer_key(problem: Problem, answer: str | None) -> str | None:
+    """One spelling for answers that are one vote: 84 and 84.0, "DB" and "BD", "High" and "high". None stays None.
+
+    `answer` is what a record carries, from us or from another tool. What cannot be read in the problem's task is kept as
+    normalised text, so that it still counts as a vote of its own.
+    """
+    if answer is None:
+        return None
+    match problem.task:
+        case Task.CHOICE:
+            return gold_letters(answer, problem.options) or normalise(answer)
+        case Task.NUMBER:
+            number = read_gold(answer)
+            return canonical(number.value) if number else normalise(answer)
+        case Task.TEXT:
+            return normalise(answer)
+
+
+def _judgement(answer: str, correct: bool, how: str) -> Judgement:
+    return Judgement(answer, Verdict.CORRECT if correct else Verdict.WRONG, how)
+
+
+def _gold_letters(problem: Problem) -> str:
+    letters = gold_letters(problem.answer, problem.options)
+    if letters is None:
+        known = "the letters A to J" if problem.options is None else f"the options {', '.join(problem.options)}"
+        raise BadRecord(f"{problem.id}: the gold answer {problem.answer!r} is not one of {known}")
+    return letters
+
+
+def _gold_number(problem: Problem) -> Number:
+    number = read_gold(problem.answer)
+    if number is None:
+        raise BadRecord(
+            f"{problem.id}: the gold answer {problem.answer!r} is not a number (with an optional unit after it)"
+        )
+    return number
+
+
+def _gold_text(problem: Problem) -> str:
+    words = normalise(problem.answer)
+    if not words:
+        raise BadRecord(f"{problem.id}: the gold answer {problem.answer!r} holds no word")
+    return words

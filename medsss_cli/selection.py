@@ -1,0 +1,59 @@
+"""Which of N candidates is selected, from their answers and scores. Pure: no records, no PRM.
+
+An *answer* here is a normalised string (`answers.answer_key`), None where the candidate states none. The rules of all four ways:
+
+- Candidates without an answer (None) are never selected while any candidate has one; if none has one, all are taken to
+  share one empty answer and the score decides.
+- Ties go to the candidate, or the answer, that comes first in the list. For `majority`, `vote-sum` and `vote-mean` the
+  answer whose first vote came first wins; within the winning answer the candidate with the highest score is selected, the
+  first of equals.
+- N candidates are N votes, whatever k was asked for; an empty list is a ValueError, as nothing can be selected.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from enum import StrEnum
+
+
+class AnswerAggregation(StrEnum):
+    """How the scores of N candidates select one. `max` is best-of-N, `vote-sum` the paper's P-VS."""
+
+    MAX = "max"
+    VOTE_SUM = "vote-sum"
+    VOTE_MEAN = "vote-mean"
+    MAJORITY = "majority"
+
+
+def select(answers: Sequence[str | None], scores: Sequence[float], how: AnswerAggregation) -> int:
+    """The index of the selected candidate. `answers` and `scores` run beside each other; ties as said above.
+
+    Worked by hand: answers B A A, scores .9 .6 .5. max: 0; vote-sum: A has 1.1 against .9, so 1; vote-mean: A has .55, so 0;
+    majority: A has two votes, so 1. Sums are exact (fsum), so the order of the votes does not decide between equal sums.
+
+    Raises ValueError where the lists are empty, differ in length, or a score is nan.
+    """
+    if len(answers) != len(scores):
+        raise ValueError(f"{len(answers)} answers but {len(scores)} scores")
+    if not answers:
+        raise ValueError("there is no candidate to select from")
+    if any(math.isnan(score) for score in scores):
+        raise ValueError("a score is not a number")
+    groups: dict[str | None, list[int]] = {}
+    for index, answer in enumerate(answers):
+        groups.setdefault(answer, []).append(index)
+    if len(groups) > 1:
+        groups.pop(None, None)
+    match how:
+        case AnswerAggregation.MAX:
+            return min((index for group in groups.values() for index in group), key=lambda i: (-scores[i], i))
+        case AnswerAggregation.VOTE_SUM:
+            weights = [math.fsum(scores[i] for i in group) for group in groups.values()]
+        case AnswerAggregation.VOTE_MEAN:
+            weights = [math.fsum(scores[i] for i in group) / len(group) for group in groups.values()]
+        case AnswerAggregation.MAJORITY:
+            weights = [float(len(group)) for group in groups.values()]
+    # dicts keep insertion order: max() takes the first of equals, the answer whose first vote came first.
+    winner = list(groups.values())[max(range(len(weights)), key=weights.__getitem__)]
+    return max(winner, key=lambda i: (scores[i], -i))
