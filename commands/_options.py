@@ -1,0 +1,118 @@
+"""The options that commands share, so that each has one spelling and one help text everywhere.
+
+A command takes `seed: Seed = 0` and the like; the default stands in its signature. The stream options go through
+`stream_options` in one piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import typer
+
+from ..streams import Shard, StreamOptions
+
+_STREAM = "Streams"
+_ENGINE = "Engine"
+_SAMPLING = "Sampling"
+
+Inputs = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[INPUT]...", help="Files of records, `-` or nothing for stdin.", show_default=False),
+]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="Write here instead of stdout (.gz, .zst by name). Run again, it goes on where it stopped.",
+        show_default=False,
+    ),
+]
+Errors = Annotated[
+    str | None,
+    typer.Option("--errors", metavar="FILE", help="Write a record for each failure here.", show_default=False),
+]
+ShardOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="Take the I-th of N parts (0 <= I < N) by a hash of the id; `auto` reads SLURM's array variables.",
+        show_default=False,
+    ),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option("--limit", min=0, metavar="N", help="Take the first N records only.", show_default=False),
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first bad line or failed record.")]
+Ordered = Annotated[bool, typer.Option("--ordered", help="Write in the order of the input.")]
+Restart = Annotated[bool, typer.Option("--restart", help="Overwrite OUTPUT instead of going on with it.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr; errors stay.")]
+Seed = Annotated[int, typer.Option("--seed", metavar="S", help="Where every random draw derives from.")]
+
+PolicyOpt = Annotated[
+    str, typer.Option("--policy", metavar="MODEL", help="A model folder, a hub name, or builtin:clinic.")
+]
+EngineOpt = Annotated[str, typer.Option("--engine", metavar="NAME", help="auto, hf, or scripted:FILE.jsonl.")]
+Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="Where the model runs.")]
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"], typer.Option("--dtype", help="The numbers that it computes with.")
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option("--batch-size", min=1, metavar="N", help="Sequences at once; default by device.", show_default=False),
+]
+MaxContext = Annotated[
+    int | None,
+    typer.Option(
+        "--max-context", min=1, metavar="N", help="Longest prompt with its completion, in tokens.", show_default=False
+    ),
+]
+Concurrency = Annotated[
+    int | None,
+    typer.Option(
+        "--concurrency", min=1, metavar="N", help="Records in flight; default by engine.", show_default=False
+    ),
+]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Let a model run the code that comes with it.")
+]
+
+Temperature = Annotated[
+    float, typer.Option("--temperature", "-T", min=0.0, metavar="T", help="Sampling temperature; 0 is greedy.")
+]
+TopP = Annotated[float, typer.Option("--top-p", min=0.0, max=1.0, metavar="P", help="Nucleus sampling.")]
+MaxTokens = Annotated[int, typer.Option("--max-tokens", min=1, metavar="N", help="Most tokens in one completion.")]
+PromptingOpt = Annotated[
+    Literal["native", "instruct"],
+    typer.Option("--prompting", help='native: the policy writes "Step k: ..." by itself; instruct: it is told how.'),
+]
+
+
+def stream_options(
+    inputs: Sequence[str] | None = None,
+    output: str | None = None,
+    errors: str | None = None,
+    shard: str | None = None,
+    limit: int | None = None,
+    strict: bool = False,
+    ordered: bool = False,
+    restart: bool = False,
+    quiet: bool = False,
+) -> StreamOptions:
+    """The options of the stream in one piece. Raises UsageError for a shard that cannot be."""
+    return StreamOptions(
+        inputs=tuple(inputs or ()),
+        output=None if output == "-" else output,
+        errors=errors,
+        shard=None if shard is None else Shard.parse(shard),
+        limit=limit,
+        strict=strict,
+        ordered=ordered,
+        restart=restart,
+        quiet=quiet,
+    )

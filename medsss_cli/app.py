@@ -1,0 +1,195 @@
+"""The program `medsss`: the table of commands, and the one place where errors become messages and exit codes.
+
+A command's module is named here as a string and imported when it is the one that was asked for, so that `medsss --help`
+and the commands without a model never wait for torch.
+
+Exit status: 0 all done; 1 some records failed; 2 wrong usage; 130 interrupted (Ctrl-C), 143 terminated (SIGTERM).
+A reader that goes away (`medsss clinic | head -1`) ends the program quietly with 0: the reader has what it wanted, and a
+script under `set -o pipefail` goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from difflib import get_close_matches
+from types import FrameType
+from typing import Any, NamedTuple, NoReturn
+
+from . import __version__
+from .errors import MedsssError
+
+
+class Entry(NamedTuple):
+    """A row of the table: the module that defines `run`, and the line in `medsss --help`."""
+
+    module: str
+    help: str
+
+
+COMMANDS: dict[str, Entry] = {
+    "sample": Entry("medsss_cli.commands.sample", "Draw answers to problems, and rate how often they are right."),
+    "search": Entry("medsss_cli.commands.search", "Grow a tree of reasoning steps for each problem."),
+    "label": Entry("medsss_cli.commands.label", "Turn trees into training data: sft, preference or prm."),
+    "train-policy": Entry("medsss_cli.commands.train_policy", "Train the policy on sft or preference records."),
+    "train-prm": Entry("medsss_cli.commands.train_prm", "Train a process reward model on prm records."),
+    "bon": Entry("medsss_cli.commands.bon", "Score candidates with a reward model and select the best of n."),
+    "eval": Entry("medsss_cli.commands.eval", "Accuracy, intervals and best-of-k curves of answers."),
+    "clinic": Entry("medsss_cli.commands.clinic", "Make problems of the built-in clinic."),
+    "report": Entry("medsss_cli.commands.report", "Put several eval reports into one table."),
+}
+
+HELP = """Make a small language model reason better about medicine, by its own search (MedS3).
+
+Each command reads and writes JSON lines, so the whole loop is a shell pipe. INPUT is a file or stdin, OUTPUT stdout or
+-o FILE; progress and messages go to stderr."""
+
+_terminated = False
+
+
+def main() -> NoReturn:
+    """Run `sys.argv` and leave with its exit status."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(argv: list[str]) -> int:
+    """Run one command line; returns its exit status, with every message on stderr."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return _dispatch(argv)
+    except MedsssError as error:
+        _complain(str(error), error.hint)
+        return error.exit_code
+    except BrokenPipeError:
+        _drop_stdout()
+        return 0
+    except KeyboardInterrupt:
+        with contextlib.suppress(KeyboardInterrupt):
+            _complain("terminated" if _terminated else "interrupted", None)
+        return 143 if _terminated else 130
+
+
+def _dispatch(argv: list[str]) -> int:
+    from typer._click.exceptions import ClickException
+    from typer.exceptions import Abort, Exit
+
+    try:
+        group = _group()
+        with group.make_context("medsss", list(argv)) as context:
+            group.invoke(context)
+        sys.stdout.flush()
+    except Exit as done:
+        return done.exit_code
+    except Abort:
+        return 130
+    except ClickException as error:
+        error.show(sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _group() -> Any:
+    """The typer group, whose commands are imported one at a time."""
+    import typer
+    from typer.core import TyperCommand, TyperGroup
+    from typer.main import get_command_from_info
+    from typer.models import CommandInfo
+
+    from .jsonl import guarded_stdout
+
+    settings = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+    class Command(TyperCommand):
+        """A command whose stdout is kept for its records."""
+
+        def invoke(self, ctx: Any) -> Any:
+            with guarded_stdout():
+                return super().invoke(ctx)
+
+    class Group(TyperGroup):
+        def list_commands(self, ctx: Any) -> list[str]:
+            return list(COMMANDS)
+
+        def get_command(self, ctx: Any, cmd_name: str) -> Any:
+            entry = COMMANDS.get(cmd_name)
+            if entry is None:
+                return None
+            module = importlib.import_module(entry.module)
+            return get_command_from_info(
+                CommandInfo(
+                    name=cmd_name,
+                    cls=Command,
+                    callback=module.run,
+                    help=module.run.__doc__ or module.__doc__,
+                    context_settings=settings,
+                ),
+                pretty_exceptions_short=False,
+                rich_markup_mode=None,
+            )
+
+        def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+            if args[0] not in COMMANDS and not args[0].startswith("-"):
+                close = get_close_matches(args[0], COMMANDS)
+                maybe = f" Did you mean {' or '.join(close)}?" if close else ""
+                ctx.fail(f"No such command: {args[0]}.{maybe}")
+            return super().resolve_command(ctx, args)
+
+        def format_commands(self, ctx: Any, formatter: Any) -> None:
+            with formatter.section("Commands"):
+                formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
+
+    def show_version(wanted: bool) -> None:
+        if wanted:
+            sys.stdout.write(f"medsss {__version__}\n")
+            raise typer.Exit
+
+    version = typer.core.TyperOption(
+        param_decls=["--version"],
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=lambda ctx, param, value: show_version(value),
+        help="Show the version and exit.",
+        type=bool,
+        default=False,
+        show_default=False,
+    )
+    return Group(
+        name="medsss",
+        help=HELP,
+        params=[version],
+        context_settings=settings,
+        rich_markup_mode=None,
+        no_args_is_help=True,
+    )
+
+
+def _complain(message: str, hint: str | None) -> None:
+    from .console import say
+
+    say(f"medsss: {message}")
+    if hint:
+        say(f"  {hint}")
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    """SIGTERM ends a run the way Ctrl-C does, asyncio's own handling included."""
+    global _terminated
+    _terminated = True
+    signal.raise_signal(signal.SIGINT)
+
+
+def _drop_stdout() -> None:
+    """Let what is still in the buffer of `sys.stdout` go nowhere, or Python complains of it on its way out."""
+    with contextlib.suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.close(nowhere)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,455 @@
+"""JSON lines in and out: files, stdin and stdout, plain or compressed (`.gz`, `.zst`, by name), in bounded memory.
+
+What a line means is not known here: `records.parse` and the adapters say that. Which lines a run still has to do is
+`streams.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import signal
+import stat
+import sys
+import threading
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+from typing import Any, BinaryIO, NamedTuple, Protocol, cast
+
+import msgspec
+import orjson
+
+from .errors import BadRecord, MedsssError, UsageError
+
+LINE_LIMIT = 64 << 20
+"""The longest line that is read, in bytes. One that is longer is no record of ours, and would take the memory away."""
+
+_PIPE_BUF = 4096
+_CHUNK = 1 << 16
+
+
+class Where(NamedTuple):
+    """A place in the input: `line` counts from 1; in a file that is one JSON array it is the number of the item."""
+
+    source: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}"
+
+
+# Reading
+
+
+def check_inputs(inputs: Sequence[str]) -> None:
+    """Raise UsageError for the first input that cannot be read. Opens nothing, so a named pipe is safe."""
+    for path in inputs:
+        if path == "-":
+            if sys.stdin is None:
+                raise UsageError("standard input is closed", hint="name a file, or pipe records in")
+            continue
+        try:
+            mode = os.stat(path).st_mode
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise UsageError(f"cannot read {path}: {reason}") from None
+        if stat.S_ISDIR(mode):
+            raise UsageError(f"cannot read {path}: it is a folder", hint="name the files in it")
+        if not os.access(path, os.R_OK):
+            raise UsageError(f"cannot read {path}: no permission")
+
+
+def open_text_in(path: str) -> BinaryIO:
+    """The bytes of `path`, decompressed: `-` is stdin, names that end in `.gz` and `.zst` are unpacked.
+
+    A read raises EOFError where compressed data ends early, and OSError or zlib.error where it is broken. stdin is read
+    through a buffer of its own: a thread that still waits for a line there must not hold the lock of `sys.stdin.buffer`,
+    which the interpreter wants on its way out.
+    """
+    check_inputs([path])
+    if path == "-":
+        return io.BufferedReader(io.FileIO(0, closefd=False), _CHUNK)
+    try:
+        raw = io.FileIO(path)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    return unpack(raw, path)
+
+
+def unpack(raw: io.FileIO, name: str) -> BinaryIO:
+    """A buffered reader over `raw`, which decompresses what the ending of `name` says."""
+    match compression(name):
+        case "gz":
+            import gzip
+
+            return cast(BinaryIO, gzip.GzipFile(fileobj=raw))
+        case "zst":
+            return io.BufferedReader(_ZstdReader(raw), _CHUNK)
+        case _:
+            return io.BufferedReader(raw, _CHUNK)
+
+
+def compression(name: str) -> str:
+    """`gz`, `zst` or the empty string, by the ending of a file's name."""
+    return next((kind for kind in ("gz", "zst") if name.endswith("." + kind)), "")
+
+
+class _ZstdReader(io.RawIOBase):
+    """Frames one after another. Unlike `ZstdDecompressor.stream_reader` it says so (EOFError) where the last one is cut."""
+
+    def __init__(self, raw: io.FileIO) -> None:
+        import zstandard
+
+        self._raw = raw
+        self._error = zstandard.ZstdError
+        self._context = zstandard.ZstdDecompressor()
+        self._frame: Any = None
+        self._packed = b""
+        self._plain = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._plain:
+            chunk = self._packed or self._raw.read(_CHUNK) or b""
+            self._packed = b""
+            if not chunk:
+                if self._frame is not None:
+                    raise EOFError("the compressed data ends early")
+                return 0
+            if self._frame is None:
+                self._frame = self._context.decompressobj()
+            try:
+                self._plain = memoryview(self._frame.decompress(chunk))
+            except self._error as error:
+                raise OSError(f"not zstd data: {error}") from None
+            if self._frame.eof:
+                self._packed = self._frame.unused_data
+                self._frame = None
+        size = min(len(buffer), len(self._plain))
+        buffer[:size] = self._plain[:size]
+        self._plain = self._plain[size:]
+        return size
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+def read_objects(
+    inputs: Sequence[str], *, on_bad: Callable[[Where, str], None]
+) -> Iterator[tuple[Where, dict[str, Any]]]:
+    """The JSON objects of the inputs, in order, with their places; no input at all is stdin.
+
+    A file whose first non-blank byte is `[` is one JSON array of objects, as public benchmark files are; it alone is
+    held in memory whole. Blank lines, a byte-order mark and CRLF are fine. What cannot be read (broken JSON, NaN,
+    invalid UTF-8, a lone surrogate, a line over LINE_LIMIT, something else than an object, compressed data that ends
+    early) goes to `on_bad`, and the reading goes on if that returns.
+
+    Raises UsageError at once, before anything is read, if one of the inputs cannot be.
+    """
+    sources = tuple(inputs) or ("-",)
+    check_inputs(sources)
+    return _read_all(sources, on_bad)
+
+
+def _read_all(sources: Sequence[str], on_bad: Callable[[Where, str], None]) -> Iterator[tuple[Where, dict[str, Any]]]:
+    for source in sources:
+        name = "stdin" if source == "-" else source
+        with open_text_in(source) as stream:
+            yield from _read_one(stream, name, on_bad)
+
+
+def _read_one(
+    stream: BinaryIO, name: str, on_bad: Callable[[Where, str], None]
+) -> Iterator[tuple[Where, dict[str, Any]]]:
+    number = 0
+    begun = False
+    while True:
+        where = Where(name, number + 1)
+        try:
+            line = stream.readline(LINE_LIMIT + 1)
+            if len(line) > LINE_LIMIT:
+                while line and not line.endswith(b"\n"):
+                    line = stream.readline(_CHUNK)
+                on_bad(where, f"the line is longer than {LINE_LIMIT >> 20} MiB")
+                number += 1
+                begun = True
+                continue
+        except (EOFError, OSError, zlib.error) as error:
+            on_bad(where, f"reading stops here: {_reason(error)}")
+            return
+        if not line:
+            return
+        number += 1
+        if number == 1 and line.startswith(b"\xef\xbb\xbf"):
+            line = line[3:]
+        if not line.strip():
+            continue
+        if not begun and line.lstrip().startswith(b"["):
+            yield from _read_array(line, stream, where, on_bad)
+            return
+        begun = True
+        try:
+            found = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            on_bad(where, f"not JSON: {error.msg} (column {error.colno})")
+            continue
+        if isinstance(found, dict):
+            yield where, found
+        else:
+            on_bad(where, f"expected a JSON object, found {_json_type(found)}")
+
+
+def _read_array(
+    first: bytes, stream: BinaryIO, where: Where, on_bad: Callable[[Where, str], None]
+) -> Iterator[tuple[Where, dict[str, Any]]]:
+    try:
+        items = orjson.loads(first + stream.read())
+    except orjson.JSONDecodeError as error:
+        on_bad(Where(where.source, where.line + error.lineno - 1), f"not a JSON array: {error.msg}")
+        return
+    except (EOFError, OSError, zlib.error) as error:
+        on_bad(where, f"reading stops here: {_reason(error)}")
+        return
+    items.reverse()
+    for number in range(1, len(items) + 1):
+        item = items.pop()
+        place = Where(where.source, number)
+        if isinstance(item, dict):
+            yield place, item
+        else:
+            on_bad(place, f"item {number} of the array is {_json_type(item)}, expected an object")
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, EOFError):
+        return "the compressed data ends early"
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _json_type(value: object) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a string"
+        case _:
+            return "an array" if isinstance(value, list) else "an object"
+
+
+# Writing
+
+_encoder = msgspec.json.Encoder()
+
+
+def encode(record: msgspec.Struct | dict[str, Any]) -> bytes:
+    """One line with its line feed. Raises BadRecord for what JSON cannot say (a lone surrogate, an unknown type)."""
+    try:
+        if isinstance(record, msgspec.Struct):
+            return _encoder.encode(record) + b"\n"
+        return orjson.dumps(record, default=msgspec.to_builtins, option=orjson.OPT_APPEND_NEWLINE)
+    except (TypeError, UnicodeEncodeError, msgspec.MsgspecError) as error:
+        raise BadRecord(f"cannot be written as JSON: {error}") from None
+
+
+class _Packer(Protocol):
+    """Turns plain bytes into the bytes of the file; `sync` makes all that went in readable, `finish` ends it."""
+
+    def sync(self, data: bytes) -> bytes: ...
+    def finish(self) -> bytes: ...
+
+
+class _Plain:
+    def sync(self, data: bytes) -> bytes:
+        return data
+
+    def finish(self) -> bytes:
+        return b""
+
+
+class _Gzip:
+    def __init__(self) -> None:
+        self._object = zlib.compressobj(wbits=31)
+
+    def sync(self, data: bytes) -> bytes:
+        return self._object.compress(data) + self._object.flush(zlib.Z_SYNC_FLUSH)
+
+    def finish(self) -> bytes:
+        return self._object.flush()
+
+
+class _Zstd:
+    def __init__(self) -> None:
+        import zstandard
+
+        self._block = zstandard.COMPRESSOBJ_FLUSH_BLOCK
+        self._object = zstandard.ZstdCompressor().compressobj()
+
+    def sync(self, data: bytes) -> bytes:
+        return self._object.compress(data) + self._object.flush(self._block)
+
+    def finish(self) -> bytes:
+        return self._object.flush()
+
+
+def _packer(name: str) -> _Packer:
+    match compression(name):
+        case "gz":
+            return _Gzip()
+        case "zst":
+            return _Zstd()
+        case _:
+            return _Plain()
+
+
+class LineWriter:
+    """Writes groups of whole lines, each group in one write, readable by the other side at once.
+
+    `target` is a file (overwritten), or None or `-` for stdout. With `fd` it takes over that descriptor and `target`
+    only tells the compression. Errors of the system come out as MedsssError with the file's name; BrokenPipeError alone
+    passes as it is.
+    """
+
+    def __init__(self, target: str | None = None, *, fd: int | None = None) -> None:
+        self.name = "stdout" if target in (None, "-") else str(target)
+        self._packer = _packer(self.name)
+        if fd is not None:
+            self._fd = fd
+        elif target is None or target == "-":
+            self._fd = _stdout_fd()
+        else:
+            try:
+                self._fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+            except OSError as error:
+                raise UsageError(f"cannot write to {target}: {error.strerror}") from None
+        self._regular = stat.S_ISREG(os.fstat(self._fd).st_mode)
+        self._open = True
+        self._used = False
+
+    def write(self, objs: Sequence[msgspec.Struct | dict[str, Any]]) -> None:
+        """All lines in one write, then flushed. Nothing is written if one of them cannot be encoded (BadRecord)."""
+        if objs:
+            self.write_bytes(b"".join([encode(record) for record in objs]))
+
+    def write_bytes(self, lines: bytes) -> None:
+        """Whole lines that are JSON already."""
+        self._used = True
+        self._write(self._packer.sync(lines))
+
+    def _write(self, data: bytes) -> None:
+        try:
+            write_whole(self._fd, data, regular=self._regular)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise MedsssError(f"cannot write to {self.name}: {error.strerror}") from None
+
+    def close(self) -> None:
+        """End the compressed data, bring a file to the disk (fsync) and close. Closing twice is fine."""
+        if not self._open:
+            return
+        self._open = False
+        try:
+            # An empty file is no valid .gz: one that got nothing still gets the frame of nothing.
+            if self._used or (self._regular and os.fstat(self._fd).st_size == 0):
+                self._write(self._packer.finish())
+            if self._regular:
+                os.fsync(self._fd)
+        finally:
+            os.close(self._fd)
+
+    def __enter__(self) -> LineWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def write_whole(fd: int, data: bytes, *, regular: bool = False) -> None:
+    """Write all of `data`, and let no Ctrl-C cut a line in two.
+
+    A write to a file, or of up to PIPE_BUF bytes to a pipe, is not cut by a signal. A longer one to a pipe is, and the
+    KeyboardInterrupt would be raised before we learn how much went out. So the interrupt waits for the end of the line
+    there; a second one does not wait, for the reader may never read on.
+    """
+    if regular or len(data) <= _PIPE_BUF or threading.current_thread() is not threading.main_thread():
+        _write_all(fd, data)
+        return
+    pending: list[int] = []
+
+    def later(signum: int, frame: FrameType | None) -> None:
+        if pending:
+            raise KeyboardInterrupt
+        pending.append(signum)
+
+    previous = signal.signal(signal.SIGINT, later)
+    try:
+        _write_all(fd, data)
+    finally:
+        signal.signal(signal.SIGINT, previous)
+        if pending:
+            signal.raise_signal(signal.SIGINT)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    written = os.write(fd, data)
+    if written < len(data):
+        view = memoryview(data)
+        while written < len(data):
+            written += os.write(fd, view[written:])
+
+
+# stdout carries records alone
+
+_guarded_stdout: int | None = None
+
+
+@contextlib.contextmanager
+def guarded_stdout() -> Iterator[None]:
+    """While it is open, whatever else is printed (a library's banner, a C extension, a child process) goes to stderr.
+
+    Descriptor 1 is put aside for LineWriter and `write_stdout`, and stderr is put in its place.
+    """
+    global _guarded_stdout
+    if _guarded_stdout is not None:
+        yield
+        return
+    try:
+        aside = os.dup(1)
+        os.dup2(2, 1)
+    except OSError:  # stdout or stderr is closed: there is nothing to guard, or nowhere to turn to
+        yield
+        return
+    _guarded_stdout = aside
+    try:
+        yield
+    finally:
+        _guarded_stdout = None
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+        os.dup2(aside, 1)
+        os.close(aside)
+
+
+def _stdout_fd() -> int:
+    try:
+        return os.dup(1 if _guarded_stdout is None else _guarded_stdout)
+    except OSError:
+        raise UsageError("standard output is closed", hint="write to a file with -o FILE") from None
+
+
+def write_stdout(text: str) -> None:
+    """Text on the real stdout, for the few commands whose result is no record (a table, say)."""
+    fd = _stdout_fd()
+    try:
+        write_whole(fd, text.encode("utf-8", "replace"))
+    finally:
+        os.close(fd)
