@@ -11,11 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ..streams import Shard, StreamOptions
-
-_STREAM = "Streams"
-_ENGINE = "Engine"
-_SAMPLING = "Sampling"
+from medsss_cli.streams import Shard, StreamOptions
 
 Inputs = Annotated[
     list[str] | None,
@@ -60,7 +56,8 @@ PolicyOpt = Annotated[
 EngineOpt = Annotated[str, typer.Option("--engine", metavar="NAME", help="auto, hf, or scripted:FILE.jsonl.")]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="Where the model runs.")]
 Dtype = Annotated[
-    Literal["auto", "float32", "bfloat16", "float16"], typer.Option("--dtype", help="The numbers that it computes with.")
+    Literal["auto", "float32", "bfloat16", "float16"],
+    typer.Option("--dtype", help="The numbers it computes with."),
 ]
 BatchSize = Annotated[
     int | None,
@@ -74,9 +71,7 @@ MaxContext = Annotated[
 ]
 Concurrency = Annotated[
     int | None,
-    typer.Option(
-        "--concurrency", min=1, metavar="N", help="Records in flight; default by engine.", show_default=False
-    ),
+    typer.Option("--concurrency", min=1, metavar="N", help="Records in flight; default by engine.", show_default=False),
 ]
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Let a model run the code that comes with it.")

@@ -4,8 +4,8 @@ A command's module is named here as a string and imported when it is the one tha
 and the commands without a model never wait for torch.
 
 Exit status: 0 all done; 1 some records failed; 2 wrong usage; 130 interrupted (Ctrl-C), 143 terminated (SIGTERM).
-A reader that goes away (`medsss clinic | head -1`) ends the program quietly with 0: the reader has what it wanted, and a
-script under `set -o pipefail` goes on.
+A reader that goes away (`medsss clinic | head -1`) ends the program quietly with 0: the reader has what it wanted, and
+a script under `set -o pipefail` goes on.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from difflib import get_close_matches
 from types import FrameType
 from typing import Any, NamedTuple, NoReturn

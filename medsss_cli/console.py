@@ -73,8 +73,8 @@ def _write(text: str) -> None:
 class Progress:
     """How far a run is: `advance` counts records, `set` shows further numbers ("trees 12 | nodes 340").
 
-    `total` may be unknown (None). `quiet` shows nothing at all. Both methods may be called from any thread and are cheap:
-    at most ten redraws a second.
+    `total` may be unknown (None). `quiet` shows nothing at all. Both methods may be called from any thread and are
+    cheap: at most ten redraws a second.
     """
 
     def __init__(self, label: str, total: int | None = None, quiet: bool = False) -> None:

@@ -65,8 +65,8 @@ def open_text_in(path: str) -> BinaryIO:
     """The bytes of `path`, decompressed: `-` is stdin, names that end in `.gz` and `.zst` are unpacked.
 
     A read raises EOFError where compressed data ends early, and OSError or zlib.error where it is broken. stdin is read
-    through a buffer of its own: a thread that still waits for a line there must not hold the lock of `sys.stdin.buffer`,
-    which the interpreter wants on its way out.
+    through a buffer of its own: a thread that still waits for a line there must not hold the lock of
+    `sys.stdin.buffer`, which the interpreter wants on its way out.
     """
     check_inputs([path])
     if path == "-":
@@ -78,7 +78,7 @@ def open_text_in(path: str) -> BinaryIO:
     return unpack(raw, path)
 
 
-def unpack(raw: io.FileIO, name: str) -> BinaryIO:
+def unpack(raw: io.RawIOBase, name: str) -> BinaryIO:
     """A buffered reader over `raw`, which decompresses what the ending of `name` says."""
     match compression(name):
         case "gz":
@@ -97,9 +97,9 @@ def compression(name: str) -> str:
 
 
 class _ZstdReader(io.RawIOBase):
-    """Frames one after another. Unlike `ZstdDecompressor.stream_reader` it says so (EOFError) where the last one is cut."""
+    """Frames one after another. Unlike zstandard's own stream reader it raises EOFError where the last one is cut."""
 
-    def __init__(self, raw: io.FileIO) -> None:
+    def __init__(self, raw: io.RawIOBase) -> None:
         import zstandard
 
         self._raw = raw
@@ -351,6 +351,10 @@ class LineWriter:
             raise
         except OSError as error:
             raise MedsssError(f"cannot write to {self.name}: {error.strerror}") from None
+
+    def duplicate(self) -> int:
+        """Another descriptor of the same open file, which keeps its lock when this one is closed."""
+        return os.dup(self._fd)
 
     def close(self) -> None:
         """End the compressed data, bring a file to the disk (fsync) and close. Closing twice is fine."""
