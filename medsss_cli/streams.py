@@ -190,8 +190,8 @@ class Stream(Generic[T]):
     """One run over the records of the input; a context manager.
 
     `parse` makes a record out of an object, or raises BadRecord. `config` holds the settings that change results (as
-    JSON can say them); it is what a resumed run is compared with. Slow work, such as opening a model, belongs inside the
-    `with`, for entering it finds every wrong usage.
+    JSON can say them); it is what a resumed run is compared with. Slow work, such as opening a model, belongs inside
+    the `with`, for entering it finds every wrong usage.
 
     The iterator and `fail` may run in another thread than `write`; each of them in one thread only.
     """
@@ -516,7 +516,7 @@ _read_id = msgspec.json.Decoder(_Identified)
 
 @dataclass(slots=True)
 class _Group:
-    """The lines of one input. `end` is the offset after them in the unpacked data; `lines` only for compressed files."""
+    """The lines of one input. `end` is the offset after them in the unpacked data; `lines` only for packed files."""
 
     id: str
     end: int

@@ -1,0 +1,82 @@
+"""What tests share: the real program as a subprocess, and files of JSON lines. `from helpers import run_medsss`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a run of the program gave: its exit status, and both streams as text."""
+
+    rc: int
+    stdout: str
+    stderr: str
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """stdout as JSON lines."""
+        return [json.loads(line) for line in self.stdout.splitlines()]
+
+    def ok(self) -> Ran:
+        """Itself, after a check that the run ended with 0."""
+        assert self.rc == 0, f"exit status {self.rc}\n{self.stderr}"
+        return self
+
+
+def program(*args: object) -> list[str]:
+    """The command line that runs `medsss` with these arguments from this checkout."""
+    return [sys.executable, "-m", "medsss_cli.app", *(str(arg) for arg in args)]
+
+
+def clean_env(**more: str) -> dict[str, str]:
+    """The environment of a run: nothing of the user's own settings, no network for the hub, one thread."""
+    keep = ("PATH", "HOME", "TMPDIR", "LANG", "VIRTUAL_ENV", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH")
+    env = {name: os.environ[name] for name in keep if name in os.environ}
+    return env | {
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "COLUMNS": "100",
+        **more,
+    }
+
+
+def run_medsss(
+    args: Sequence[object],
+    stdin: str | bytes | Path | None = None,
+    *,
+    env: dict[str, str] | None = None,
+    cwd: Path | None = None,
+    timeout: float = 240,
+) -> Ran:
+    """Run the program to its end. `stdin` is text, bytes, a file, or None for empty input."""
+    data = stdin.read_bytes() if isinstance(stdin, Path) else stdin.encode() if isinstance(stdin, str) else stdin or b""
+    done = subprocess.run(
+        program(*args), input=data, capture_output=True, env=clean_env(**(env or {})), cwd=cwd, timeout=timeout
+    )
+    return Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def write_jsonl(path: Path, records: Iterable[dict[str, Any]]) -> Path:
+    """Write the records as JSON lines; returns the path."""
+    path.write_text(to_lines(records), encoding="utf-8")
+    return path
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The records of a plain file of JSON lines."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def to_lines(records: Iterable[dict[str, Any]]) -> str:
+    """The records as text, to hand to stdin."""
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
