@@ -24,12 +24,13 @@ from collections.abc import Sequence
 
 ROOT_TEXT = "Let's break down this problem step by step."
 SEPARATOR = "\n\n"
+STEP_WORD = "Step"
 
 
 def mark(k: int) -> str:
     """The mark of step `k`, "Step 3:". No space follows: a prefix that ends with the mark lets the model write " text",
     which is how its tokenizer cuts running text."""
-    return f"Step {k}:"
+    return f"{STEP_WORD} {k}:"
 
 
 def join_steps(steps: Sequence[str], first: int = 0) -> str:
