@@ -58,6 +58,7 @@ def main() -> NoReturn:
 def run(argv: list[str]) -> int:
     """Run one command line; returns its exit status, with every message on stderr."""
     signal.signal(signal.SIGTERM, _terminate)
+    _fill_standard_descriptors()
     try:
         return _dispatch(argv)
     except MedsssError as error:
@@ -80,7 +81,6 @@ def _dispatch(argv: list[str]) -> int:
         group = _group()
         with group.make_context("medsss", list(argv)) as context:
             group.invoke(context)
-        sys.stdout.flush()
     except Exit as done:
         return done.exit_code
     except Abort:
@@ -98,14 +98,14 @@ def _group() -> Any:
     from typer.main import get_command_from_info
     from typer.models import CommandInfo
 
-    from .jsonl import guarded_stdout
-
     settings = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
     class Command(TyperCommand):
         """A command whose stdout is kept for its records."""
 
         def invoke(self, ctx: Any) -> Any:
+            from .jsonl import guarded_stdout
+
             with guarded_stdout():
                 return super().invoke(ctx)
 
@@ -180,6 +180,16 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
     global _terminated
     _terminated = True
     signal.raise_signal(signal.SIGINT)
+
+
+def _fill_standard_descriptors() -> None:
+    """Put /dev/null where stdin, stdout or stderr were closed (`medsss ... 2>&-`), or the next file that is opened
+    gets the number, and the messages of some library end up in it. `sys.stdout` stays None, by which we know."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def _drop_stdout() -> None:

@@ -426,28 +426,23 @@ def guarded_stdout() -> Iterator[None]:
     if _guarded_stdout is not None:
         yield
         return
-    try:
-        aside = os.dup(1)
-        os.dup2(2, 1)
-    except OSError:  # stdout or stderr is closed: there is nothing to guard, or nowhere to turn to
-        yield
-        return
+    aside = os.dup(1)
+    os.dup2(2, 1)
     _guarded_stdout = aside
     try:
         yield
     finally:
         _guarded_stdout = None
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
             sys.stdout.flush()
         os.dup2(aside, 1)
         os.close(aside)
 
 
 def _stdout_fd() -> int:
-    try:
-        return os.dup(1 if _guarded_stdout is None else _guarded_stdout)
-    except OSError:
-        raise UsageError("standard output is closed", hint="write to a file with -o FILE") from None
+    if sys.stdout is None:
+        raise UsageError("standard output is closed", hint="write to a file with -o FILE")
+    return os.dup(1 if _guarded_stdout is None else _guarded_stdout)
 
 
 def write_stdout(text: str) -> None:

@@ -28,6 +28,7 @@ import hashlib
 import io
 import os
 import stat
+import sys
 import threading
 import zlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -53,6 +54,8 @@ class HasId(Protocol):
 
 T = TypeVar("T", bound=HasId)
 Record = msgspec.Struct | dict[str, Any]
+
+_END: tuple[Where, None] = (Where("", 0), None)
 
 
 def digest(id: str) -> int:
@@ -380,8 +383,13 @@ class Stream(Generic[T]):
         results would be taken for the first one's."""
         options = self.options
         counts = self._counts
-        for where, found in read_objects(options.inputs, on_bad=self._bad):
-            if options.limit is not None and counts.read >= options.limit:
+        if "-" in (options.inputs or ("-",)) and sys.stdin is not None and sys.stdin.isatty() and not options.quiet:
+            console.note(f"{self._command} reads records from the terminal; Ctrl-D ends them")
+        objects = read_objects(options.inputs, on_bad=self._bad)
+        # The limit is looked at before the next line is asked for: whoever writes our input may be slow.
+        while options.limit is None or counts.read < options.limit:
+            where, found = next(objects, _END)
+            if found is None:
                 return
             try:
                 record = self._parse(found, where)

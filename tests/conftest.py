@@ -1,4 +1,4 @@
-"""Fixtures that every test may use. The plain functions behind them stand in `helpers.py` (`from helpers import ...`)."""
+"""Fixtures that every test may use. The plain functions behind them: `from helpers import run_medsss, write_jsonl`."""
 
 from __future__ import annotations
 
