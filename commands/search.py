@@ -1,0 +1,203 @@
+"""`medsss search`: problems in, one tree record a problem out. Costs some hundreds of completions a tree (60 nodes,
+most of them with 5 to 10 rollouts); `--max-nodes`, `--rollouts` and `--min-rollouts` are what it depends on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from . import _options as o
+
+if TYPE_CHECKING:
+    from ..console import Progress
+    from ..engines.base import Completion
+    from ..search.mcts import Request
+
+
+def run(
+    inputs: o.Inputs = None,
+    output: o.Output = None,
+    policy: o.PolicyOpt = "builtin:clinic",
+    prompting: o.PromptingOpt = "native",
+    max_nodes: Annotated[int, typer.Option(min=1, metavar="N", help="Begin no expansion at N nodes or more.")] = 60,
+    children: Annotated[int, typer.Option(min=1, metavar="N", help="Draws per expansion.")] = 3,
+    expand: Annotated[
+        Literal["choice", "reason"],
+        typer.Option(help="choice: the policy says Reason or Finish for each child; reason: every child is a Reason."),
+    ] = "choice",
+    ucb_c: Annotated[float, typer.Option(min=0, metavar="C", help="Weight of exploration.")] = 2.0,
+    unvisited: Annotated[float, typer.Option(metavar="U", help="Bound of a child without visits.")] = 5.0,
+    rollouts: Annotated[
+        int, typer.Option(min=0, metavar="N", help="A node at depth d gets max(N // (d + 1), --min-rollouts) rollouts.")
+    ] = 20,
+    min_rollouts: Annotated[int, typer.Option(min=0, metavar="N", help="Fewest rollouts of a node.")] = 5,
+    finish_threshold: Annotated[
+        float, typer.Option(metavar="V", help="A node whose rollout value reaches V gets one Finish.")
+    ] = 0.9,
+    wrong_below: Annotated[
+        float, typer.Option(metavar="V", help="A wrong Finish of value below V gets one Reflect; 0: none does.")
+    ] = 0.5,
+    enough_correct: Annotated[
+        int,
+        typer.Option(min=1, metavar="N", help="Correct Finishes that end a tree; with fewer, open leaves must finish."),
+    ] = 4,
+    max_depth: Annotated[int, typer.Option(min=1, metavar="N", help="A node this deep may only finish.")] = 20,
+    temperature: o.Temperature = 1.0,
+    top_p: o.TopP = 1.0,
+    max_step_tokens: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Most tokens of one Reason or Reflect.")
+    ] = 512,
+    max_tokens: o.MaxTokens = 1024,
+    seed: o.Seed = 0,
+    engine: o.EngineOpt = "auto",
+    device: o.Device = "auto",
+    dtype: o.Dtype = "auto",
+    batch_size: o.BatchSize = None,
+    max_context: o.MaxContext = None,
+    concurrency: o.Concurrency = None,
+    trust_remote_code: o.TrustRemoteCode = False,
+    errors: o.Errors = None,
+    shard: o.ShardOpt = None,
+    limit: o.Limit = None,
+    strict: o.Strict = False,
+    ordered: o.Ordered = False,
+    restart: o.Restart = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Grow a tree of reasoning steps for each problem (MedS3's Monte Carlo tree search).
+
+    Reads problems (any record, or a public benchmark file), writes one tree a problem. Every number of the algorithm is
+    an option; the defaults are the paper's. A tree depends on the problem, the policy, the options and --seed, not on
+    what else is in flight.
+    """
+    import asyncio
+
+    import msgspec
+
+    from ..adapters import to_problem
+    from ..console import Progress
+    from ..engines import open_engine
+    from ..engines.base import EngineSpec
+    from ..prompts import Prompting
+    from ..records import Problem, Tree
+    from ..search.config import Expand, SearchConfig
+    from ..search.driver import grow
+    from ..streams import Stream, run_concurrently
+
+    config = SearchConfig(
+        max_nodes=max_nodes,
+        children=children,
+        ucb_c=ucb_c,
+        unvisited=unvisited,
+        rollout_budget=rollouts,
+        min_rollouts=min_rollouts,
+        finish_threshold=finish_threshold,
+        wrong_below=wrong_below,
+        enough_correct=enough_correct,
+        max_depth=max_depth,
+        temperature=temperature,
+        top_p=top_p,
+        max_step_tokens=max_step_tokens,
+        max_tokens=max_tokens,
+        prompting=Prompting(prompting),
+        expand=Expand(expand),
+        seed=seed,
+    )
+    spec = EngineSpec(
+        kind=engine,
+        policy=policy,
+        device=device,
+        dtype=dtype,
+        batch_size=batch_size,
+        max_context=max_context,
+        trust_remote_code=trust_remote_code,
+    )
+    made_with = {"policy": policy, **config.as_record()}
+    options = o.stream_options(inputs, output, errors, shard, limit, strict, ordered, restart, quiet)
+
+    async def work(stream: Stream[Problem], watcher: _Watcher) -> None:
+        async with open_engine(spec) as policy_engine:
+
+            async def tree_of(problem: Problem) -> list[Tree]:
+                watcher.in_flight += 1
+                try:
+                    tree = await grow(problem, config, policy_engine, watch=watcher.batch)
+                finally:
+                    watcher.in_flight -= 1
+                return [msgspec.structs.replace(tree, config=made_with)]
+
+            await run_concurrently(
+                stream,
+                tree_of,
+                stage="search",
+                concurrency=concurrency or policy_engine.concurrency,
+                on_done=lambda _, trees: watcher.done(trees),
+            )
+
+    with (
+        Stream(options, command="search", parse=to_problem, config=made_with) as stream,
+        Progress("trees", quiet=quiet) as progress,
+    ):
+        watcher = _Watcher(progress)
+        asyncio.run(work(stream, watcher))
+    if not quiet:
+        watcher.summary()
+    raise typer.Exit(stream.exit_code())
+
+
+class _Watcher:
+    """Counts what the search does while it does it, for the line of progress and the summary."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.start = time.monotonic()
+        self.in_flight = self.trees = self.solved = self.nodes = self.correct = self.rollouts = self.tokens = 0
+        self.ends: dict[str, int] = {}
+        self.dropped = 0
+
+    def batch(self, requests: Sequence[Request], completions: Sequence[Sequence[Completion]]) -> None:
+        self.tokens += sum(each.tokens for replies in completions for each in replies)
+        self.rollouts += sum(request.n for request in requests if request.kind == "rollout")
+        self._show()
+
+    def done(self, trees: Sequence[Any]) -> None:
+        """The tree of a problem has been written."""
+        [tree] = trees
+        stats = tree.stats
+        self.trees += 1
+        self.nodes += stats["nodes"]
+        self.correct += stats["correct"]
+        self.solved += stats["correct"] > 0
+        self.dropped += sum(stats["dropped"].values())
+        self.ends[stats["end"]] = self.ends.get(stats["end"], 0) + 1
+        self.progress.advance()
+        self._show()
+
+    def rate(self) -> float:
+        """Generated tokens per second since the engine was opened."""
+        return self.tokens / max(time.monotonic() - self.start, 1e-9)
+
+    def _show(self) -> None:
+        self.progress.set(
+            in_flight=self.in_flight,
+            nodes=self.nodes,
+            rollouts=self.rollouts,
+            tokens_per_s=round(self.rate()),
+            solved=self.solved,
+        )
+
+    def summary(self) -> None:
+        from ..console import note
+
+        if not self.trees:
+            return
+        ends = ", ".join(f"{count} {end}" for end, count in sorted(self.ends.items()))
+        note(
+            f"search: {self.solved} of {self.trees} trees found the answer ({self.correct} correct leaves); "
+            f"{self.nodes} nodes, {self.rollouts} rollouts, {self.tokens} tokens at {self.rate():.0f}/s; ended: {ends}"
+        )
+        if self.dropped:
+            note(f"search: {self.dropped} steps could not be used (stats.dropped: empty, or cut at --max-step-tokens)")
