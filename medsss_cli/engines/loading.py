@@ -1,0 +1,185 @@
+"""From the name of a policy to a model and its tokenizer, quietly, and never with weights that were not in the folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+
+BUILTIN = "builtin:"
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def resolve_policy(policy: str) -> str:
+    """The folder or hub name that `policy` means: "builtin:clinic" is the folder shipped with the package.
+
+    A name with one slash that is no folder here is taken for a hub name. Raises UsageError for anything else that is not
+    a model folder, and says what to do.
+    """
+    if policy.startswith(BUILTIN):
+        if policy != "builtin:clinic":
+            raise UsageError(f"no built-in policy {policy!r}", hint="the one that there is: builtin:clinic")
+        folder = Path(__file__).resolve().parent.parent / "clinic" / "policy"
+        if not (folder / "config.json").is_file():
+            raise UsageError(
+                f"the built-in policy is missing from this installation ({folder})",
+                hint="install the package again: pip install --force-reinstall medsss",
+            )
+        return str(folder)
+    path = Path(policy).expanduser()
+    if path.is_dir():
+        if not ((path / "config.json").is_file() or (path / "adapter_config.json").is_file()):
+            raise UsageError(
+                f"{policy} is not a model folder: it holds neither config.json nor adapter_config.json",
+                hint="name the folder that train-policy or save_pretrained wrote (a checkpoint may lie one level deeper)",
+            )
+        return str(path)
+    if path.exists():
+        raise UsageError(f"{policy} is a file, and a policy is a folder", hint=f"try {path.parent}")
+    if _HUB_NAME.fullmatch(policy) and not policy.startswith("."):
+        return policy
+    raise UsageError(
+        f"no policy folder {policy}",
+        hint="a policy is a folder with config.json, a hub name OWNER/NAME, or builtin:clinic",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A causal LM in evaluation mode on its device, its tokenizer, and what a user should know about how it was loaded."""
+
+    model: Any
+    tokenizer: Any
+    device: Any
+    dtype: Any
+    warnings: tuple[str, ...]
+
+
+def quiet_transformers() -> None:
+    """Keep transformers' and the hub's progress bars, warnings and telemetry off the terminal. Call before the first load."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+
+def pick_device(device: str) -> Any:
+    """`device` as a torch device; "auto" is the first GPU where there is one. Raises UsageError for a GPU that is missing."""
+    import torch
+
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise UsageError(f"no device {device!r}", hint="auto, cpu, cuda or cuda:N") from None
+    if chosen.type == "cuda":
+        if not torch.cuda.is_available():
+            raise UsageError("--device cuda, and torch sees no GPU", hint="leave --device out, or take --device cpu")
+        if chosen.index is not None and chosen.index >= torch.cuda.device_count():
+            raise UsageError(f"--device {device}, and torch sees {torch.cuda.device_count()} GPUs")
+    return chosen
+
+
+def pick_dtype(dtype: str, device: Any) -> Any:
+    """`dtype` as a torch dtype; "auto" is float32 on the CPU and bfloat16 on a GPU."""
+    import torch
+
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if dtype == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    if dtype not in known:
+        raise UsageError(f"no dtype {dtype!r}", hint="auto, " + ", ".join(known))
+    return known[dtype]
+
+
+def load_policy(
+    policy: str, *, device: str = "auto", dtype: str = "auto", trust_remote_code: bool = False
+) -> Loaded:
+    """Load the model that `policy` names. A folder with a PEFT adapter is loaded as its base with the adapter merged in.
+
+    Raises UsageError where nothing can be loaded, and where the weights do not cover the model (a reward model, say, has
+    no output layer: transformers would fill it with random numbers).
+    """
+    folder = resolve_policy(policy)
+    quiet_transformers()
+    chosen = pick_device(device)
+    kind = pick_dtype(dtype, chosen)
+    adapter = _adapter_base(folder)
+    base = folder if adapter is None else resolve_policy(adapter)
+    model, info = _from_pretrained(policy, base, kind, trust_remote_code)
+    missing = sorted(info.get("missing_keys", ()))
+    if missing:
+        raise UsageError(
+            f"{policy} is no whole causal language model: it lacks {', '.join(missing[:3])}"
+            + (f" and {len(missing) - 3} more" if len(missing) > 3 else ""),
+            hint="is it a reward model? --policy wants the model that writes answers",
+        )
+    if adapter is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, folder).merge_and_unload()
+    warnings = []
+    tokenizer = _tokenizer(folder, base, trust_remote_code)
+    if not getattr(tokenizer, "chat_template", None):
+        warnings.append(f"{policy} has no chat template: prompts are written as plain 'User:' and 'Assistant:' turns")
+    model = model.to(chosen).eval()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    return Loaded(model, tokenizer, chosen, kind, tuple(warnings))
+
+
+def _adapter_base(folder: str) -> str | None:
+    """The base model of an adapter folder; None for a folder with whole weights, and for a hub name."""
+    path = Path(folder)
+    config = path / "adapter_config.json"
+    if not config.is_file() or any(path.glob("model*.safetensors")):
+        return None
+    try:
+        base = json.loads(config.read_bytes()).get("base_model_name_or_path")
+    except ValueError as error:
+        raise UsageError(f"{config} is not JSON: {error}") from None
+    if not base:
+        raise UsageError(f"{config} does not say which base model it belongs to (base_model_name_or_path)")
+    return str(base)
+
+
+def _from_pretrained(policy: str, base: str, dtype: Any, trust_remote_code: bool) -> tuple[Any, dict[str, Any]]:
+    from transformers import AutoModelForCausalLM
+
+    try:
+        return AutoModelForCausalLM.from_pretrained(  # type: ignore[no-any-return]
+            base,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        hint = "a policy is a folder with config.json and *.safetensors, a hub name OWNER/NAME, or builtin:clinic"
+        if "trust_remote_code" in str(error):
+            hint = "its code is not part of transformers: --trust-remote-code runs it, if you trust its author"
+        raise UsageError(f"cannot load the policy {policy}: {reason}", hint=hint) from None
+
+
+def _tokenizer(folder: str, base: str, trust_remote_code: bool) -> Any:
+    """The tokenizer beside the weights; an adapter folder may leave it to its base."""
+    from transformers import AutoTokenizer
+
+    source = folder
+    if folder != base and not any((Path(folder) / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
+        source = base
+    try:
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UsageError(f"cannot load the tokenizer of {source}: {reason}") from None

@@ -1,0 +1,170 @@
+"""A prompt as token ids: the model's chat template, then the text that the assistant has already written.
+
+The rendered text and the prefix are tokenised as one string with `add_special_tokens=False`: the template writes the BOS
+itself where the model wants one, and text that runs over the border of template and prefix gets the ids that it gets in
+training. Text of a message or of the prefix never becomes a special token. A question that holds "<|end|>" is cut inside
+that word before the template sees it, and the two halves are tokenised apart; no template logic is touched, and the ids
+still spell the same text. (A tokenizer that puts a space before every string, as Llama 2's does, adds one at the cut.)
+"""
+
+from __future__ import annotations
+
+import re
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import EngineError
+from .base import Prompt
+
+# For tokenizers without a chat template. A turn begins on a line of its own, so the prefix joins without a space.
+PLAIN_TEMPLATE = (
+    "{{ bos_token or '' }}"
+    "{% for m in messages %}"
+    "{{ m['role'] | capitalize }}:\n{{ m['content'] }}"
+    "{{ (eos_token or '') + '\n' if m['role'] == 'assistant' else '\n\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}Assistant:\n{% endif %}"
+)
+
+# Unicode noncharacters mark where a text is cut. They stand for nothing, so any one that the prompt lacks will do.
+_MARKS = tuple(chr(code) for code in range(0xFDD0, 0xFDF0))
+
+
+@dataclass(frozen=True, slots=True)
+class _Guard:
+    """What finds special tokens in plain text: None where the tokenizer has none."""
+
+    pattern: re.Pattern[str] | None
+
+
+_guards: weakref.WeakKeyDictionary[Any, _Guard] = weakref.WeakKeyDictionary()
+
+
+def _guard(tokenizer: Any) -> _Guard:
+    found = _guards.get(tokenizer)
+    if found is None:
+        words = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+        # Some tokenizers mark turns with added tokens that are not flagged special: whatever the template writes counts.
+        added = {token.content for token in tokenizer.added_tokens_decoder.values()}
+        frame = _apply(tokenizer, [{"role": "user", "content": "x"}])
+        words |= {word for word in added if word.strip() and word in frame}
+        words.discard("")
+        # The longest first, so that a special token within another one is found as the whole.
+        spelled = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
+        found = _guards[tokenizer] = _Guard(re.compile(spelled) if spelled else None)
+    return found
+
+
+def _apply(tokenizer: Any, messages: list[dict[str, str]]) -> str:
+    from jinja2 import TemplateError
+
+    template = None if getattr(tokenizer, "chat_template", None) else PLAIN_TEMPLATE
+    try:
+        text = tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True, chat_template=template
+        )
+    except TemplateError as error:
+        roles = ", ".join(message["role"] for message in messages)
+        raise EngineError(f"the chat template refuses the turns ({roles}): {error}") from None
+    return str(text)
+
+
+def _encode(tokenizer: Any, text: str) -> list[int]:
+    core = getattr(tokenizer, "backend_tokenizer", None)
+    if core is not None:  # three times as fast as the tokenizer's own call, with the same ids
+        ids: list[int] = core.encode(text, add_special_tokens=False).ids
+        return ids
+    return list(tokenizer.encode(text, add_special_tokens=False))
+
+
+def rendered_pieces(tokenizer: Any, prompt: Prompt) -> list[str]:
+    """The text of the prompt, cut where a special token stands in a message or in the prefix. One piece is the rule."""
+    texts = [message.content for message in prompt.messages] + [prompt.prefix]
+    pattern = _guard(tokenizer).pattern
+    mark = None
+    if pattern is not None and any(pattern.search(text) for text in texts):
+        whole = "".join(texts)
+        mark = next((candidate for candidate in _MARKS if candidate not in whole), None)
+        if mark is None:
+            raise EngineError("a prompt that holds special tokens and all 32 noncharacters U+FDD0 to U+FDEF")
+        texts = [_cut(pattern, text, mark) for text in texts]
+    messages = [
+        {"role": message.role, "content": text} for message, text in zip(prompt.messages, texts[:-1], strict=True)
+    ]
+    rendered = _apply(tokenizer, messages) + texts[-1]
+    return [rendered] if mark is None else rendered.split(mark)
+
+
+def _cut(pattern: re.Pattern[str], text: str, mark: str) -> str:
+    """`text` with `mark` after the first character of every special token, until no piece holds one.
+
+    "<|end|>" becomes "<" mark "|end|>". A piece may hold another one ("|end|>" where that is a token too), hence the loop.
+    A special token of one character cannot be cut; it is left out.
+    """
+    pieces = [text]
+    position = 0
+    while position < len(pieces):
+        piece = pieces[position]
+        found = pattern.search(piece)
+        if found is None:
+            position += 1
+        elif len(found.group()) == 1:
+            pieces[position] = piece[: found.start()] + piece[found.end() :]
+        else:
+            pieces[position : position + 1] = [piece[: found.start() + 1], piece[found.start() + 1 :]]
+    return mark.join(pieces)
+
+
+def render(tokenizer: Any, prompt: Prompt) -> list[int]:
+    """The token ids of `prompt`: chat template with the generation prompt, then the prefix, without a second BOS.
+
+    A tokenizer that has no chat template is used with PLAIN_TEMPLATE. Raises EngineError where the template refuses the
+    turns (a system turn where it knows none, say).
+    """
+    pieces = rendered_pieces(tokenizer, prompt)
+    if len(pieces) == 1:
+        return _encode(tokenizer, pieces[0])
+    return [token for piece in pieces for token in _encode(tokenizer, piece)]
+
+
+def first_tokens(tokenizer: Any, prompt: Prompt, words: tuple[str, ...]) -> list[int]:
+    """The first token id of each word where it follows the prompt: [word].
+
+    Raises EngineError when two words begin with the same token, so that one token cannot tell them apart.
+    """
+    pieces = rendered_pieces(tokenizer, prompt)
+    alone = _encode(tokenizer, pieces[-1])
+    ids = []
+    for word in words:
+        joined = _encode(tokenizer, pieces[-1] + word)
+        # Where the prompt's last token would merge with the word, the prompt as it stands cannot be continued like that:
+        # the word is taken by itself.
+        fits = joined[: len(alone)] == alone and len(joined) > len(alone)
+        ids.append(joined[len(alone)] if fits else _encode(tokenizer, word)[0])
+    if len(set(ids)) < len(ids):
+        raise EngineError(f"the words {', '.join(words)} share their first token: one token cannot choose among them")
+    return ids
+
+
+def end_of_turn(tokenizer: Any) -> int | None:
+    """The special token that the template writes straight after an assistant's answer; None where it writes text.
+
+    Some folders name another token as EOS, and a model trained on the template would write on for ever.
+    """
+    from jinja2 import TemplateError
+
+    answer = "Reply"
+    try:
+        text = tokenizer.apply_chat_template(
+            [{"role": "user", "content": "Ask"}, {"role": "assistant", "content": answer}],
+            tokenize=False,
+            chat_template=None if getattr(tokenizer, "chat_template", None) else PLAIN_TEMPLATE,
+        )
+    except TemplateError:
+        return None
+    after = str(text).rpartition(answer)[2]
+    for id, token in tokenizer.added_tokens_decoder.items():
+        if token.special and token.content and after.lstrip().startswith(token.content):
+            return int(id)
+    return None
