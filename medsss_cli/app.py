@@ -176,9 +176,12 @@ def _complain(message: str, hint: str | None) -> None:
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:
-    """SIGTERM ends a run the way Ctrl-C does, asyncio's own handling included."""
+    """SIGTERM ends a run the way Ctrl-C does, asyncio's own handling included. A shell script starts its background
+    jobs with SIGINT ignored; they must end all the same."""
     global _terminated
     _terminated = True
+    if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None):
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.raise_signal(signal.SIGINT)
 
 

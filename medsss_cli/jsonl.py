@@ -364,7 +364,9 @@ class LineWriter:
         try:
             # An empty file is no valid .gz: one that got nothing still gets the frame of nothing.
             if self._used or (self._regular and os.fstat(self._fd).st_size == 0):
-                self._write(self._packer.finish())
+                end = self._packer.finish()
+                if end:
+                    self._write(end)
             if self._regular:
                 os.fsync(self._fd)
         finally:

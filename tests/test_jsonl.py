@@ -1,0 +1,215 @@
+"""Lines in and out: every way in which input can be broken, and that a reader sees each group at once."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import zlib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import orjson
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medsss_cli import jsonl
+from medsss_cli.errors import BadRecord, MedsssError, UsageError
+from medsss_cli.jsonl import LineWriter, Where, encode, read_objects
+from medsss_cli.records import Problem
+
+
+def read(*paths: Path) -> tuple[list[tuple[str, dict[str, Any]]], list[tuple[str, str]]]:
+    """What was read and what was bad, with `file:line` cut down to `name:line`."""
+    bad: list[tuple[str, str]] = []
+    objects = list(read_objects([str(path) for path in paths], on_bad=lambda w, what: bad.append((short(w), what))))
+    return [(short(where), found) for where, found in objects], bad
+
+
+def short(where: Where) -> str:
+    return f"{Path(where.source).name}:{where.line}"
+
+
+def put(path: Path, data: bytes) -> Path:
+    packed = {
+        ".gz": gzip.compress,
+        ".zst": zstandard.ZstdCompressor().compress,
+    }.get(path.suffix, lambda same: same)(data)
+    path.write_bytes(packed)
+    return path
+
+
+def test_blank_lines_bom_crlf_and_a_last_line_without_line_feed(tmp_path: Path) -> None:
+    path = put(tmp_path / "a.jsonl", b'\xef\xbb\xbf{"a":1}\r\n\r\n  \n{"a":2}\r\n{"a":3}')
+    assert read(path) == ([("a.jsonl:1", {"a": 1}), ("a.jsonl:4", {"a": 2}), ("a.jsonl:5", {"a": 3})], [])
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz", "jsonl.zst"])
+def test_compressed_by_name(tmp_path: Path, ending: str) -> None:
+    path = put(tmp_path / f"a.{ending}", b'{"a":1}\n{"a":2}\n')
+    assert [found for _, found in read(path)[0]] == [{"a": 1}, {"a": 2}]
+
+
+@pytest.mark.parametrize("ending", ["jsonl.gz", "jsonl.zst"])
+def test_compressed_parts_one_after_another(tmp_path: Path, ending: str) -> None:
+    """`cat a.gz b.gz > c.gz` is how people merge shards."""
+    one, two = put(tmp_path / f"1.{ending}", b'{"a":1}\n'), put(tmp_path / f"2.{ending}", b'{"a":2}\n')
+    both = tmp_path / f"both.{ending}"
+    both.write_bytes(one.read_bytes() + two.read_bytes())
+    assert [found for _, found in read(both)[0]] == [{"a": 1}, {"a": 2}]
+
+
+@pytest.mark.parametrize("ending", ["jsonl.gz", "jsonl.zst"])
+def test_compressed_data_that_ends_early_is_a_bad_line(tmp_path: Path, ending: str) -> None:
+    whole = put(tmp_path / f"a.{ending}", b"".join(b'{"a":%d}\n' % k for k in range(9999)))
+    whole.write_bytes(whole.read_bytes()[:-20])
+    after = put(tmp_path / "b.jsonl", b'{"b":1}\n')
+    objects, bad = read(whole, after)
+    assert [what for _, what in bad] == ["reading stops here: the compressed data ends early"]
+    assert objects[-1] == ("b.jsonl:1", {"b": 1})
+
+
+@pytest.mark.parametrize("ending", ["jsonl.gz", "jsonl.zst"])
+def test_a_name_that_lies_about_compression(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"a.{ending}"
+    path.write_bytes(b'{"a":1}\n')
+    objects, bad = read(path)
+    assert objects == []
+    assert len(bad) == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"a":',
+        b'{"a":NaN}',
+        b'{"a":1e999}',
+        b'{"a":"\xff"}',
+        b'{"a":"\\ud800"}',
+        b"[" * 5000,
+        b"3",
+        b"null",
+        b'"text"',
+        b"[1]",
+        b"\x00\x00",
+    ],
+    ids=repr,
+)
+def test_a_broken_line_is_reported_and_the_rest_is_read(tmp_path: Path, line: bytes) -> None:
+    path = put(tmp_path / "a.jsonl", b'{"a":1}\n' + line + b'\n{"a":3}\n')
+    objects, bad = read(path)
+    assert [where for where, _ in objects] == ["a.jsonl:1", "a.jsonl:3"]
+    assert [where for where, _ in bad] == ["a.jsonl:2"]
+
+
+def test_a_line_over_the_limit_is_skipped_without_being_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jsonl, "LINE_LIMIT", 1 << 20)
+    path = put(tmp_path / "a.jsonl", b'{"a":1}\n{"a":"' + b"x" * (3 << 20) + b'"}\n{"a":3}\n')
+    objects, bad = read(path)
+    assert [where for where, _ in objects] == ["a.jsonl:1", "a.jsonl:3"]
+    assert bad == [("a.jsonl:2", "the line is longer than 1 MiB")]
+
+
+def test_one_json_array(tmp_path: Path) -> None:
+    path = put(tmp_path / "a.json", b'\n [\n {"a": 1},\n 7,\n {"a": 2}]\n')
+    objects, bad = read(path)
+    assert objects == [("a.json:1", {"a": 1}), ("a.json:3", {"a": 2})]
+    assert bad == [("a.json:2", "item 2 of the array is a number, expected an object")]
+
+
+def test_a_broken_array_names_the_line(tmp_path: Path) -> None:
+    objects, bad = read(put(tmp_path / "a.json", b'[\n{"a": 1},\n{"a": }]\n'))
+    assert objects == []
+    assert [where for where, _ in bad] == ["a.json:3"]
+
+
+def test_empty_files(tmp_path: Path) -> None:
+    assert read(*(put(tmp_path / name, b"") for name in ("a.jsonl", "a.jsonl.gz", "a.jsonl.zst"))) == ([], [])
+
+
+def test_a_missing_input_is_found_before_any_other_is_read(tmp_path: Path) -> None:
+    there = put(tmp_path / "a.jsonl", b"{}\n")
+    with pytest.raises(UsageError, match=r"cannot read .*nowhere.jsonl: No such file"):
+        read_objects([str(there), str(tmp_path / "nowhere.jsonl")], on_bad=lambda *_: None)
+    with pytest.raises(UsageError, match="it is a folder"):
+        read_objects([str(tmp_path)], on_bad=lambda *_: None)
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz", "jsonl.zst"])
+def test_written_is_read_back(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"a.{ending}"
+    problem = Problem(id="p", question="ä ≤ \u2028", answer="B", options={"A": "x"})
+    with LineWriter(str(path)) as writer:
+        writer.write([{"a": 1}, problem])
+        writer.write([])
+    assert [found for _, found in read(path)[0]] == [{"a": 1}, msgspec.to_builtins(problem)]
+
+
+@pytest.mark.parametrize("ending", ["jsonl.gz", "jsonl.zst"])
+def test_nothing_written_is_still_a_valid_file(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"a.{ending}"
+    LineWriter(str(path)).close()
+    assert path.stat().st_size > 0
+    assert read(path) == ([], [])
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst"])
+def test_each_group_can_be_read_while_the_writer_goes_on(name: str) -> None:
+    readable, writable = os.pipe()
+    writer = LineWriter(name, fd=writable)
+    unpack = {
+        "": lambda data: data,
+        "gz": zlib.decompressobj(wbits=31).decompress,
+        "zst": zstandard.ZstdDecompressor().decompressobj().decompress,
+    }[jsonl.compression(name)]
+    for number in range(3):
+        writer.write([{"id": number, "k": k} for k in range(2)])
+        lines = unpack(os.read(readable, 1 << 16)).splitlines()
+        assert [json.loads(line) for line in lines] == [{"id": number, "k": k} for k in range(2)]
+    writer.close()
+    os.close(readable)
+
+
+def test_a_closed_pipe_is_a_broken_pipe(tmp_path: Path) -> None:
+    readable, writable = os.pipe()
+    os.close(readable)
+    writer = LineWriter("pipe", fd=writable)
+    with pytest.raises(BrokenPipeError):
+        writer.write([{"a": 1}])
+    writer.close()
+
+
+def test_a_full_disk_is_said_with_the_name() -> None:
+    with (
+        LineWriter("/dev/full") as writer,
+        pytest.raises(MedsssError, match="cannot write to /dev/full: No space left"),
+    ):
+        writer.write([{"a": 1}])
+
+
+@pytest.mark.parametrize("value", ["\ud800", object(), 1 << 70], ids=["surrogate", "object", "big"])
+def test_what_json_cannot_say_is_a_bad_record(value: object) -> None:
+    with pytest.raises(BadRecord, match="cannot be written as JSON"):
+        encode({"a": value})
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(), json_values, max_size=4))
+def test_a_record_is_one_line_whatever_it_holds(record: dict[str, Any]) -> None:
+    line = encode(record)
+    assert line.count(b"\n") == 1
+    assert line.endswith(b"\n")
+    assert orjson.loads(line) == record
