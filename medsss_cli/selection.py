@@ -1,12 +1,13 @@
 """Which of N candidates is selected, from their answers and scores. Pure: no records, no PRM.
 
-An *answer* here is a normalised string (`answers.answer_key`), None where the candidate states none. The rules of all four ways:
+An *answer* here is a normalised string (`answers.answer_key`), None where the candidate states none. The rules of
+all four ways:
 
 - Candidates without an answer (None) are never selected while any candidate has one; if none has one, all are taken to
   share one empty answer and the score decides.
 - Ties go to the candidate, or the answer, that comes first in the list. For `majority`, `vote-sum` and `vote-mean` the
-  answer whose first vote came first wins; within the winning answer the candidate with the highest score is selected, the
-  first of equals.
+  answer whose first vote came first wins; within the winning answer the candidate with the highest score is
+  selected, the first of equals.
 - N candidates are N votes, whatever k was asked for; an empty list is a ValueError, as nothing can be selected.
 """
 
@@ -29,8 +30,9 @@ class AnswerAggregation(StrEnum):
 def select(answers: Sequence[str | None], scores: Sequence[float], how: AnswerAggregation) -> int:
     """The index of the selected candidate. `answers` and `scores` run beside each other; ties as said above.
 
-    Worked by hand: answers B A A, scores .9 .6 .5. max: 0; vote-sum: A has 1.1 against .9, so 1; vote-mean: A has .55, so 0;
-    majority: A has two votes, so 1. Sums are exact (fsum), so the order of the votes does not decide between equal sums.
+    Worked by hand: answers B A A, scores .9 .6 .5. max: 0; vote-sum: A has 1.1 against .9, so 1; vote-mean: A has
+    .55, so 0; majority: A has two votes, so 1. Sums are exact (fsum), so the order of the votes does not decide
+    between equal sums.
 
     Raises ValueError where the lists are empty, differ in length, or a score is nan.
     """

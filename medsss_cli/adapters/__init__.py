@@ -2,11 +2,11 @@
 
 Read now: our own records of any kind, the layout of the authors' evaluation files, and MedQA's own:
 
-    {"id": 7, "conversations": [{"from": "human", "value": "Which drug?\\nA. Aspirin\\nB. Heparin"}], "eval": {"answer": "B"}}
+    {"id": 7, "conversations": [{"from": "human", "value": "Which?\\nA. Aspirin\\nB. Heparin"}], "eval": {"answer": "B"}}
     {"question": "Which drug?", "options": {"A": "Aspirin", "B": "Heparin"}, "answer_idx": "B", "answer": "Heparin"}
 
-An id that is a number, or none at all, gets the file's stem before it ("MedQA-7"), so that ids of several files stay unique.
-A record that names no dataset gets the file's stem. Fields that are not ours are kept under `meta`.
+An id that is a number, or none at all, gets the file's stem before it ("MedQA-7"), so that ids of several files stay
+unique. A record that names no dataset gets the file's stem. Fields that are not ours are kept under `meta`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ LAYOUTS = {
     "medqa": "question, options, answer_idx",
 }
 
-# The field that tells one of our records from a bare problem, and the record whose fields are then ours, not the user's.
+# The field that tells one of our records from a bare problem, and the record whose fields are then ours, not the
+# user's.
 _OWN_RECORDS: dict[str, type[Problem]] = {
     "nodes": Tree,
     "responses": Samples,
@@ -61,10 +62,11 @@ _SUFFIXES = {".json", ".jsonl", ".ndjson", ".gz", ".zst"}
 
 
 def to_problem(obj: dict[str, Any], where: Where) -> Problem:
-    """The problem within a record of any layout that we know; what else a record of ours holds (responses, nodes) is left out.
+    """The problem within a record of any layout that we know; what else a record of ours holds (responses, nodes) is
+    left out.
 
-    Raises BadRecord where the layout is unknown (with the keys found), a field is missing or of the wrong type, or the gold
-    answer cannot be read.
+    Raises BadRecord where the layout is unknown (with the keys found), a field is missing or of the wrong type, or
+    the gold answer cannot be read.
     """
     if "conversations" in obj and ("eval" in obj or "answer_idx" in obj):
         problem = _from_authors(obj, where)
@@ -74,9 +76,7 @@ def to_problem(obj: dict[str, Any], where: Where) -> Problem:
         problem = _from_own(obj, where)
     else:
         known = "; ".join(f"{name} ({keys})" for name, keys in LAYOUTS.items())
-        raise BadRecord(
-            f"unknown layout: found the keys {', '.join(map(str, obj)) or '(none)'}", hint=f"known layouts: {known}"
-        )
+        raise BadRecord(f"unknown layout: found the keys {', '.join(obj) or '(none)'}; known: {known}")
     check_gold(problem)
     return problem
 
@@ -84,9 +84,9 @@ def to_problem(obj: dict[str, Any], where: Where) -> Problem:
 def to_samples(obj: dict[str, Any], where: Where) -> Samples:
     """The problem within a record together with its responses.
 
-    Read as responses: `responses` (objects, or plain strings), the candidates of a scored record, or the string (or list of
-    strings) in `response` or `output`. A response without a verdict is judged here. `pass_rate` is taken anew from the verdicts.
-    Raises BadRecord where there are no responses, or for what `to_problem` raises.
+    Read as responses: `responses` (objects, or plain strings), the candidates of a scored record, or the string (or
+    list of strings) in `response` or `output`. A response without a verdict is judged here. `pass_rate` is taken
+    anew from the verdicts. Raises BadRecord where there are no responses, or for what `to_problem` raises.
     """
     field = next((name for name in ("responses", "candidates", *_WRITTEN_ANSWERS) if name in obj), None)
     if field is None:
@@ -106,8 +106,8 @@ def to_samples(obj: dict[str, Any], where: Where) -> Samples:
 def split_options(question: str) -> tuple[str, dict[str, str] | None]:
     """The stem of a question and the options of its last lines ("A. ...", "(B) ...", in order from A, two or more).
 
-    A line between two options continues the one before it. Lines after the last option that hold no letter or digit (a stray
-    quote), or only "Answer:", are dropped. Without options, the question as it is and None.
+    A line between two options continues the one before it. Lines after the last option that hold no letter or digit
+    (a stray quote), or only "Answer:", are dropped. Without options, the question as it is and None.
     """
     lines = question.rstrip().split("\n")
     while lines and (not any(c.isalnum() for c in lines[-1]) or _ANSWER_PROMPT.fullmatch(lines[-1])):

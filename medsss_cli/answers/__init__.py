@@ -1,7 +1,9 @@
-"""What a written answer says, and whether it is right. Rules only: no model, no eval of text, nothing that an input can make slow.
+"""What a written answer says, and whether it is right. Rules only: no model, no eval of text, nothing that an input
+can make slow.
 
-`judge` reads the last readable statement of the answer, in the way that the problem's task asks for: choice.py, number.py,
-text.py say how. Correct, wrong and no answer are three different things; an unreadable *gold* answer is an error in the data.
+`judge` reads the last readable statement of the answer, in the way that the problem's task asks for: choice.py,
+number.py, text.py say how. Correct, wrong and no answer are three different things; an unreadable *gold* answer is
+an error in the data.
 """
 
 from __future__ import annotations
@@ -23,8 +25,9 @@ class Judgement:
     """The verdict on a written answer.
 
     `answer` is what it states, normalised so that equal answers are equal strings: sorted letters ("B", "BD"), a number
-    ("84", "12.5"), lower-cased words; None where nothing could be read. `how` names the form that was read: "answer-is",
-    "boxed", "letter", "option-text", "trailing-letter", "is-correct", "equals", "number", "last-line", or "none".
+    ("84", "12.5"), lower-cased words; None where nothing could be read. `how` names the form that was read:
+    "answer-is", "boxed", "letter", "option-text", "trailing-letter", "is-correct", "equals", "number", "last-line",
+    or "none".
     """
 
     answer: str | None
@@ -71,8 +74,8 @@ def check_gold(problem: Problem) -> None:
 def answer_key(problem: Problem, answer: str | None) -> str | None:
     """One spelling for answers that are one vote: 84 and 84.0, "DB" and "BD", "High" and "high". None stays None.
 
-    `answer` is what a record carries, from us or from another tool. What cannot be read in the problem's task is kept as
-    normalised text, so that it still counts as a vote of its own.
+    `answer` is what a record carries, from us or from another tool. What cannot be read in the problem's task is
+    kept as normalised text, so that it still counts as a vote of its own.
     """
     if answer is None:
         return None

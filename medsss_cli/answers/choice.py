@@ -1,7 +1,7 @@
 """Multiple choice: which letters an answer names. One letter, or a set of letters in any order ("ACD", "B and D").
 
-Letter or text of an option count the same; where both stand ("B. Metoprolol") the letter decides. A letter within a word is
-none, "a" before a noun is an article, and "not A" is not A.
+Letter or text of an option count the same; where both stand ("B. Metoprolol") the letter decides. A letter within a
+word is none, "a" before a noun is an article, and "not A" is not A.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ _BETWEEN = re.compile(
 _SET = re.compile(r"[A-Z]{2,26}(?!\w|[-'’]\w)")
 _GOLD_SEPARATORS = re.compile(r"[\s,;/&+]{1,4}|\band\b")
 
-# After a letter: an upper case one may be followed by a word ("A because"), a hyphenated word is one word ("C-reactive").
+# After a letter: an upper case one may be followed by a word ("A because"), a hyphenated word is one word
+# ("C-reactive").
 _AFTER_UPPER = re.compile(r"(?!\w|[-'’]\w)")
 _AFTER_LOWER = re.compile(r"(?=\s?(?:$|[.,:;)\]}!?/&+])|\s(?:and|or|because|since|is|as)\b)")
 _AFTER_LATER = re.compile(
@@ -59,8 +60,8 @@ def gold_letters(answer: str, options: Mapping[str, str] | None) -> str | None:
 def read_choice(text: str, options: Mapping[str, str] | None) -> tuple[str, str] | None:
     """The letters that `text` chooses, sorted, and how they were read; None where it chooses nothing.
 
-    The last readable statement wins; where there is none, the last line may be a letter, "B. text", an option's text alone,
-    or end with "so B."; failing that, the last "B is correct" counts.
+    The last readable statement wins; where there is none, the last line may be a letter, "B. text", an option's text
+    alone, or end with "so B."; failing that, the last "B is correct" counts.
     """
     table = {letter: " ".join(plain(option).rstrip(". ").split()) for letter, option in (options or {}).items()}
     if not table:
@@ -129,7 +130,8 @@ def _item(text: str, position: int, table: Mapping[str, str], *, first: bool) ->
 
 
 def _option_at(text: str, position: int, table: Mapping[str, str]) -> str | None:
-    """The option whose text stands at `position` in whole words, the longest one. A text of one character is left to the letters."""
+    """The option whose text stands at `position` in whole words, the longest one. A text of one character is left to
+    the letters."""
     best: str | None = None
     for letter, option in table.items():
         size = len(option)
@@ -152,7 +154,8 @@ def _own_text(text: str, position: int, letter: str, table: Mapping[str, str]) -
 
 
 def _contained(statement: str, table: Mapping[str, str]) -> str | None:
-    """The one option whose text stands in the first sentence of the statement in whole words, with no negation before it."""
+    """The one option whose text stands in the first sentence of the statement in whole words, with no negation
+    before it."""
     sentence = first_sentence(statement)
     found: list[tuple[int, int, str]] = []
     lowered = sentence.casefold()

@@ -1,11 +1,12 @@
 """Numbers: the value that an answer states, and whether it equals the gold value within a tolerance.
 
-Tolerance: |x - gold| <= max(0.001 * |gold|, half of the last digit that the gold answer states). Gold "84" takes 83.5 to
-84.5, gold "12.50" takes 12.4875 to 12.5125 (the relative part is the larger), gold "0" takes -0.5 to 0.5.
+Tolerance: |x - gold| <= max(0.001 * |gold|, half of the last digit that the gold answer states). Gold "84" takes
+83.5 to 84.5, gold "12.50" takes 12.4875 to 12.5125 (the relative part is the larger), gold "0" takes -0.5 to 0.5.
 
-Read: signs, thousands separators ("1,500"), exponents ("1.2e3", "5 x 10^3"), a unit or text after the number. Not read, and so
-no answer: a decimal comma ("1,5": a thousands separator or not?), a range ("5-6"), a number that is part of a name ("CURB-65"). "14/15" is the score 14. Units are not
-compared: gold and answer are taken to be in the unit that the question asks for.
+Read: signs, thousands separators ("1,500"), exponents ("1.2e3", "5 x 10^3"), a unit or text after the number. Not
+read, and so no answer: a decimal comma ("1,5": a thousands separator or not?), a range ("5-6"), a number that is
+part of a name ("CURB-65"). "14/15" is the score 14. Units are not compared: gold and answer are taken to be in the
+unit that the question asks for.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class Number(NamedTuple):
 
 
 def read_gold(answer: str) -> Number | None:
-    """The gold number, a unit after it allowed ("84", "12.5 mg/dL", "1,500 mL"); None where there is not exactly one."""
+    """The gold number, a unit after it allowed ("84", "12.5 mg/dL", "1,500 mL"); None where there is not exactly
+    one."""
     found = _first(answer)
     return found[0] if found and not answer[: found[1]].strip(" ≈~<>=$£€") else None
 
@@ -44,8 +46,9 @@ def read_gold(answer: str) -> Number | None:
 def read_number(text: str) -> tuple[Number, str] | None:
     """The number that `text` states and how it was read; None where it states none.
 
-    The last readable statement wins. In "2 x 42 = 84 mmHg" the number after the last equals sign counts, else the first.
-    Without a statement the last line counts where it ends in "= NUMBER unit" or is a number with at most three words.
+    The last readable statement wins. In "2 x 42 = 84 mmHg" the number after the last equals sign counts, else the
+    first. Without a statement the last line counts where it ends in "= NUMBER unit" or is a number with at most
+    three words.
     """
     for statement in statements(text):
         number = _stated(_clause(statement.text))
@@ -91,7 +94,8 @@ def _stated(clause: str) -> Number | None:
 
 
 def _first(text: str) -> tuple[Number, int, int] | None:
-    """The first number of `text`, where it starts and ends; None if there is none or it cannot be read as one number."""
+    """The first number of `text`, where it starts and ends; None if there is none or it cannot be read as one
+    number."""
     match = _NUMBER.search(text)
     if match is None:
         return None

@@ -1,4 +1,5 @@
-"""Where a written answer states its answer: "The answer is X", "Final answer: X", "\\boxed{X}". No reading of X, no judging.
+"""Where a written answer states its answer: "The answer is X", "Final answer: X", "\\boxed{X}". No reading of X, no
+judging.
 
 Real input, from a policy that was trained on the authors' format:
 
@@ -81,7 +82,8 @@ def first_sentence(text: str) -> str:
 
 
 def last_line(text: str) -> str:
-    """The last line that holds a letter or a digit, without markup, at most 400 characters of it; "" where there is none."""
+    """The last line that holds a letter or a digit, without markup, at most 400 characters of it; "" where there is
+    none."""
     end = len(text)
     for _ in range(_MAX_STATEMENTS):
         start = text.rfind("\n", 0, end) + 1

@@ -1,7 +1,7 @@
 """Free text: the phrase that an answer states, equal to the gold phrase or holding it in whole words.
 
-Both are normalised first: lower case, accents and width folded (NFKC), punctuation and articles left out, the point within a
-number kept. "10 mg/kg" is "10 mg kg"; "0.6" is one word, so "0.65" and "10.6" do not hold it.
+Both are normalised first: lower case, accents and width folded (NFKC), punctuation and articles left out, the point
+within a number kept. "10 mg/kg" is "10 mg kg"; "0.6" is one word, so "0.65" and "10.6" do not hold it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def read_text(text: str) -> tuple[str, str] | None:
 
 
 def holds(phrase: str, gold: str) -> bool:
-    """Whether the normalised `phrase` equals `gold` or holds it in whole words, at least once without a negation before it."""
+    """Whether the normalised `phrase` equals `gold` or holds it in whole words, at least once without a negation
+    before it."""
     if phrase == gold:
         return True
     words, wanted = phrase.split(), gold.split()

@@ -1,0 +1,112 @@
+"""Labels of the steps of one trajectory, from the backed-up values of its nodes.
+
+`values` is v_0 ... v_n, v_0 being the root's. The root is never labelled (None); the others get a label in [0, 1].
+
+Worked by hand for the values .3 .8 .2 .1 0 of steps 0 to 4, with b = 1:
+
+    dual        step 1: .8 >= .3, ceil(.8) = 1. Step 2: .2 < .8, .2 - (.8 - .1) = -.5, so 0. Step 3: .1 < .2,
+                .1 - (.2 - 0) = -.1, so 0. Step 4 is the last, no penalty, ceil(0) = 0.      null 1 0 0 0
+    dual-soft   the same before rounding up, clipped: .8, -.5, -.1, 0                         null .8 0 0 0
+    soft        the values                                                                  null .8 .2 .1 0
+    hard        positive or not                                                             null 1 1 1 0
+    monotone    above .5 and not below the step before: only step 1                          null 1 0 0 0
+    published   l1 = .8, l2 = .2 - (.8 - .2) = -.4, l3 = .1 - (-.4 - .1) = .6, l4 = 0 - .6 = -.6; positive or not
+                                                                                            null 1 0 1 0
+
+And for .5 .4 .6 .9 1, a slip that is made good: dual gives step 1 .4 - max(0, .5 - .6) = .4, so 1: a fall that the next
+step makes up for is no fault. Published gives l1 = .4, l2 = .6 - (.4 - .6) = .8, l3 = .9 - (.8 - .9) = 1, l4 = 1:
+all 1.
+
+Departures from the paper (equation 7) and from the authors' script:
+
+1. The paper's labels leave [0, 1] where the penalty is large; ours are clipped.
+2. The last step has no v_{i+1}: the paper does not say what then; here it has no penalty.
+3. Comparisons allow `EPSILON`: ceil(0.30000000000000004 - 0.3) would be 1, and a value that came out of averaging as
+1e-17
+   is 0.
+4. `published` is the authors' script as it was released, whose penalty is signed and refers to the label before (which
+   it has overwritten), not to the values around the step. It is here so that their numbers can be had again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from enum import StrEnum
+
+EPSILON = 1e-9
+
+
+class StepLabels(StrEnum):
+    """How step values become labels; see the top of this module."""
+
+    DUAL = "dual"
+    DUAL_SOFT = "dual-soft"
+    SOFT = "soft"
+    HARD = "hard"
+    MONOTONE = "monotone"
+    PUBLISHED = "published"
+
+
+def step_labels(
+    values: Sequence[float], how: StepLabels = StepLabels.DUAL, *, b: float = 1.0, threshold: float = 0.5
+) -> list[float | None]:
+    """The label of every step, as long as `values`, the first None.
+
+    `values` in [0, 1], the root's first. `b` >= 0 weighs the penalty of dual, dual-soft and published; `threshold` is
+    monotone's. No values, no labels. Raises ValueError where a value is outside [0, 1].
+    """
+    if any(not 0.0 <= value <= 1.0 for value in values):
+        raise ValueError(f"values must lie in [0, 1]: {list(values)}")
+    if not values:
+        return []
+    labels: list[float]
+    match how:
+        case StepLabels.DUAL:
+            labels = [_up(label) for label in _dual(values, b)]
+        case StepLabels.DUAL_SOFT:
+            labels = [_clip(label) for label in _dual(values, b)]
+        case StepLabels.SOFT:
+            labels = [float(value) for value in values[1:]]
+        case StepLabels.HARD:
+            labels = [_positive(value) for value in values[1:]]
+        case StepLabels.MONOTONE:
+            labels = [
+                1.0 if value > threshold + EPSILON and value >= before - EPSILON else 0.0
+                for before, value in zip(values, values[1:], strict=False)
+            ]
+        case StepLabels.PUBLISHED:
+            labels = [_positive(label) for label in _published(values, b)]
+    return [None, *labels]
+
+
+def _dual(values: Sequence[float], b: float) -> list[float]:
+    """Equation 7 before it rounds up, for steps 1 to n: v_i, less b * max(0, v_{i-1} - v_{i+1}) where v_i < v_{i-1}."""
+    last = len(values) - 1
+    return [
+        values[i] - b * max(0.0, values[i - 1] - values[i + 1])
+        if i < last and values[i] < values[i - 1] - EPSILON
+        else values[i]
+        for i in range(1, last + 1)
+    ]
+
+
+def _published(values: Sequence[float], b: float) -> list[float]:
+    """The released script: l_1 = v_1, then l_i = v_i - b * (l_{i-1} - v_i), signed and unclipped."""
+    labels = list(values[1:])
+    for i in range(1, len(labels)):
+        labels[i] -= b * (labels[i - 1] - labels[i])
+    return labels
+
+
+def _up(label: float) -> float:
+    """The label rounded up to 0 or 1; `EPSILON` keeps the residue of floating point from making a 1."""
+    return _clip(float(math.ceil(label - EPSILON)))
+
+
+def _clip(label: float) -> float:
+    return min(1.0, max(0.0, label)) + 0.0  # + 0.0: no "-0.0" in the records
+
+
+def _positive(label: float) -> float:
+    return 1.0 if label > EPSILON else 0.0

@@ -1,0 +1,65 @@
+"""The trajectories of a tree: paths from the root that end in a judged Finish.
+
+A wrong Finish that has a Reflect below it ends one trajectory and is a step of others: the path that ends at the wrong
+answer counts as wrong, and each longer path counts by the Finish at its own end. Both are what a policy may write, and
+the contrast between "stop at the wrong answer" and "but wait" is what the reflection is there to teach.
+
+A Finish that states no answer counts as wrong, as everywhere else. Paths that end in a Reason or a Reflect (the search
+stopped there) and Finishes that were not judged are no trajectories.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import BadRecord
+from ..records import Action, Tree, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """A path: node indices from the root (0) to a judged Finish. `min_value` is the smallest backed-up value on it, the
+    root left out, in [0, 1]."""
+
+    nodes: tuple[int, ...]
+    correct: bool
+    min_value: float
+
+
+def trajectories(tree: Tree) -> list[Trajectory]:
+    """The trajectories of `tree`, in the order in which their Finishes were made."""
+    nodes = tree.nodes
+    found = []
+    for index, node in enumerate(nodes):
+        if node.action is Action.FINISH and node.verdict is not None and node.verdict is not Verdict.NOT_JUDGED:
+            path = path_to(tree, index)
+            smallest = min(nodes[i].value for i in path[1:])
+            found.append(Trajectory(path, node.verdict is Verdict.CORRECT, smallest))
+    return found
+
+
+def path_to(tree: Tree, index: int) -> tuple[int, ...]:
+    """The indices from the root to `index`, both included."""
+    path = []
+    while index >= 0:
+        path.append(index)
+        index = tree.nodes[index].parent
+    return tuple(reversed(path))
+
+
+def check_tree(tree: Tree) -> None:
+    """Raises BadRecord, with the id, for a table of nodes that is no tree: the root stands first, parents stand before
+    their children, depths count up by one, values lie in [0, 1]."""
+    nodes = tree.nodes
+    if not nodes:
+        raise BadRecord(f"{tree.id}: the tree has no nodes")
+    for index, node in enumerate(nodes):
+        if index == 0:
+            if node.parent != -1 or node.depth != 0 or node.action is not Action.ROOT:
+                raise BadRecord(f"{tree.id}: node 0 must be the root (parent -1, depth 0, action root)")
+        elif not 0 <= node.parent < index:
+            raise BadRecord(f"{tree.id}: node {index} has the parent {node.parent}, which does not stand before it")
+        elif node.depth != nodes[node.parent].depth + 1 or node.action is Action.ROOT:
+            raise BadRecord(f"{tree.id}: node {index} is no step of depth {nodes[node.parent].depth + 1}")
+        if not 0.0 <= node.value <= 1.0:
+            raise BadRecord(f"{tree.id}: node {index} has the value {node.value}, outside [0, 1]")
