@@ -7,6 +7,7 @@ repeats the record `--copies` times after a pause.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import sys
 import time
@@ -37,6 +38,7 @@ def run(
     pause: float = 0.0,
     pad: int = 0,
     talk: bool = False,
+    pid: bool = False,
 ) -> None:
     """Repeat records. A question of "fail" fails, "usage" is wrong usage, "slow" takes half a minute."""
     import typer
@@ -53,7 +55,9 @@ def run(
             raise UsageError("told to be wrong")
         if talk:
             print("a library that talks")
-        return [{"id": problem.id, "copy": k, "pad": "x" * pad} for k in range(copies)]
+        return [
+            {"id": problem.id, "copy": k, "pid": os.getpid() if pid else 0, "pad": "x" * pad} for k in range(copies)
+        ]
 
     async def work(problem: Problem) -> list[dict[str, Any]]:
         await asyncio.sleep(30 if problem.question == "slow" else random.random() * pause)
