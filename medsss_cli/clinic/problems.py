@@ -1,0 +1,199 @@
+"""Seeded, unlimited clinic problems in three disjoint splits, and written solutions to them, right or with a slip.
+
+The splits are disjoint by construction: a hash of (kind, values) assigns every combination of parameters to one split,
+so no seed, number of problems or change of wording brings a training problem into the test. It prints and judges
+nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from fractions import Fraction
+from random import Random
+
+from ..errors import BadRecord, UsageError
+from ..records import Problem, Task
+from ..steps import ROOT_TEXT
+from .kinds import KINDS, Domain, Kind, Solution, Values, number
+
+LETTERS = "ABCD"
+
+
+class Split(StrEnum):
+    """What a problem is for. Each combination of values belongs to exactly one."""
+
+    TRAIN = "train"  # the policy was made from these
+    SEED = "seed"  # for the search; also where the policy's checkpoint was chosen
+    TEST = "test"  # to measure on
+
+
+_SHARES = ((60, Split.TRAIN), (80, Split.SEED), (100, Split.TEST))
+
+
+def value_key(kind: str, values: Values) -> str:
+    """One line of text that is equal exactly where kind and values are."""
+    return json.dumps([kind, values], sort_keys=True, separators=(",", ":"))
+
+
+def split_of(kind: str, values: Values) -> Split:
+    """The split of a combination of values: 60 % train, 20 % seed, 20 % test, by SHA-256."""
+    place = int.from_bytes(hashlib.sha256(value_key(kind, values).encode()).digest()[:4], "big") % 100
+    return next(split for below, split in _SHARES if place < below)
+
+
+def problems(
+    n: int,
+    *,
+    seed: int = 0,
+    split: Split = Split.SEED,
+    kinds: Sequence[str] | None = None,
+    domains: Sequence[str] | None = None,
+) -> Iterator[Problem]:
+    """`n` problems of a split, kinds in random order and equally often. The first of them do not depend on `n`.
+
+    No combination of values comes twice unless a kind has run out of new ones (200 draws without one). Raises
+    UsageError for an unknown kind or domain, and where no kind is left.
+    """
+    chosen = select_kinds(kinds, domains)
+    return _problems(n, seed, split, chosen)
+
+
+def _problems(n: int, seed: int, split: Split, chosen: list[Kind]) -> Iterator[Problem]:
+    rng = Random(f"clinic/{split.value}/{seed}")
+    seen: set[str] = set()
+    turn: list[Kind] = []
+    for index in range(n):
+        if not turn:
+            turn = rng.sample(chosen, len(chosen))
+        kind = turn.pop()
+        values = _draw(kind, split, rng, seen)
+        yield make_problem(kind, values, rng, f"clinic-{split.value}-{seed}-{index}")
+
+
+def select_kinds(kinds: Sequence[str] | None = None, domains: Sequence[str] | None = None) -> list[Kind]:
+    """The kinds named, of the domains named; None or an empty list is all. Raises UsageError for an unknown name."""
+    for name in kinds or ():
+        if name not in KINDS:
+            raise UsageError(f"no clinic kind {name!r}", hint=f"kinds: {', '.join(KINDS)}")
+    for name in domains or ():
+        if name not in set(Domain):
+            raise UsageError(f"no clinic domain {name!r}", hint=f"domains: {', '.join(Domain)}")
+    chosen = [k for k in KINDS.values() if (not kinds or k.name in kinds) and (not domains or k.domain in domains)]
+    if not chosen:
+        raise UsageError("no kind is in the domains that were named", hint="medsss clinic --list shows both")
+    return chosen
+
+
+def _draw(kind: Kind, split: Split, rng: Random, seen: set[str]) -> Values:
+    repeated: Values | None = None
+    fresh_tries = 0
+    while fresh_tries < 200 or repeated is None:
+        values = kind.draw(rng)
+        if values is None or split_of(kind.name, values) is not split:
+            continue
+        key = value_key(kind.name, values)
+        if key not in seen:
+            seen.add(key)
+            return values
+        repeated = values
+        fresh_tries += 1
+    return repeated
+
+
+def make_problem(kind: Kind, values: Values, rng: Random, id: str) -> Problem:
+    """The problem record for these values: wording, form (four options or a number) and order of options by `rng`.
+
+    Kinds with numeric answers are choices in 55 % of the cases, which makes about 65 % over all kinds. The wrong
+    options are what the slips lead to, filled up with near misses.
+    """
+    question = rng.choice(kind.ask(values))
+    gold = kind.solve(values, None).answer
+    options: dict[str, str] | None = None
+    if kind.choices is not None:
+        texts = kind.choices(values)
+        rng.shuffle(texts)
+        options = dict(zip(LETTERS, texts, strict=True))
+    elif rng.random() < 0.55:
+        texts = [gold, *_wrong_answers(kind, values, gold, rng)]
+        rng.shuffle(texts)
+        options = dict(zip(LETTERS, texts, strict=True))
+    answer = gold if options is None else letter_of(options, gold)
+    return Problem(
+        id=id,
+        question=question,
+        answer=answer,
+        options=options,
+        dataset=f"clinic/{kind.domain.value}",
+        task=Task.NUMBER if options is None else Task.CHOICE,
+        meta={"clinic": {"kind": kind.name, "domain": kind.domain.value, "values": values}},
+    )
+
+
+def _wrong_answers(kind: Kind, values: Values, gold: str, rng: Random) -> list[str]:
+    """Three wrong numbers: those of the slips, then misses by some units of the last digit."""
+    texts = list(dict.fromkeys(a for slip in kind.slips if (a := kind.solve(values, slip).answer) != gold))[:3]
+    places = len(gold.partition(".")[2])
+    unit = Fraction(1, 10**places)
+    value = Fraction(gold)
+    misses = [value + k * unit for k in ((1, -1, 2, -2, 10, -10, 20) if value >= 20 else (1, -1, 2, -2, 3, -3))]
+    rng.shuffle(misses)
+    for miss in misses:
+        text = number(miss, places)
+        if len(texts) < 3 and miss >= 0 and text not in texts:
+            texts.append(text)
+    return texts
+
+
+def letter_of(options: dict[str, str], text: str) -> str:
+    """The letter of an option by its text. Raises KeyError where there is none."""
+    for letter, option in options.items():
+        if option == text:
+            return letter
+    raise KeyError(text)
+
+
+def read_meta(problem: Problem) -> tuple[Kind, Values]:
+    """Kind and values of a clinic problem. Raises BadRecord for a problem that is not of the clinic."""
+    clinic = problem.meta.get("clinic")
+    kind = KINDS.get(str(clinic.get("kind"))) if isinstance(clinic, dict) else None
+    values = clinic.get("values") if isinstance(clinic, dict) else None
+    if kind is None or not isinstance(values, dict):
+        raise BadRecord(f"{problem.id}: not a clinic problem (no meta.clinic with kind and values)")
+    return kind, values
+
+
+def solution(problem: Problem, slip: str | None = None) -> Solution:
+    """The solution of a clinic problem, right or with a slip. Raises BadRecord as `read_meta`, or for values that do not fit."""
+    kind, values = read_meta(problem)
+    try:
+        return kind.solve(values, slip)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError, StopIteration) as error:
+        raise BadRecord(f"{problem.id}: the values under meta.clinic do not fit {kind.name}: {error!r}") from None
+
+
+def applicable_slips(problem: Problem) -> list[str]:
+    """The slips of the problem's kind that change its answer (a forgotten point for age does nothing at 40)."""
+    kind, _ = read_meta(problem)
+    gold = solution(problem).answer
+    found = []
+    for slip in kind.slips:
+        answer = solution(problem, slip).answer
+        if answer != gold and (problem.options is None or answer in problem.options.values()):
+            found.append(slip)
+    return found
+
+
+def answer_sentence(problem: Problem, answer: str) -> str:
+    """The sentence "The answer is B." or "The answer is 12."; `answer` is a number or the text of an option."""
+    return f"The answer is {answer if problem.options is None else letter_of(problem.options, answer)}."
+
+
+def write_steps(problem: Problem, slip: str | None = None, rng: Random | None = None) -> list[str]:
+    """Bare steps of a written solution, step 0 first, the answer in the last. `rng` picks phrasings; None takes the first."""
+    plan = solution(problem, slip)
+    steps = [phrasings[0] if rng is None else rng.choice(phrasings) for phrasings in plan.steps]
+    steps[-1] += " " + answer_sentence(problem, plan.answer)
+    return [ROOT_TEXT, *steps]
