@@ -31,9 +31,6 @@ from ..steps import ROOT_TEXT, SEPARATOR, mark, split_steps, starts_at
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-ID2LABEL = {0: "wrong", 1: "right"}
-RIGHT = 1
-
 
 class Convention(StrEnum):
     """The layouts that `train-prm` writes and `bon` reads."""

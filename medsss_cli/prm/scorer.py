@@ -13,9 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
+from ..models import (
+    CARD,
+    RIGHT,
+    adapter_base,
+    context_length,
+    first_line,
+    is_adapter,
+    load_model,
+    load_tokenizer,
+    read_json,
+)
 from ..prompts import question_text
 from ..records import Problem
-from .conventions import RIGHT, Convention, Encoded, answer_steps, encode
+from .conventions import Convention, Encoded, answer_steps, encode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -57,8 +68,6 @@ class Scorer:
         Raises UsageError where there is no PRM, or its convention is not known.
         """
         import torch
-
-        from ..training.common import context_length, load_tokenizer
 
         if batch_tokens < 1:
             raise UsageError("--batch-tokens must be at least 1")
@@ -138,10 +147,8 @@ def find_convention(path: str, format: str) -> Convention:
     A folder of ours says it in medsss.json. Another one that classifies tokens with two labels is taken for `medsss`.
     Raises UsageError for a policy, a missing folder and an unknown name.
     """
-    from ..training.common import CARD, is_adapter, read_json
-
     folder = Path(path)
-    if path.startswith((".", "/")) and not folder.is_dir():
+    if not folder.is_dir() and (path.startswith((".", "/")) or path.count("/") != 1):
         raise UsageError(f"there is no PRM folder {path}", hint="train one with `medsss train-prm -o FOLDER`")
     card = read_json(folder / CARD) or {}
     if card and card.get("kind") != "prm":
@@ -171,8 +178,6 @@ def load_prm(path: str, dtype: Any, trust_remote_code: bool = False) -> Any:
     Raises UsageError where the head is missing: transformers would fill it with random numbers and only warn.
     """
     from transformers import AutoModelForTokenClassification
-
-    from ..training.common import adapter_base, first_line, is_adapter, load_model
 
     known = {"trust_remote_code": trust_remote_code}
     try:

@@ -36,14 +36,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .. import __version__
 from ..errors import UsageError
 from ..jsonl import guarded_stdout
+from ..models import CARD, adapter_base, context_length, first_line, load_model, load_tokenizer, read_json
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
+    from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
 
 Say = Callable[[str], None]
 WORK = ".training"
-CARD = "medsss.json"
 KEPT = {WORK, "runs"}  # what `publish` leaves in place beside the model: our work folder and TensorBoard's
 DEFAULT_MAX_LENGTH = 4096
 NAMED = 1000  # how many rows that were too long are named in medsss.json; all are counted
@@ -142,17 +142,7 @@ def check_out(out: Path, policy: str, *, restart: bool) -> None:
     if restart:
         shutil.rmtree(out / WORK, ignore_errors=True)
         (out / CARD).unlink(missing_ok=True)
-        # So that the folder stays recognisable as ours.
-    (out / WORK).mkdir(parents=True, exist_ok=True)
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a file, None where the file is missing or torn."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
+    (out / WORK).mkdir(parents=True, exist_ok=True)  # by which the folder is known as ours
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -440,75 +430,6 @@ def precision(options: TrainingOptions) -> Precision:
     return Precision(False, True, torch.bfloat16 if options.lora else torch.float32)
 
 
-def load_tokenizer(path: str, *, trust_remote_code: bool = False, chat: bool = True) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model folder or hub name; with `chat`, one that has a chat template."""
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"no tokenizer can be loaded from {path}: {first_line(error)}", hint="name a model folder"
-        ) from None
-    if chat and not tokenizer.chat_template:
-        raise UsageError(
-            f"the tokenizer of {path} has no chat template", hint="put a chat_template.jinja into the folder"
-        )
-    return tokenizer
-
-
-def first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0]
-
-
-def is_adapter(path: str) -> bool:
-    return (Path(path) / "adapter_config.json").is_file()
-
-
-def load_model(path: str, *, dtype: Any, head: str, trust_remote_code: bool = False) -> PreTrainedModel:
-    """A model with the head "causal" or "steps" (token classification with two labels, no dropout on it).
-
-    A folder that holds a LoRA adapter of a language model is loaded onto its base and merged. Raises UsageError where
-    nothing can be loaded.
-    """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForTokenClassification
-
-    from ..prm.conventions import ID2LABEL
-
-    known: dict[str, Any] = {"trust_remote_code": trust_remote_code}
-    try:
-        if is_adapter(path):
-            from peft import AutoPeftModelForCausalLM
-
-            merged = AutoPeftModelForCausalLM.from_pretrained(path, dtype=dtype, **known).merge_and_unload()
-            if head == "causal":
-                return merged  # type: ignore[no-any-return]
-            config, body = merged.config, getattr(merged, merged.base_model_prefix)
-        elif head == "causal":
-            return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **known)  # type: ignore[no-any-return]
-        else:
-            config, body = AutoConfig.from_pretrained(path, **known), None
-        config.num_labels = 2
-        config.id2label = dict(ID2LABEL)
-        config.label2id = {name: index for index, name in ID2LABEL.items()}
-        config.classifier_dropout = 0.0  # the default of .1 would train a head that scoring never sees
-        if body is None:
-            known |= {"config": config, "dtype": dtype}
-            return AutoModelForTokenClassification.from_pretrained(path, **known)  # type: ignore[no-any-return]
-        model = AutoModelForTokenClassification.from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]
-        getattr(model, model.base_model_prefix).load_state_dict(body.state_dict())
-        return model  # type: ignore[no-any-return]
-    except (OSError, ValueError) as error:
-        raise UsageError(f"no model can be loaded from {path}: {first_line(error)}") from None
-
-
-def context_length(config: Any) -> int | None:
-    """How many positions a model has, None where its configuration does not say."""
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    length = getattr(text, "max_position_embeddings", None)
-    return int(length) if isinstance(length, int) and length > 0 else None
-
-
 def choose_max_length(asked: int | None, config: Any) -> int:
     """The longest row that is trained on. A `--max-length` beyond the context is refused: positions would be made
     up."""
@@ -576,12 +497,6 @@ def save_model(trainer: Trainer, options: TrainingOptions, base: str, staged: Pa
         shutil.copyfile(settings, staged / "generation_config.json")
 
 
-def adapter_base(path: str) -> str:
-    """The model under an adapter folder; a model's own path otherwise."""
-    config = read_json(Path(path) / "adapter_config.json") if is_adapter(path) else None
-    return str(config["base_model_name_or_path"]) if config else path
-
-
 def versions() -> dict[str, str]:
     """The versions that a result depends on."""
     found = {"medsss": __version__}
@@ -624,8 +539,16 @@ def run_training(options: TrainingOptions, recipe: Recipe, say: Say) -> Training
     check_reporter(options.report_to)
     if is_main_process():
         check_out(out, base, restart=options.restart)
-    with quiet_libraries():
-        return _train(options, recipe, base, out, work, say)
+    try:
+        with quiet_libraries():
+            return _train(options, recipe, base, out, work, say)
+    except UsageError:
+        # Nothing has been trained: leave nothing of ours behind.
+        if is_main_process() and not (work / "run.json").exists():
+            shutil.rmtree(work, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                out.rmdir()
+        raise
 
 
 def _train(options: TrainingOptions, recipe: Recipe, base: str, out: Path, work: Path, say: Say) -> TrainingSummary:

@@ -36,6 +36,7 @@ from ..engines.base import Prompt
 from ..engines.rendering import render
 from ..errors import BadRecord, UsageError
 from ..jsonl import Where
+from ..models import adapter_base
 from ..prm.conventions import encode_text
 from ..records import Message, Preference, Sft, parse
 from ..steps import SEPARATOR, split_steps
@@ -119,8 +120,6 @@ def train_policy(
 def stop_ids(base: str, tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """The ids at which generation of this model ends: its tokenizer's EOS and those of its generation settings."""
     from transformers import GenerationConfig
-
-    from .common import adapter_base
 
     ids = {tokenizer.eos_token_id}
     with contextlib.suppress(OSError, ValueError):  # without generation settings it ends where its tokenizer says

@@ -1,0 +1,208 @@
+"""`medsss bon`: best of N. Problems in: draws N answers each, scores their steps, selects one. Samples in: only scores.
+Costs N answers and, for each, one pass of the reward model over question and answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from . import _options as o
+
+if TYPE_CHECKING:
+    from ..jsonl import Where
+    from ..records import Problem, Samples
+
+
+def run(
+    inputs: o.Inputs = None,
+    output: o.Output = None,
+    prm: Annotated[
+        str, typer.Option("--prm", metavar="MODEL", help="A folder of `train-prm`, or a hub name.", show_default=False)
+    ] = ...,  # type: ignore[assignment]  # typer's mark of a required option
+    n: Annotated[
+        int | None,
+        typer.Option(
+            "-n",
+            min=1,
+            metavar="N",
+            help="Candidates per problem (default 16); of samples records, the first N (default all).",
+            show_default=False,
+        ),
+    ] = None,
+    step_aggregation: Annotated[
+        Literal["min", "last", "prod", "mean", "gmean"],
+        typer.Option("--step-aggregation", help="From the scores of the steps to that of the answer."),
+    ] = "min",
+    answer_aggregation: Annotated[
+        Literal["max", "vote-sum", "vote-mean", "majority"],
+        typer.Option("--answer-aggregation", help="From the scores of the answers to the selected one."),
+    ] = "max",
+    prm_format: Annotated[
+        Literal["auto", "medsss"], typer.Option("--prm-format", help="How the reward model reads an answer.")
+    ] = "auto",
+    prm_device: Annotated[
+        str | None,
+        typer.Option("--prm-device", metavar="D", help="cpu, cuda, cuda:1; default: as --device.", show_default=False),
+    ] = None,
+    prm_dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        typer.Option("--prm-dtype", help="The numbers that the reward model computes with."),
+    ] = "auto",
+    batch_tokens: Annotated[
+        int, typer.Option("--batch-tokens", min=1, metavar="N", help="Tokens in one pass of the reward model.")
+    ] = 16384,
+    policy: o.PolicyOpt = "builtin:clinic",
+    prompting: o.PromptingOpt = "native",
+    temperature: o.Temperature = 1.0,
+    top_p: o.TopP = 1.0,
+    max_tokens: o.MaxTokens = 1024,
+    seed: o.Seed = 0,
+    engine: o.EngineOpt = "auto",
+    device: o.Device = "auto",
+    dtype: o.Dtype = "auto",
+    batch_size: o.BatchSize = None,
+    max_context: o.MaxContext = None,
+    concurrency: o.Concurrency = None,
+    trust_remote_code: o.TrustRemoteCode = False,
+    errors: o.Errors = None,
+    shard: o.ShardOpt = None,
+    limit: o.Limit = None,
+    strict: o.Strict = False,
+    ordered: o.Ordered = False,
+    restart: o.Restart = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Score candidates step by step with a process reward model and select the best of N.
+
+    Reads problems, and draws N answers to each from --policy; or samples and scored records, whose answers it scores.
+    Writes one scored record a problem with every step's score, so that `eval` can compare other ways to select.
+    """
+    import asyncio
+    from concurrent.futures import ThreadPoolExecutor
+    from contextlib import AsyncExitStack
+
+    from ..answers import answer_key
+    from ..console import Progress, note, warn
+    from ..engines import open_engine
+    from ..engines.base import Engine, EngineSpec, Sampling
+    from ..prm.aggregate import StepAggregation, aggregate_steps
+    from ..prm.scorer import Scorer, find_convention
+    from ..prompts import Prompting
+    from ..records import Candidate, Samples, Scored, problem_fields
+    from ..sampling import draw
+    from ..selection import AnswerAggregation, select
+    from ..streams import Stream, run_concurrently
+
+    count = n or 16
+    by_step, by_answer = StepAggregation(step_aggregation), AnswerAggregation(answer_aggregation)
+    spec = EngineSpec(
+        kind=engine,
+        policy=policy,
+        device=device,
+        dtype=dtype,
+        batch_size=batch_size,
+        max_context=max_context,
+        trust_remote_code=trust_remote_code,
+    )
+    sampling = Sampling(temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed)
+    config = {
+        "prm": prm,
+        "prm_format": prm_format,
+        "prm_dtype": prm_dtype,
+        "step_aggregation": step_aggregation,
+        "answer_aggregation": answer_aggregation,
+        "n": n,
+        "policy": policy,
+        "prompting": prompting,
+        "temperature": temperature,
+        "top_p": top_p,
+        "max_tokens": max_tokens,
+        "seed": seed,
+    }
+    options = o.stream_options(inputs, output, errors, shard, limit, strict, ordered, restart, quiet)
+
+    async def work(stream: Stream[Problem], progress: Progress) -> int:
+        scorer = Scorer.open(
+            prm,
+            format=prm_format,
+            device=prm_device or device,
+            dtype=prm_dtype,
+            batch_tokens=batch_tokens,
+            trust_remote_code=trust_remote_code,
+        )
+        opened: list[Engine] = []
+        opening = asyncio.Lock()
+        async with AsyncExitStack() as stack:
+            # One thread: the scorer is used by one at a time, and the event loop goes on feeding the engine meanwhile.
+            thread = stack.enter_context(ThreadPoolExecutor(1, "prm"))
+
+            async def the_engine() -> Engine:
+                async with opening:
+                    if not opened:
+                        opened.append(await stack.enter_async_context(open_engine(spec)))
+                    return opened[0]
+
+            async def score(problem: Problem) -> list[Scored]:
+                if isinstance(problem, Samples):
+                    responses = problem.responses[:n]
+                else:
+                    engine = await the_engine()
+                    responses = (await draw(problem, engine, sampling, count, Prompting(prompting))).responses
+                texts = [response.text for response in responses]
+                steps_N = await asyncio.get_running_loop().run_in_executor(thread, scorer.score, problem, texts)
+                candidates = [
+                    Candidate(
+                        text=response.text,
+                        answer=response.answer,
+                        verdict=response.verdict,
+                        finish_reason=response.finish_reason,
+                        tokens=response.tokens,
+                        step_scores=steps,
+                        score=aggregate_steps(steps, by_step),
+                    )
+                    for response, steps in zip(responses, steps_N, strict=True)
+                ]
+                selected = select(
+                    [answer_key(problem, candidate.answer) for candidate in candidates],
+                    [candidate.score for candidate in candidates],
+                    by_answer,
+                )
+                return [
+                    Scored(
+                        **problem_fields(problem),
+                        candidates=candidates,
+                        selected=selected,
+                        strategy=f"{by_step}-{by_answer}",
+                    )
+                ]
+
+            await run_concurrently(
+                stream,
+                score,
+                stage="bon",
+                concurrency=concurrency or 32,
+                on_done=lambda _, records: progress.advance(),
+            )
+        if not quiet:
+            note(f"scored {scorer.scored} candidates, {scorer.tokens} tokens")
+        return scorer.too_long
+
+    find_convention(prm, prm_format)
+    with (
+        Stream(options, command="bon", parse=problem_or_samples, config=config) as stream,
+        Progress("bon", quiet=quiet) as progress,
+    ):
+        too_long = asyncio.run(work(stream, progress))
+    if too_long:
+        warn(f"{too_long} candidates are longer than the reward model's context; they have no step scores and score 0")
+    raise typer.Exit(stream.exit_code())
+
+
+def problem_or_samples(obj: dict[str, Any], where: Where) -> Problem | Samples:
+    """A record with answers as samples, any other as the problem that it holds."""
+    from ..adapters import to_problem, to_samples
+
+    if any(key in obj for key in ("responses", "candidates", "response", "output")):
+        return to_samples(obj, where)
+    return to_problem(obj, where)
