@@ -40,8 +40,8 @@ Departures from the paper, and from the authors' published code where that is wh
 8. Steps that cannot be used make no node: an empty one, and a Reason or Reflect that was cut at `max_step_tokens`
    before it came to an end (`stats.dropped`). A leaf that got no child at all is closed; it may still be made to
    finish at the end.
-9. Rollouts are judged by what they wrote themselves, not by the steps before them: below a Reflect the path holds a
-   wrong answer already, which must not count for a rollout that gives none.
+9. Rollouts are judged by what they wrote themselves, not by the steps before them: a step may name an option, and
+   that must not count for a rollout that gives no answer.
 10. The root is not rolled out (as in the published code). It begins with value 0, and its final value is therefore a
     little low in a small tree.
 11. `max_depth` is new: a policy that never comes to an answer would otherwise dig one path through the whole budget.

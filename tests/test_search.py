@@ -1,0 +1,606 @@
+"""The tree search: its arithmetic against numbers worked by hand, a whole search against a stored tree, its rules one
+by one, and what must hold for any policy."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import math
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from medsss_cli.answers import judge
+from medsss_cli.engines.base import Completion, FinishReason, Prompt, Sampling
+from medsss_cli.engines.scripted import ScriptedEngine
+from medsss_cli.errors import BadRecord, EngineError, UsageError
+from medsss_cli.prompts import Prompting
+from medsss_cli.records import Action, Problem, Task, Tree, Verdict, dump, parse
+from medsss_cli.search import mcts
+from medsss_cli.search.backup import back_up
+from medsss_cli.search.config import Expand, SearchConfig
+from medsss_cli.search.driver import grow
+from medsss_cli.search.mcts import Request, RequestKind, search
+from medsss_cli.search.selection import select, ucb
+from medsss_cli.search.tree import GrowingTree
+from medsss_cli.steps import join_steps, split_steps
+
+STORY = json.loads((Path(__file__).parent / "data" / "search_story.json").read_text(encoding="utf-8"))
+PROBLEM = parse(Problem, STORY["problem"])
+CORRECT, WRONG = " The answer is B.", " The answer is A."
+
+
+def reply(text: str, reason: str = "stop") -> Completion:
+    return Completion(text, FinishReason(reason), tokens=len(text.split()))
+
+
+# The arithmetic
+
+
+def test_ucb_by_hand() -> None:
+    """v + c sqrt(ln N_parent / N_child): .5 + 2 sqrt(ln 9 / 4) = .5 + 2 x .741152 = 1.982303."""
+    assert ucb(0.5, 4, 9, c=2, unvisited=5) == pytest.approx(0.5 + 2 * 0.7411519, abs=1e-6)
+    assert ucb(0.5, 1, 1, c=2, unvisited=5) == 0.5  # ln 1 = 0
+    assert ucb(0.5, 0, 9, c=2, unvisited=5) == 5
+    assert ucb(0.25, 7, 9, c=0, unvisited=5) == 0.25
+
+
+def test_back_up_by_hand() -> None:
+    """root -> a, b; a -> c.
+
+    a gets .6: v(a) = .6, N 1; root: (0 + .6) / 2 = .3, N 1.
+    b gets .2: v(b) = .2, N 1; root: mean (.6 + .2) / 2 = .4, (.3 + .4) / 2 = .35, N 2.
+    c gets 1:  v(c) = 1, N 1; a: (.6 + 1) / 2 = .8, N 2;
+               root: mean (2 x .8 + 1 x .2) / 3 = .6, (.35 + .6) / 2 = .475, N 3.
+    """
+    tree = GrowingTree()
+    a, b = tree.add(0, Action.REASON, "a"), tree.add(0, Action.REASON, "b")
+    back_up(tree, a, 0.6)
+    assert (tree[0].value, tree[0].visits, tree[b].visits) == (pytest.approx(0.3), 1, 0)
+    back_up(tree, b, 0.2)
+    assert (tree[0].value, tree[0].visits) == (pytest.approx(0.35), 2)
+    c = tree.add(a, Action.FINISH, "c")
+    tree[c].closed = True
+    back_up(tree, c, 1.0)
+    assert (tree[a].value, tree[a].visits, tree[a].closed) == (pytest.approx(0.8), 2, True)
+    assert (tree[0].value, tree[0].visits, tree[0].closed) == (pytest.approx(0.475), 3, False)
+
+
+def test_selection_goes_down_open_nodes_by_their_bound() -> None:
+    tree = GrowingTree()
+    a, b = tree.add(0, Action.REASON, "a"), tree.add(0, Action.REASON, "b")
+    back_up(tree, a, 0.5)
+    back_up(tree, b, 0.5)
+    assert select(tree, c=2, unvisited=5) == a, "a tie goes to the child that was made first"
+    c = tree.add(a, Action.REASON, "c")
+    back_up(tree, c, 0.1)  # N: root 3, a 2, b 1; a .3 + 2 sqrt(ln 3 / 2) = 1.78, b .5 + 2 sqrt(ln 3) = 2.60
+    assert select(tree, c=2, unvisited=5) == b
+    assert select(tree, c=0, unvisited=5) == b
+    tree[b].closed = True
+    assert select(tree, c=2, unvisited=5) == c
+    tree[0].closed = True
+    assert select(tree, c=2, unvisited=5) is None
+
+
+def test_rollouts_by_depth() -> None:
+    """max(20 // (depth + 1), 5)."""
+    assert [SearchConfig().rollouts(depth) for depth in range(6)] == [20, 10, 6, 5, 5, 5]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"max_nodes": 0}, {"children": 0}, {"top_p": 0.0}, {"temperature": -1.0}, {"rollout_budget": -1}]
+)
+def test_a_number_out_of_range_is_wrong_usage(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="--"):
+        SearchConfig(**wrong)
+    with pytest.raises(UsageError, match="--ucb-c must be at least 0, got nan"):
+        SearchConfig(ucb_c=math.nan)
+
+
+# A whole search
+
+
+def story_replies(found: list[Any]) -> list[Completion]:
+    return [reply(each) if isinstance(each, str) else reply(*each) for each in found]
+
+
+def check_story(tree: Tree) -> None:
+    found = dump(tree)
+    for number, (node, wanted) in enumerate(zip(found["nodes"], STORY["nodes"], strict=True)):
+        exact = {key: value for key, value in wanted.items() if key != "value"}
+        assert {key: value for key, value in node.items() if key != "value"} == exact, f"node {number}"
+        assert node["value"] == pytest.approx(wanted["value"], abs=1e-6), f"node {number}"
+    assert {key: value for key, value in found["stats"].items() if key != "tokens"} == STORY["stats"]
+    words = (
+        text if isinstance(text, str) else text[0]
+        for batch in STORY["script"]
+        for ask in batch
+        for text in ask["replies"]
+    )
+    assert found["stats"]["tokens"] == sum(len(text.split()) for text in words)
+    assert {key: found[key] for key in STORY["problem"]} == STORY["problem"]
+
+
+def test_a_whole_search_node_by_node() -> None:
+    """The story of tests/data/search_story.json, in which each action and each way to lose a step comes up once.
+
+    1, 2    The root draws three Reasons. Two are equal: they become one child. Rollouts (8 // 2 = 4 each): .5 and 0;
+            the rollout that gives no answer counts as not correct. v(1) = .5; root (0 + .5) / 2 = .25.
+    3, 4    Node 1 has the greater bound (N are equal). The policy says Reason, Finish, Reason. The second Reason states
+            an answer and is a Finish, a wrong one.
+    5, 6    The Finish wrote two steps: node 5 is a Reason that takes v(1) = .5 and no rollouts, node 6 a correct
+            Finish. v(5) = (.5 + 1) / 2 = .75; both are closed. Then v(1) = .604, N 4, and root .4526, N 5.
+    7       Node 2, with one visit, has the greater bound: 2 sqrt(ln 5) = 2.54 against 1.87. Of its three Reasons one is
+            empty and one was cut: one node is left, value 0.
+    8       Now node 1 (1.94 against 1.89), then node 3, whose rollout value 1 makes it finish at once. It is wrong.
+    9, 10   Node 2 again, node 7 (it was node 2's only child): a Reason that gives the right answer, and two Finishes
+            that give none; they are equal, so one node, judged no_answer. Nothing open is left below node 2: closed.
+    11      Below node 1, the wrong Finish 4 has the greater bound: 2 sqrt(ln 5) against .5 + 2 sqrt(ln 5 / 2). It gets
+            its Reflect, rolled out like any other node: .5.
+    12, 13  Twelve nodes are enough: the search ends with two correct Finishes of the three wanted. So each leaf that is
+            no Finish gets one: only node 11 is such. It wrote two steps. Node 4 has been reflected on, and is closed by
+            what followed; node 8, wrong and not reflected on, stays open.
+    """
+    config = SearchConfig(**STORY["config"])
+    growth = search(PROBLEM, config, judge)
+    batch = next(growth)
+    seeds = set()
+    tree = None
+    for number, asks in enumerate(STORY["script"]):
+        assert [(str(r.kind), r.node, r.n) for r in batch] == [
+            (ask["ask"], ask["node"], len(ask["replies"])) for ask in asks
+        ], f"batch {number}"
+        seeds |= {request.sampling.seed for request in batch}
+        try:
+            batch = growth.send([story_replies(ask["replies"]) for ask in asks])
+        except StopIteration as done:
+            tree = done.value
+    assert tree is not None
+    check_story(tree)
+    assert len(seeds) == sum(len(asks) for asks in STORY["script"]), "every request has a seed of its own"
+    assert tree.config == config.as_record()
+    json.dumps(tree.config)
+
+
+def test_the_same_search_through_the_driver() -> None:
+    script = [each for asks in STORY["script"] for ask in asks for each in story_replies(ask["replies"])]
+    engine = ScriptedEngine(script)
+    watched = []
+    tree = asyncio.run(
+        grow(PROBLEM, SearchConfig(**STORY["config"]), engine, watch=lambda asked, got: watched.append(len(asked)))
+    )
+    check_story(tree)
+    assert watched == [len(asks) for asks in STORY["script"]]
+    assert engine.usage.tokens == tree.stats["tokens"]
+
+
+def test_what_the_requests_of_the_story_ask_for() -> None:
+    """Each kind of request, in the batch of the story that shows it."""
+    growth = search(PROBLEM, SearchConfig(**STORY["config"], max_step_tokens=9, max_tokens=99, top_p=0.5), judge)
+    batches = [next(growth)]
+    for asks in STORY["script"][:-1]:
+        batches.append(growth.send([story_replies(ask["replies"]) for ask in asks]))
+    by_kind = {request.kind: request for batch in batches for request in batch}
+    assert set(by_kind) == set(RequestKind)
+    for kind, request in by_kind.items():
+        sampling = request.sampling
+        assert (sampling.temperature, sampling.top_p) == (1.0, 0.5)
+        assert sampling.stop == (("\n\nStep",) if kind in ("reason", "reflect") else ())
+        assert sampling.max_tokens == {"reason": 9, "reflect": 9, "choice": 1}.get(kind, 99)
+        assert sampling.allowed_tokens == (("Reason", "Finish") if kind == "choice" else ())
+    wrong = "Amoxicillin is the common one. The answer is A."
+    assert by_kind[RequestKind.REFLECT].prompt.prefix.endswith(f"\n\nStep 2: {wrong}\n\nStep 3: But wait,")
+    assert by_kind[RequestKind.ROLLOUT].prompt.prefix.endswith(
+        "\n\nStep 3: But wait, amoxicillin does not inhibit CYP2C9.\n\nStep 4:"
+    )
+
+
+# The rules, one by one
+
+
+def run(
+    config: SearchConfig, answer: Callable[[Request], Sequence[str | Completion]], problem: Problem = PROBLEM
+) -> Tree:
+    """A search whose requests `answer` serves."""
+    growth = search(problem, config, judge)
+    try:
+        batch = next(growth)
+        while True:
+            assert batch, "a batch is never empty"
+            replies = [[each if isinstance(each, Completion) else reply(each) for each in answer(r)] for r in batch]
+            batch = growth.send(replies)
+    except StopIteration as done:
+        tree: Tree = done.value
+        return tree
+
+
+def always(**texts: str | Completion) -> Callable[[Request], Sequence[str | Completion]]:
+    """Each request of a kind gets n times the same text; what is not named gets "Reason" or a plain step."""
+
+    def answer(request: Request) -> Sequence[str | Completion]:
+        default = "Reason" if request.kind is RequestKind.CHOICE else f" Step of node {request.node}."
+        return [texts.get(str(request.kind), default)] * request.n
+
+    return answer
+
+
+def distinct(**texts: str) -> Callable[[Request], Sequence[str]]:
+    """As `always`, but the replies of one request differ."""
+    serve = always(**texts)
+
+    def answer(request: Request) -> Sequence[str]:
+        replies = [str(each) for each in serve(request)]
+        return (
+            replies if request.kind is RequestKind.CHOICE else [f" Draw {i}.{text}" for i, text in enumerate(replies)]
+        )
+
+    return answer
+
+
+def shape(tree: Tree) -> list[tuple[int, str]]:
+    return [(node.parent, str(node.action)) for node in tree.nodes]
+
+
+def test_enough_correct_leaves_end_the_search() -> None:
+    tree = run(SearchConfig(children=2, enough_correct=2), distinct(reason=CORRECT))
+    assert shape(tree) == [(-1, "root"), (0, "finish"), (0, "finish")]
+    assert (tree.stats["end"], tree.stats["forced_nodes"]) == ("enough_correct", 0)
+    assert tree.nodes[0].closed
+
+
+def test_a_search_whose_nodes_are_all_closed_is_exhausted_and_asks_no_more() -> None:
+    """One correct Finish, and nothing else to do: there is no leaf left that could be forced."""
+    tree = run(SearchConfig(), always(reason=CORRECT))
+    assert shape(tree) == [(-1, "root"), (0, "finish")]
+    assert (tree.stats["end"], tree.stats["duplicates"]) == ("exhausted", 2)
+    assert tree.stats["requests"]["forced_finish"] == 0
+
+
+def test_a_node_that_is_sure_gets_one_finish() -> None:
+    """All rollouts correct: node 1 is not asked for a choice, and gets a single Finish."""
+    tree = run(SearchConfig(children=1), always(rollout=CORRECT, finish=CORRECT))
+    assert shape(tree) == [(-1, "root"), (0, "reason"), (1, "finish")]
+    assert tree.stats["requests"]["choice"] == 0
+    # 9 of 10 rollouts reach the threshold of .9 exactly; 8 of 10 do not.
+    for correct, choices in ((9, 0), (8, 1)):
+        rolls = [CORRECT] * correct + [WRONG] * (10 - correct)
+        plain = always(finish=CORRECT, choice="Finish")
+        tree = run(SearchConfig(children=1), lambda r, p=plain, s=rolls: s if r.kind == "rollout" else p(r))
+        assert tree.nodes[1].rollout_value == correct / 10
+        assert tree.stats["requests"]["choice"] == choices
+
+
+def test_a_wrong_finish_gets_one_reflect_and_a_reflect_that_answers_gets_none() -> None:
+    """root -> wrong Finish -> "But wait, ... The answer is C." is a Finish; it is wrong too, and that is the end."""
+    tree = run(SearchConfig(children=1), always(reason=WRONG, reflect=" no. The answer is C."))
+    assert shape(tree) == [(-1, "root"), (0, "finish"), (1, "finish")]
+    assert tree.nodes[2].text == "But wait, no. The answer is C."
+    assert [node.verdict for node in tree.nodes] == [None, Verdict.WRONG, Verdict.WRONG]
+    assert (tree.stats["end"], tree.stats["requests"]["reflect"]) == ("exhausted", 1)
+
+
+def test_a_reflect_is_read_without_what_it_repeats() -> None:
+    tree = run(SearchConfig(children=1, max_nodes=3), always(reason=WRONG, reflect=" Step 2: But wait, it is low."))
+    assert tree.nodes[2].text == "But wait, it is low."
+    assert tree.nodes[2].action is Action.REFLECT
+
+
+def test_wrong_below_zero_leaves_reflect_out() -> None:
+    tree = run(SearchConfig(children=1, wrong_below=0), always(reason=WRONG))
+    assert (shape(tree), tree.stats["end"]) == ([(-1, "root"), (0, "finish")], "exhausted")
+
+
+def test_a_finish_without_an_answer_is_closed() -> None:
+    config = SearchConfig(children=1)
+    tree = run(config, always(choice="Finish", finish=" Hard to say."))
+    assert shape(tree) == [(-1, "root"), (0, "reason"), (1, "finish")]
+    assert (tree.nodes[2].verdict, tree.nodes[2].value, tree.nodes[2].closed) == (Verdict.NO_ANSWER, 0.0, True)
+    assert (tree.stats["no_answer"], tree.stats["end"]) == (1, "exhausted")
+
+
+def test_a_finish_ends_with_its_first_answer() -> None:
+    """A policy that goes on after its answer: what follows is left out, and the answer that stands is judged."""
+    text = " So.\n\nStep 3: The answer is A.\n\nStep 4: But wait, no.\n\nStep 5: The answer is B."
+    tree = run(SearchConfig(children=1, wrong_below=0), always(choice="Finish", finish=text))
+    assert [node.text for node in tree.nodes[2:]] == ["So.", "The answer is A."]
+    assert tree.nodes[-1].verdict is Verdict.WRONG
+
+
+def test_a_reason_that_runs_on_keeps_its_first_step() -> None:
+    """The stop string is a blank line and "Step"; a policy that parts its steps by one line break runs through it."""
+    tree = run(
+        SearchConfig(children=1, max_nodes=2), always(reason=" First.\nStep 2: Second.\nStep 3: The answer is B.")
+    )
+    assert tree.nodes[1].text == "First."
+
+
+def test_a_cut_reason_is_no_step_but_a_cut_finish_is_an_answer_that_did_not_come() -> None:
+    """With every completion cut, the root has no children; it is closed, and then made to finish all the same."""
+    tree = run(SearchConfig(), always(reason=reply(" The", "length"), forced_finish=reply(" Let us see the", "length")))
+    assert shape(tree) == [(-1, "root"), (0, "finish")]
+    assert tree.nodes[1].verdict is Verdict.NO_ANSWER
+    assert (tree.stats["end"], tree.stats["dropped"]) == ("exhausted", {"empty": 0, "cut": 3})
+    # Cut after the mark of the next step, or after the answer: the step itself is whole.
+    whole = reply(" First.\nStep 2: Seco", "length")
+    assert run(SearchConfig(children=1, max_nodes=2), always(reason=whole)).nodes[1].text == "First."
+    answered = reply(" The answer is B. Moreo", "length")
+    assert run(SearchConfig(children=1), always(reason=answered)).nodes[1].verdict is Verdict.CORRECT
+
+
+def test_a_policy_that_writes_nothing_at_all() -> None:
+    tree = run(SearchConfig(), always(reason="", forced_finish=" \n "))
+    assert shape(tree) == [(-1, "root")]
+    assert (tree.stats["end"], tree.stats["dropped"]) == ("exhausted", {"empty": 4, "cut": 0})
+
+
+def test_a_node_at_the_greatest_depth_may_only_finish() -> None:
+    config = SearchConfig(children=1, max_depth=2, rollout_budget=2, min_rollouts=1)
+    tree = run(config, always(finish=WRONG))
+    assert shape(tree) == [(-1, "root"), (0, "reason"), (1, "reason"), (2, "finish")]
+    assert tree.stats["requests"]["choice"] == 1
+    assert (tree.stats["requests"]["reflect"], tree.stats["end"]) == (0, "exhausted")
+
+
+def test_expand_reason_never_asks_for_a_choice() -> None:
+    config = SearchConfig(expand=Expand.REASON, max_nodes=20, enough_correct=1)
+    tree = run(config, distinct(forced_finish=WRONG))
+    assert tree.stats["requests"]["choice"] == tree.stats["requests"]["finish"] == 0
+    assert tree.stats["requests"]["forced_finish"] > 0
+
+
+def test_without_rollouts_a_node_takes_the_value_of_its_parent() -> None:
+    config = SearchConfig(rollout_budget=0, min_rollouts=0, children=1, max_nodes=3)
+    tree = run(config, always(forced_finish=CORRECT))
+    assert (tree.stats["rollouts"], tree.nodes[1].rollout_value) == (0, None)
+    assert tree.nodes[3].value == 1.0
+
+
+def test_forced_finishes_go_to_every_leaf_that_is_none() -> None:
+    tree = run(SearchConfig(max_nodes=4), distinct(forced_finish=WRONG))
+    assert shape(tree) == [(-1, "root"), *[(0, "reason")] * 3, (1, "finish"), (2, "finish"), (3, "finish")]
+    assert all(node.closed for node in tree.nodes), "after the search nothing is open below a forced Finish"
+    assert tree.stats["requests"]["reflect"] == 0
+
+
+def test_a_rollout_does_not_live_on_what_stands_above_it() -> None:
+    """The judge would read an answer out of the step; the rollout itself says nothing, so it is not correct."""
+    step = "B is correct"
+    assert judge(PROBLEM, step).verdict is Verdict.CORRECT
+    tree = run(SearchConfig(children=1, max_nodes=2), always(reason=f" {step}", rollout=" Hm."))
+    assert (tree.nodes[1].action, tree.nodes[1].text, tree.nodes[1].rollout_value) == (Action.REASON, step, 0.0)
+
+
+def test_an_unreadable_gold_answer_is_an_error_with_its_id() -> None:
+    problem = Problem(id="bad-gold", question="?", answer="Z", options={"A": "x", "B": "y"}, task=Task.CHOICE)
+    with pytest.raises(BadRecord, match="bad-gold"):
+        run(SearchConfig(children=1), always(reason=CORRECT), problem)
+
+
+def test_a_tree_is_independent_of_the_one_before_it() -> None:
+    """The published code raises the node limit, held in a configuration that all trees share, by each step that a
+    Finish writes beyond its first, so the second of two equal searches grew larger than the first."""
+    config = SearchConfig(max_nodes=8)
+    answer = distinct(finish=" a\n\nStep 3: b\n\nStep 4: The answer is A.", choice="Finish")
+    first, second = run(config, answer), run(config, answer)
+    assert dump(first) == dump(second)
+
+
+# What must hold for any policy
+
+
+def noise(rng: random.Random) -> str:
+    parts = [
+        "So. ", "Step 2: ", "\nStep 3: ", "\n\nStep 2: more", "\n\nStep 4: x", "The answer is A. ", "The answer is B.",
+        "the answer is\n", "But wait, ", "", " ", "\n\n", "Step", "x\u2028y ", "Finish", "\\boxed{B}", "C",
+    ]  # fmt: skip
+    return "".join(rng.choice(parts) for _ in range(rng.randrange(5)))
+
+
+def noisy_policy(prompt: Prompt, sampling: Sampling, n: int) -> list[Completion]:
+    """A policy that writes nonsense of the right kind, decided by the seed of the request alone."""
+    rng = random.Random(sampling.seed)
+
+    def one() -> Completion:
+        if sampling.allowed_tokens:
+            return reply(rng.choice([*sampling.allowed_tokens, "Reason"]))
+        text = noise(rng)
+        if sampling.stop:
+            text = text.split(sampling.stop[0])[0]
+        return reply(text, rng.choice(["stop", "stop", "eos", "length"]))
+
+    return [one() for _ in range(n)]
+
+
+configs = st.builds(
+    SearchConfig,
+    max_nodes=st.integers(1, 40),
+    children=st.integers(1, 4),
+    rollout_budget=st.integers(0, 8),
+    min_rollouts=st.integers(0, 3),
+    finish_threshold=st.sampled_from([0.3, 0.9]),
+    wrong_below=st.sampled_from([0.0, 0.5]),
+    enough_correct=st.integers(1, 5),
+    max_depth=st.integers(1, 6),
+    ucb_c=st.sampled_from([0.0, 2.0]),
+    prompting=st.sampled_from(Prompting),
+    expand=st.sampled_from(Expand),
+    seed=st.integers(0, 10**6),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(configs)
+def test_invariants(config: SearchConfig) -> None:
+    asked: list[Request] = []
+
+    def answer(request: Request) -> list[Completion]:
+        asked.append(request)
+        return noisy_policy(request.prompt, request.sampling, request.n)
+
+    tree = run(config, answer)
+    nodes = tree.nodes
+    children: dict[int, list[int]] = {index: [] for index in range(len(nodes))}
+    for index, node in enumerate(nodes[1:], start=1):
+        assert 0 <= node.parent < index, "parents stand before their children"
+        assert node.depth == nodes[node.parent].depth + 1
+        children[node.parent].append(index)
+
+    for index, node in enumerate(nodes):
+        below = [nodes[child] for child in children[index]]
+        # A visit is an evaluation: of the node itself, once, or of a node below it. The root and the Reasons within a
+        # Finish are never evaluated themselves; a Reason that draws no rollouts is (with the value of its parent).
+        own = node.visits - sum(child.visits for child in below)
+        assert own in (0, 1)
+        assert own == 0 if index == 0 else own == 1 or (node.action is Action.REASON and len(below) == 1)
+        assert 0 <= node.value <= 1
+        assert node.rollout_value is None or 0 <= node.rollout_value <= 1
+        if below:
+            assert node.closed == all(child.closed for child in below)
+        assert node.text.strip() == node.text != ""
+        assert (node.verdict is not None) == (node.action is Action.FINISH), "Finishes, and they alone, are judged"
+        if node.action is Action.FINISH:
+            assert (node.rollout_value == 1) == (node.verdict is Verdict.CORRECT)
+            assert all(child.action in (Action.REFLECT, Action.FINISH) for child in below)
+            assert len(below) <= 1
+            assert not below or node.verdict is Verdict.WRONG, "only a wrong answer is reflected on"
+        elif node.action is Action.REFLECT:
+            assert node.text.startswith("But wait, ")
+            assert nodes[node.parent].verdict is Verdict.WRONG
+        if node.rollouts:
+            assert node.rollouts == config.rollouts(node.depth)
+            assert (node.rollout_value or 0) * node.rollouts == pytest.approx(
+                round((node.rollout_value or 0) * node.rollouts)
+            )
+        path = [node]
+        while path[0].parent >= 0:
+            path.insert(0, nodes[path[0].parent])
+        steps = [each.text for each in path]
+        assert split_steps(join_steps(steps)) == steps, "every path can be written down and read back"
+
+    stats = tree.stats
+    assert stats["nodes"] == len(nodes)
+    assert stats["rollouts"] == sum(node.rollouts for node in nodes)
+    assert {kind: count for kind, count in stats["requests"].items() if count} == {
+        str(kind): sum(r.kind is kind for r in asked) for kind in {r.kind for r in asked}
+    }
+    verdicts = [node.verdict for node in nodes if node.action is Action.FINISH]
+    assert [stats[str(v)] for v in (Verdict.CORRECT, Verdict.WRONG, Verdict.NO_ANSWER)] == [
+        verdicts.count(v) for v in (Verdict.CORRECT, Verdict.WRONG, Verdict.NO_ANSWER)
+    ]
+    searched = nodes[: len(nodes) - stats["forced_nodes"]]
+    correct = sum(node.verdict is Verdict.CORRECT for node in searched)
+    match stats["end"]:
+        case "enough_correct":
+            assert correct >= config.enough_correct
+            assert stats["forced_nodes"] == 0
+        case "max_nodes":
+            assert len(searched) >= config.max_nodes
+        case "exhausted":
+            assert all(node.closed for node in searched)
+    reflected = [r.node for r in asked if r.kind is RequestKind.REFLECT]
+    assert len(reflected) == len(set(reflected)), "one Reflect a Finish"
+    purposes = [(r.kind, r.node) for r in asked]
+    assert len(purposes) == len(set(purposes)), "no two requests share their purpose, so none share their seed"
+
+
+@settings(max_examples=50, deadline=None)
+@given(configs)
+def test_budgets_hold_whenever_an_expansion_begins(config: SearchConfig) -> None:
+    """Watched from inside: at the first request of each expansion the tree is below every limit."""
+
+    class Watched(mcts._Search):
+        def expand(self, leaf: int) -> mcts.Talk[None]:
+            assert len(self.tree) < config.max_nodes
+            assert self.tree.finishes(Verdict.CORRECT) < config.enough_correct
+            assert not self.tree[leaf].closed
+            assert not self.tree[leaf].children
+            yield from super().expand(leaf)
+
+    growth = Watched(PROBLEM, config, judge).run()
+    batch = next(growth)
+    with contextlib.suppress(StopIteration):
+        while True:
+            batch = growth.send([noisy_policy(r.prompt, r.sampling, r.n) for r in batch])
+
+
+# Through the driver
+
+
+class SlowEngine:
+    """A scripted engine whose answers take their time, each another time, so that trees overtake one another."""
+
+    name, concurrency = "slow", 32
+
+    def __init__(self, seed: int) -> None:
+        self.inner = ScriptedEngine(noisy_policy)
+        self.usage = self.inner.usage
+        self.rng = random.Random(seed)
+        self.in_flight = self.most_in_flight = 0
+
+    async def complete(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> list[Completion]:
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        for _ in range(self.rng.randrange(4)):
+            await asyncio.sleep(0)
+        self.in_flight -= 1
+        return await self.inner.complete(prompt, sampling, n)
+
+
+def test_a_tree_is_the_same_whatever_the_concurrency() -> None:
+    config = SearchConfig(max_nodes=25, rollout_budget=4, min_rollouts=2, seed=3)
+    problems = [
+        Problem(id=f"p{i}", question="?", answer="B", options=PROBLEM.options, task=Task.CHOICE) for i in range(40)
+    ]
+
+    async def all_trees(concurrency: int) -> tuple[list[bytes], SlowEngine]:
+        engine = SlowEngine(seed=concurrency)
+        room = asyncio.Semaphore(concurrency)
+
+        async def one(problem: Problem) -> Tree:
+            async with room:
+                return await grow(problem, config, engine)
+
+        trees = await asyncio.gather(*(one(problem) for problem in problems))
+        return [json.dumps(dump(tree)).encode() for tree in trees], engine
+
+    alone, quiet = asyncio.run(all_trees(1))
+    together, busy = asyncio.run(all_trees(32))
+    assert alone == together
+    assert len(set(alone)) == len(problems), "and the trees differ from one another"
+    assert quiet.most_in_flight <= config.children
+    assert busy.most_in_flight > 3 * config.children, "many trees were in flight"
+
+
+def test_a_request_that_cannot_be_served_fails_its_tree_and_leaves_nothing_running() -> None:
+    cancelled = []
+
+    class Failing(SlowEngine):
+        async def complete(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> list[Completion]:
+            if "Draw 0." in prompt.prefix:
+                raise EngineError("the prompt is too long")
+            if "Draw 1." in prompt.prefix:
+                try:
+                    await asyncio.sleep(60)
+                except asyncio.CancelledError:
+                    cancelled.append(1)
+                    raise
+            return [reply(f" Draw {i}.") for i in range(n)]
+
+    with pytest.raises(EngineError, match="too long"):
+        asyncio.run(grow(PROBLEM, SearchConfig(children=2), Failing(0)))
+    assert cancelled == [1]
+
+
+def test_an_engine_that_gives_too_few_completions_is_found_out() -> None:
+    class Short(SlowEngine):
+        async def complete(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> list[Completion]:
+            return [reply(" a")] * (n - 1)
+
+    with pytest.raises(EngineError, match="2 completions where 3"):
+        asyncio.run(grow(PROBLEM, SearchConfig(), Short(0)))
