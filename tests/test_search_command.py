@@ -1,0 +1,185 @@
+"""`medsss search` as a program: pipes, files, failures, resume. The engine is a script, so no model is loaded."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import Ran, clean_env, program, read_jsonl, run_medsss, to_lines, write_jsonl
+
+from medsss_cli.prompts import CHOICE_TURN
+from medsss_cli.records import Tree, parse
+
+Medsss = Callable[..., Ran]
+SMALL = ["--max-nodes", "12", "--rollouts", "4", "--min-rollouts", "2"]
+
+
+def problem(i: int) -> dict[str, Any]:
+    return {
+        "id": f"p{i}",
+        "question": f"Problem {i}: is a potassium of 6.1 high?",
+        "options": {"A": "No", "B": "Yes"},
+        "answer": "B",
+        "dataset": "made",
+        "task": "choice",
+        "meta": {"number": i},
+    }
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> list[str]:
+    """A policy that reasons, then finishes, right or wrong in turns."""
+    lines = [
+        {"match": CHOICE_TURN, "texts": ["Reason", "Finish"]},
+        {"match": "But wait,", "texts": [" the reference range ends at 5.0.", " so be it. The answer is A."]},
+        {
+            "match": "",
+            "texts": [
+                " Potassium is normal from 3.5 to 5.0.",
+                " 6.1 is above 5.0.\n\nStep 9: The answer is B.",
+                " The answer is A.",
+                " 6.1 is far above it. The answer is B.",
+                " Haemolysis may raise it.",
+            ],
+        },
+    ]
+    return ["--engine", f"scripted:{write_jsonl(tmp_path / 'script.jsonl', lines)}"]
+
+
+def test_a_pipe(medsss: Medsss, script: list[str]) -> None:
+    ran = medsss(["search", *SMALL, *script, "--seed", "5"], stdin=to_lines(problem(i) for i in range(6))).ok()
+    assert sorted(tree["id"] for tree in ran.records) == [f"p{i}" for i in range(6)]
+    for found in ran.records:
+        tree = parse(Tree, found)
+        wanted = problem(int(found["id"][1:]))
+        assert {key: found[key] for key in wanted} == wanted, "a tree carries its problem"
+        assert (found["config"]["policy"], found["config"]["seed"]) == ("builtin:clinic", 5)
+        assert (found["config"]["max_nodes"], found["config"]["rollout_budget"]) == (12, 4)
+        assert tree.stats["nodes"] == len(tree.nodes) > 3
+        assert "medsss" not in found
+    assert "6 of 6 trees found the answer" in ran.stderr
+    assert "\x1b" not in ran.stderr
+
+
+def test_trees_are_read_again_as_problems(medsss: Medsss, script: list[str]) -> None:
+    """Any record will do as input: a second search of the output of the first is the same search."""
+    one = ["--concurrency", "1", "-q"]
+    first = medsss(["search", *SMALL, *script, *one], stdin=to_lines([problem(1)])).ok()
+    again = medsss(["search", *SMALL, *script, *one], stdin=first.stdout).ok()
+    assert again.stdout == first.stdout
+    assert again.stderr == ""
+
+
+def test_empty_input(medsss: Medsss, script: list[str]) -> None:
+    ran = medsss(["search", *script], stdin="").ok()
+    assert ran.stdout == ""
+    assert "no record" in ran.stderr
+
+
+def test_bad_lines_and_bad_gold_answers_fail_alone(medsss: Medsss, script: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    lines = [
+        json.dumps(problem(0)),
+        '{"id": "torn',
+        "[1]",
+        json.dumps(problem(1) | {"answer": "Z"}),
+        json.dumps(problem(2)),
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    ran = medsss(["search", *SMALL, *script, path, "--ordered", "--errors", tmp_path / "errors.jsonl"])
+    assert ran.rc == 1
+    assert [tree["id"] for tree in ran.records] == ["p0", "p2"]
+    assert f"{path}:2:" in ran.stderr
+    errors = read_jsonl(tmp_path / "errors.jsonl")
+    assert len(errors) == 3
+    assert any("p1" in error["error"] and "'Z'" in error["error"] for error in errors)
+
+
+def test_a_request_that_fails_is_the_failure_of_its_record_alone(medsss: Medsss, tmp_path: Path) -> None:
+    """The script has enough for one tree: the others are error records, and the run ends with 1."""
+    lines = [{"text": " It is. The answer is B."}] * 2
+    script = write_jsonl(tmp_path / "script.jsonl", lines)
+    ran = medsss(
+        ["search", "--children", 2, "--engine", f"scripted:{script}", "--concurrency", 1, "--errors", tmp_path / "e"],
+        stdin=to_lines(problem(i) for i in range(3)),
+    )
+    assert ran.rc == 1
+    assert [tree["id"] for tree in ran.records] == ["p0"]
+    errors = read_jsonl(tmp_path / "e")
+    assert [(error["id"], error["stage"]) for error in errors] == [("p1", "search"), ("p2", "search")]
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["nowhere.jsonl"], "nowhere.jsonl"),
+        (["--max-nodes", "0"], "--max-nodes"),
+        (["--top-p", "0"], "--top-p"),
+        (["--expand", "sideways"], "--expand"),
+        (["--engine", "steam"], "steam"),
+    ],
+)
+def test_wrong_usage(medsss: Medsss, args: list[str], said: str) -> None:
+    ran = medsss(["search", *args], stdin=to_lines([problem(0)]))
+    assert ran.rc == 2
+    assert said in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert ran.stdout == ""
+
+
+def test_a_closed_pipe_ends_quietly(script: list[str], tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "in.jsonl", (problem(i) for i in range(300)))
+    args = program("search", *SMALL, *script, path, "-q")
+    with subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=clean_env()) as run:
+        assert run.stdout is not None
+        assert run.stderr is not None
+        assert json.loads(run.stdout.readline())["nodes"]
+        run.stdout.close()
+        said = run.stderr.read()
+        assert run.wait(timeout=60) == 0
+    assert said == b""
+
+
+def test_killed_and_resumed(script: list[str], tmp_path: Path) -> None:
+    """kill -9 in the middle: the next run goes on, and no tree is lost or there twice."""
+    path = write_jsonl(tmp_path / "in.jsonl", (problem(i) for i in range(400)))
+    out = tmp_path / "out.jsonl"
+    args = ["search", *SMALL, *script, path, "-o", out]
+    with subprocess.Popen(program(*args), stderr=subprocess.DEVNULL, env=clean_env()) as run:
+        deadline = time.monotonic() + 60
+        while (not out.exists() or out.stat().st_size < 20_000) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        run.send_signal(signal.SIGKILL)
+    before = out.read_bytes()
+    whole = before[: before.rfind(b"\n") + 1]
+    assert 0 < whole.count(b"\n") < 400
+    ran = run_medsss(args).ok()
+    assert "done before" in ran.stderr
+    after = out.read_bytes()
+    assert after.startswith(whole), "what was whole stands as it was"
+    ids = [tree["id"] for tree in read_jsonl(out)]
+    assert sorted(ids) == sorted(f"p{i}" for i in range(400))
+    # Other numbers would make other trees: refused, with the difference.
+    ran = run_medsss([*args, "--ucb-c", "1.5"])
+    assert ran.rc == 2
+    assert "ucb_c: 2.0 -> 1.5" in ran.stderr
+
+
+def test_help_names_every_number_and_loads_no_torch() -> None:
+    code = (
+        "import sys; sys.argv = ['medsss', 'search', '--help']\n"
+        "from medsss_cli.app import run\n"
+        "run(sys.argv[1:])\n"
+        "print([name for name in ('torch', 'transformers') if name in sys.modules])\n"
+    )
+    done = subprocess.run([program()[0], "-c", code], capture_output=True, text=True, env=clean_env(), timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.rstrip().endswith("[]")
+    for option in ("--max-nodes", "--children", "--ucb-c", "--rollouts", "--expand", "--prompting", "--seed"):
+        assert option in done.stdout
