@@ -101,3 +101,28 @@ def test_the_wheel_runs_outside_the_repository(wheel: Path, tmp_path: Path) -> N
     done = shell("medsss clinic -n 3 --seed 1 | medsss sample -n 2 | medsss eval")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("{")
+
+
+def test_the_page_on_records_names_every_field() -> None:
+    from medsss_cli import records
+
+    page = (ROOT / "docs" / "records.md").read_text()
+    sections = {part.split("\n", 1)[0]: part for part in page.split("\n## ")}
+    kinds = {
+        "problem": [records.Problem],
+        "samples": [records.Samples, records.Response],
+        "tree": [records.Tree, records.Node],
+        "sft": [records.Sft],
+        "preference": [records.Preference],
+        "prm": [records.Prm],
+        "scored": [records.Scored, records.Candidate],
+        "error": [records.ErrorRecord],
+    }
+    for name, structs in kinds.items():
+        for struct in structs:
+            fields = set(struct.__struct_fields__)
+            if struct is not records.Problem and issubclass(struct, records.Problem):
+                fields -= set(records.Problem.__struct_fields__)
+            assert {field for field in fields if f"`{field}`" not in sections[name]} == set(), name
+    for enum in (records.Task, records.Verdict, records.Action):
+        assert all(f"`{member}`" in page for member in enum)
