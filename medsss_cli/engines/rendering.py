@@ -128,6 +128,18 @@ def render(tokenizer: Any, prompt: Prompt) -> list[int]:
     return [token for piece in pieces for token in _encode(tokenizer, piece)]
 
 
+def encode_text(tokenizer: Any, text: str) -> list[int]:
+    """The ids of plain text: no BOS, and a special token that is spelled in it stays text, as in `render`.
+
+    (The tokenizers' own switch for that, `split_special_tokens`, stays on afterwards and spoils the next prompt.)
+    """
+    pattern = _guard(tokenizer).pattern
+    if pattern is None or not pattern.search(text):
+        return _encode(tokenizer, text)
+    mark = next(candidate for candidate in _MARKS if candidate not in text)
+    return [token for piece in _cut(pattern, text, mark).split(mark) for token in _encode(tokenizer, piece)]
+
+
 def first_tokens(tokenizer: Any, prompt: Prompt, words: tuple[str, ...]) -> list[int]:
     """The first token id of each word where it follows the prompt: [word].
 
