@@ -104,7 +104,7 @@ def run(
     nothing: Counter[str] = Counter()
     stream: Stream[Tree]
     with (
-        Stream(options, command="label", parse=_tree, config=config) as stream,
+        Stream(options, command="label", parse=_tree_reader(), config=config) as stream,
         Progress("trees", quiet=quiet) as progress,
     ):
         for tree in stream:
@@ -115,7 +115,7 @@ def run(
                 continue
             if isinstance(records, str):
                 nothing[records] += 1
-                records = ()
+                records = []
             stream.write(tree.id, records)
             progress.advance()
     if not quiet and nothing:
@@ -134,27 +134,35 @@ def _refuse_foreign(to: str, given: dict[str, dict[str, object]]) -> None:
                 raise UsageError(f"{name} belongs to --to {kind}, not to --to {to}")
 
 
-def _tree(obj: dict[str, Any], where: Where) -> Tree:
+def _tree_reader() -> Callable[[dict[str, Any], Where], Tree]:
     from ..errors import BadRecord
     from ..labelling.trajectories import check_tree
     from ..records import Tree, parse
 
-    if "nodes" not in obj:
-        raise BadRecord(f"no tree: found the keys {', '.join(obj)}, but no `nodes` (medsss search writes them)")
-    tree = parse(Tree, obj)
-    check_tree(tree)
-    return tree
+    def read(obj: dict[str, Any], where: Where) -> Tree:
+        if "nodes" not in obj:
+            raise BadRecord(f"no tree: found the keys {', '.join(obj)}, but no `nodes` (medsss search writes them)")
+        tree = parse(Tree, obj)
+        check_tree(tree)
+        return tree
+
+    return read
 
 
-def _joined(tree: Tree, path: Sequence[int]) -> str:
-    """The steps of a path as one answer."""
+def _joiner(tree: Tree) -> Callable[[Sequence[int]], str]:
+    """Writes the steps of a path as one answer."""
     from ..errors import BadRecord
     from ..steps import join_steps
 
-    try:
-        return join_steps([tree.nodes[index].text for index in path])
-    except ValueError as error:
-        raise BadRecord(f"{tree.id}: {error}") from None
+    texts = [node.text for node in tree.nodes]
+
+    def joined(path: Sequence[int]) -> str:
+        try:
+            return join_steps([texts[index] for index in path])
+        except ValueError as error:
+            raise BadRecord(str(error)) from None
+
+    return joined
 
 
 def _sft(min_value: float, most: int | None) -> Callable[[Tree, list[Trajectory]], list[Sft] | str]:
@@ -166,11 +174,12 @@ def _sft(min_value: float, most: int | None) -> Callable[[Tree, list[Trajectory]
         correct = sorted((each for each in found if each.correct), key=lambda each: -each.min_value)
         if not correct:
             return "without a correct trajectory"
+        joined = _joiner(tree)
         texts: dict[str, float] = {}
         for each in correct:
             if each.min_value < min_value or (most is not None and len(texts) >= most):
                 break
-            texts.setdefault(_joined(tree, each.nodes), each.min_value)
+            texts.setdefault(joined(each.nodes), each.min_value)
         if not texts:
             return "with no trajectory that reaches --min-value"
         problem = problem_fields(tree)
@@ -190,7 +199,7 @@ def _preference(margin: float, most: int | None) -> Callable[[Tree, list[Traject
     from ..records import Message, Preference, problem_fields
 
     def made(tree: Tree, found: list[Trajectory]) -> list[Preference] | str:
-        pairs = preference_pairs(tree, lambda path: _joined(tree, path), margin=margin, most=most, found=found)
+        pairs = preference_pairs(tree, _joiner(tree), margin=margin, most=most, found=found)
         if not pairs:
             return "with no pair over the margin"
         problem = problem_fields(tree)
@@ -199,8 +208,8 @@ def _preference(margin: float, most: int | None) -> Callable[[Tree, list[Traject
             Preference(
                 **problem,
                 prompt=prompt,
-                chosen=[Message("assistant", _joined(tree, pair.chosen))],
-                rejected=[Message("assistant", _joined(tree, pair.rejected))],
+                chosen=[Message("assistant", pair.chosen)],
+                rejected=[Message("assistant", pair.rejected)],
                 margin=pair.margin,
                 kind=pair.kind,
             )

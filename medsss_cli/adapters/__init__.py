@@ -2,7 +2,7 @@
 
 Read now: our own records of any kind, the layout of the authors' evaluation files, and MedQA's own:
 
-    {"id": 7, "conversations": [{"from": "human", "value": "Which?\\nA. Aspirin\\nB. Heparin"}], "eval": {"answer": "B"}}
+    {"id": 7,"conversations": [{"from": "human", "value": "Which?\\nA. Aspirin\\nB. Heparin"}], "eval": {"answer": "B"}}
     {"question": "Which drug?", "options": {"A": "Aspirin", "B": "Heparin"}, "answer_idx": "B", "answer": "Heparin"}
 
 An id that is a number, or none at all, gets the file's stem before it ("MedQA-7"), so that ids of several files stay

@@ -30,9 +30,9 @@ Departures from the paper (equation 7) and from the authors' script:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from enum import StrEnum
+from itertools import pairwise
 
 EPSILON = 1e-9
 
@@ -56,57 +56,40 @@ def step_labels(
     `values` in [0, 1], the root's first. `b` >= 0 weighs the penalty of dual, dual-soft and published; `threshold` is
     monotone's. No values, no labels. Raises ValueError where a value is outside [0, 1].
     """
-    if any(not 0.0 <= value <= 1.0 for value in values):
-        raise ValueError(f"values must lie in [0, 1]: {list(values)}")
     if not values:
         return []
-    labels: list[float]
+    if not all(0.0 <= value <= 1.0 for value in values):
+        raise ValueError(f"values must lie in [0, 1]: {list(values)}")
     match how:
+        # Equation 7 rounds up: a label of 0 or 1 is 1 where the value less its penalty is positive.
         case StepLabels.DUAL:
-            labels = [_up(label) for label in _dual(values, b)]
+            return [None, *(1.0 if label > EPSILON else 0.0 for label in _dual(values, b))]
         case StepLabels.DUAL_SOFT:
-            labels = [_clip(label) for label in _dual(values, b)]
+            return [None, *(label if label > 0.0 else 0.0 for label in _dual(values, b))]
         case StepLabels.SOFT:
-            labels = [float(value) for value in values[1:]]
+            return [None, *(float(value) for value in values[1:])]
         case StepLabels.HARD:
-            labels = [_positive(value) for value in values[1:]]
+            return [None, *(1.0 if value > EPSILON else 0.0 for value in values[1:])]
         case StepLabels.MONOTONE:
-            labels = [
-                1.0 if value > threshold + EPSILON and value >= before - EPSILON else 0.0
-                for before, value in zip(values, values[1:], strict=False)
-            ]
+            steps = pairwise(values)
+            return [None, *(float(v > threshold + EPSILON and v >= before - EPSILON) for before, v in steps)]
         case StepLabels.PUBLISHED:
-            labels = [_positive(label) for label in _published(values, b)]
-    return [None, *labels]
+            return [None, *(1.0 if label > EPSILON else 0.0 for label in _published(values, b))]
 
 
 def _dual(values: Sequence[float], b: float) -> list[float]:
-    """Equation 7 before it rounds up, for steps 1 to n: v_i, less b * max(0, v_{i-1} - v_{i+1}) where v_i < v_{i-1}."""
-    last = len(values) - 1
-    return [
-        values[i] - b * max(0.0, values[i - 1] - values[i + 1])
-        if i < last and values[i] < values[i - 1] - EPSILON
-        else values[i]
-        for i in range(1, last + 1)
-    ]
+    """Equation 7 before it rounds up, for steps 1 to n: v_i, less b * max(0, v_{i-1} - v_{i+1}) where v_i < v_{i-1}. At
+    most 1, and below 0 where the penalty is large."""
+    labels = [float(value) for value in values[1:]]
+    for i in range(1, len(values) - 1):
+        if values[i] < values[i - 1] - EPSILON and values[i - 1] > values[i + 1]:
+            labels[i - 1] -= b * (values[i - 1] - values[i + 1])
+    return labels
 
 
 def _published(values: Sequence[float], b: float) -> list[float]:
     """The released script: l_1 = v_1, then l_i = v_i - b * (l_{i-1} - v_i), signed and unclipped."""
-    labels = list(values[1:])
+    labels = [float(value) for value in values[1:]]
     for i in range(1, len(labels)):
         labels[i] -= b * (labels[i - 1] - labels[i])
     return labels
-
-
-def _up(label: float) -> float:
-    """The label rounded up to 0 or 1; `EPSILON` keeps the residue of floating point from making a 1."""
-    return _clip(float(math.ceil(label - EPSILON)))
-
-
-def _clip(label: float) -> float:
-    return min(1.0, max(0.0, label)) + 0.0  # + 0.0: no "-0.0" in the records
-
-
-def _positive(label: float) -> float:
-    return 1.0 if label > EPSILON else 0.0

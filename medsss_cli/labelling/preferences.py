@@ -24,18 +24,19 @@ TRAJECTORY = "trajectory"
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two paths (node indices from the root) of which the first is better by `margin`, in (0, 1]. `kind` names the
-    rule."""
+    """Two answers, or beginnings of answers, of which the first is better by `margin`, in (0, 1]. `kind` names the
+    rule. `nodes` are the last node of the chosen and of the rejected path."""
 
-    chosen: tuple[int, ...]
-    rejected: tuple[int, ...]
+    chosen: str
+    rejected: str
     margin: float
     kind: str
+    nodes: tuple[int, int]
 
 
 def preference_pairs(
     tree: Tree,
-    text: Callable[[tuple[int, ...]], str],
+    text: Callable[[Sequence[int]], str],
     *,
     margin: float = 0.8,
     most: int | None = None,
@@ -43,60 +44,64 @@ def preference_pairs(
 ) -> list[Pair]:
     """The pairs of `tree`, the largest margin first, at most `most` of them.
 
-    `text` writes a path out; it decides which pairs are equal, and is asked only for pairs that are kept or dropped as
-    doubles. `found` are the trajectories of the tree, if they are at hand.
+    `text` writes out a path, given as node indices from the root. `found` are the trajectories of the tree, if they are
+    at hand.
     """
-    pairs = _trajectory_pairs(trajectories(tree) if found is None else found, margin)
-    pairs += _step_pairs(tree, margin)
-    pairs.sort(key=lambda pair: (-pair.margin, pair.kind == STEP, pair.chosen[-1], pair.rejected[-1]))
-    written: dict[tuple[int, ...], str] = {}
+    # (-margin, rule, chosen node, rejected node): what the pairs are sorted by is all that they are made of.
+    ranked = _trajectory_pairs(trajectories(tree) if found is None else found, margin) + _step_pairs(tree, margin)
+    ranked.sort()
+    written: dict[int, str] = {}
     seen: set[tuple[str, str]] = set()
-    kept: list[Pair] = []
-    for pair in pairs:
-        if most is not None and len(kept) >= most:
+    pairs: list[Pair] = []
+    for difference, rule, high, low in ranked:
+        if most is not None and len(pairs) >= most:
             break
-        for path in (pair.chosen, pair.rejected):
-            if path not in written:
-                written[path] = text(path)
-        texts = written[pair.chosen], written[pair.rejected]
+        for node in (high, low):
+            if node not in written:
+                written[node] = text(path_to(tree, node))
+        texts = written[high], written[low]
         if texts[0] != texts[1] and texts not in seen:
             seen.add(texts)
-            kept.append(pair)
-    return kept
-
-
-def _step_pairs(tree: Tree, margin: float) -> list[Pair]:
-    """Rule (a)."""
-    children = [0] * len(tree.nodes)
-    for node in tree.nodes[1:]:
-        children[node.parent] += 1
-    by_depth: dict[int, list[int]] = {}
-    for index, node in enumerate(tree.nodes):
-        if index and children[node.parent] > 1:
-            by_depth.setdefault(node.depth, []).append(index)
-    pairs = []
-    for level in by_depth.values():
-        level.sort(key=lambda index: -tree.nodes[index].value)
-        for high in level:
-            for low in reversed(level):
-                difference = tree.nodes[high].value - tree.nodes[low].value
-                if difference <= margin + EPSILON:
-                    break
-                if tree.nodes[high].parent != tree.nodes[low].parent:
-                    pairs.append(Pair(path_to(tree, high), path_to(tree, low), _rounded(difference), STEP))
+            pairs.append(Pair(*texts, -difference, STEP if rule else TRAJECTORY, (high, low)))
     return pairs
 
 
-def _trajectory_pairs(found: Sequence[Trajectory], margin: float) -> list[Pair]:
-    """Rule (b)."""
-    wrong = sorted((each for each in found if not each.correct), key=lambda each: each.min_value)
+_Ranked = tuple[float, bool, int, int]
+
+
+def _step_pairs(tree: Tree, margin: float) -> list[_Ranked]:
+    """Rule (a)."""
+    nodes = tree.nodes
+    children = [0] * len(nodes)
+    for node in nodes[1:]:
+        children[node.parent] += 1
+    by_depth: dict[int, list[tuple[float, int, int]]] = {}
+    for index, node in enumerate(nodes):
+        if index and children[node.parent] > 1:
+            by_depth.setdefault(node.depth, []).append((node.value, index, node.parent))
     pairs = []
-    for good in (each for each in found if each.correct):
-        for bad in wrong:
-            difference = good.min_value - bad.min_value
-            if difference <= margin + EPSILON:
+    for level in by_depth.values():
+        level.sort()
+        for value, high, parent in reversed(level):
+            below = value - margin - EPSILON
+            for other, low, other_parent in level:
+                if other >= below:
+                    break
+                if parent != other_parent:
+                    pairs.append((_rounded(other - value), True, high, low))
+    return pairs
+
+
+def _trajectory_pairs(found: Sequence[Trajectory], margin: float) -> list[_Ranked]:
+    """Rule (b)."""
+    wrong = sorted((each.min_value, each.nodes[-1]) for each in found if not each.correct)
+    pairs = []
+    for good in found:
+        below = good.min_value - margin - EPSILON
+        for smallest, low in wrong:
+            if not good.correct or smallest >= below:
                 break
-            pairs.append(Pair(good.nodes, bad.nodes, _rounded(difference), TRAJECTORY))
+            pairs.append((_rounded(smallest - good.min_value), False, good.nodes[-1], low))
     return pairs
 
 

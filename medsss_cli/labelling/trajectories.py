@@ -31,20 +31,22 @@ def trajectories(tree: Tree) -> list[Trajectory]:
     nodes = tree.nodes
     found = []
     for index, node in enumerate(nodes):
-        if node.action is Action.FINISH and node.verdict is not None and node.verdict is not Verdict.NOT_JUDGED:
+        verdict = node.verdict
+        if verdict is not None and node.action is Action.FINISH and verdict is not Verdict.NOT_JUDGED:
             path = path_to(tree, index)
-            smallest = min(nodes[i].value for i in path[1:])
-            found.append(Trajectory(path, node.verdict is Verdict.CORRECT, smallest))
+            smallest = min([nodes[i].value for i in path[1:]])
+            found.append(Trajectory(path, verdict is Verdict.CORRECT, smallest))
     return found
 
 
 def path_to(tree: Tree, index: int) -> tuple[int, ...]:
     """The indices from the root to `index`, both included."""
+    nodes = tree.nodes
     path = []
     while index >= 0:
         path.append(index)
-        index = tree.nodes[index].parent
-    return tuple(reversed(path))
+        index = nodes[index].parent
+    return tuple(path[::-1])
 
 
 def check_tree(tree: Tree) -> None:
