@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
 
-
 from ..errors import UsageError
 from .base import Completion, Engine, EngineSpec, FinishReason, Prompt, Sampling, Usage, derive_seed
-
 
 __all__ = [
     "Completion",

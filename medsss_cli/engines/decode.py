@@ -1,8 +1,8 @@
 """The arithmetic of continuous batching over a transformers model: prefill prompts, keep rows' keys and values, step.
 
 A row is one completion under way. The active rows are the first B of a preallocated block per layer
-([rows, heads, capacity, head size]); a step writes each row's new key and value at that row's own position and hands the
-model the slice up to the longest row, with a mask. Nothing is concatenated and nothing is copied between steps.
+([rows, heads, capacity, head size]); a step writes each row's new key and value at that row's own position and hands
+the model the slice up to the longest row, with a mask. Nothing is concatenated and nothing is copied between steps.
 
 Prompts are computed once each and kept: their keys and values are copied to every row that continues them, and a later
 prompt that begins with the same tokens (the next node of a tree) computes only its new part.
@@ -129,8 +129,8 @@ def grouped_attention(
 ) -> tuple[Tensor, None]:
     """transformers' sdpa attention, without copying keys and values once per query head in single-token steps.
 
-    Shapes: query [B, Q, 1, D]; key, value [B, K, L, D] with Q a multiple of K. The Q / K query heads that share a key head
-    are given to sdpa as if they were so many query positions of it.
+    Shapes: query [B, Q, 1, D]; key, value [B, K, L, D] with Q a multiple of K. The Q / K query heads that share a key
+    head are given to sdpa as if they were so many query positions of it.
     """
     import torch
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -177,7 +177,7 @@ class Decoder:
 
     @classmethod
     def open(cls, model: Any, *, rows: int, context: int, store_bytes: int) -> Decoder | None:
-        """A decoder for `model`, or None where its layers are not plain full attention or a trial gives other logits."""
+        """A decoder for `model`; None where its layers are not plain full attention or a trial gives other logits."""
         import torch
         from transformers import AttentionInterface
         from transformers.cache_utils import DynamicCache, DynamicLayer
@@ -196,7 +196,7 @@ class Decoder:
         with torch.inference_mode():
             vocabulary = model.get_input_embeddings().weight.shape[0]
             ids = torch.randint(vocabulary, (2, 11), generator=torch.Generator().manual_seed(0)).to(device)
-            cache = DynamicCache(config=model.config)
+            cache: Any = DynamicCache(config=model.config)
             try:
                 model(input_ids=ids[:, :9], past_key_values=cache, use_cache=True)
                 own = [
@@ -314,7 +314,7 @@ class Decoder:
         before = (np.arange(known) < commons) & np.ones((1, new, 1), dtype=np.bool_)
         allowed = torch.from_numpy(np.concatenate([before, fresh], axis=2)).to(self.device)[:, None]
         mask = torch.zeros(allowed.shape, dtype=self.dtype, device=self.device).masked_fill_(~allowed, self._hidden)
-        layers = []
+        layers: list[_PromptLayer] = []
         for number, shape in enumerate(self.shapes):
             pair = None
             if known:
@@ -330,7 +330,7 @@ class Decoder:
             input_ids=torch.from_numpy(tokens).to(self.device),
             position_ids=torch.from_numpy(positions).to(self.device),
             attention_mask=mask,
-            past_key_values=Cache(layers=layers),
+            past_key_values=Cache(layers=_as_layers(layers)),
             use_cache=True,
             logits_to_keep=1,
         )
@@ -419,13 +419,14 @@ class Decoder:
                 self._layers[number] = layer
             else:
                 self._layers.append(layer)
-        self._cache = Cache(layers=self._layers)
+        self._cache = Cache(layers=_as_layers(self._layers))
         self.capacity = capacity
 
     def start(self, rows: Sequence[int], state: PromptState) -> None:
         """Let `rows` continue the prompt `state`: its keys and values are copied to each of them."""
         length = len(state.ids)
-        assert length <= self.capacity and self._mask is not None
+        assert length <= self.capacity
+        assert self._mask is not None
         # One slice where the rows lie side by side, as they mostly do: an index list costs several times the copy.
         side_by_side = rows[-1] - rows[0] + 1 == len(rows)
         at: Any = slice(rows[0], rows[-1] + 1) if side_by_side else self._torch.tensor(rows, device=self.device)
@@ -488,3 +489,8 @@ def _block_keys(ids: list[int]) -> list[int]:
         key = hash((key, *ids[end - _BLOCK : end]))
         keys.append(key)
     return keys
+
+
+def _as_layers(layers: Sequence[_Layer]) -> Any:
+    """Our layers where transformers' types ask for its own: Cache calls nothing that `_Layer` does not have."""
+    return list(layers)

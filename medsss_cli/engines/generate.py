@@ -1,8 +1,8 @@
 """Completions from transformers' own `generate`, for models whose cache `decode.Decoder` does not know.
 
 The model does everything its own way (its cache class, positions, masks); a logits processor draws the tokens with the
-engine's sampler and each completion's own random numbers, and a stopping criterion ends rows. A batch runs until its last
-row has ended, which is what makes it slower. Prompts of unequal length are padded on the left where all layers are
+engine's sampler and each completion's own random numbers, and a stopping criterion ends the batch, when its last row
+has ended, which is what makes it slower. Prompts of unequal length are padded on the left where all layers are
 attention, full or sliding; a state-space layer would see the padding, so there only equal lengths go together.
 """
 
@@ -45,7 +45,7 @@ def pads(model: Any) -> bool:
 def _generate(engine: HfEngine, rows: Sequence[Row]) -> None:
     import numpy as np
     import torch
-    from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
+    from transformers import LogitsProcessorList, StoppingCriteriaList
 
     from .sampling import BLOCK, draw
 
@@ -95,9 +95,17 @@ def _generate(engine: HfEngine, rows: Sequence[Row]) -> None:
     engine.model.generate(
         torch.from_numpy(prompts).to(device),
         attention_mask=torch.from_numpy(mask).to(device),
-        generation_config=GenerationConfig(
+        generation_config=plain_config(
             max_new_tokens=max(row.job.limit for row in rows), do_sample=False, pad_token_id=0
         ),
         logits_processor=LogitsProcessorList([choose]),
         stopping_criteria=StoppingCriteriaList([stop]),
     )
+
+
+def plain_config(**settings: Any) -> Any:
+    """A GenerationConfig of these settings alone."""
+    import transformers
+
+    make: Any = transformers.GenerationConfig
+    return make(**settings)

@@ -183,9 +183,9 @@ class HfEngine:
 
     def _forget_generation_defaults(self) -> None:
         """A folder's generation_config may ask for penalties and top-k: the sampling of a request says all there is."""
-        from transformers import GenerationConfig
+        from .generate import plain_config
 
-        self.model.generation_config = GenerationConfig()
+        self.model.generation_config = plain_config()
 
     def _bytes_free(self) -> int:
         import os
@@ -210,8 +210,8 @@ class HfEngine:
         return int(2 * layers * kept * size * self._loaded.dtype.itemsize)
 
     def _pick_rows(self) -> int:
-        """How many rows by default. On a CPU more rows stop paying once matrix products are efficient (docs/engines.md);
-        on a GPU what half of the free memory holds at 2,048 tokens a row, at most 256."""
+        """How many rows by default. On a CPU more rows stop paying once matrix products are efficient
+        (docs/engines.md); on a GPU what half of the free memory holds at 2,048 tokens a row, at most 256."""
         if self._loaded.device.type == "cpu":
             parameters = sum(p.numel() for p in self.model.parameters())
             return 128 if parameters < 50_000_000 else 32
@@ -438,9 +438,10 @@ class HfEngine:
         if self._eos[token]:
             self._finish(row, [int(id) for id in ids][:-1], FinishReason.EOS, tokens=count)
             return True
-        if job.sampling.stop and self._enders[self._stop_set(job.sampling.stop), token]:
+        stop = job.sampling.stop
+        if stop and self._detokenizer.enders(stop)[token]:
             written = [int(id) for id in ids]
-            found = self._detokenizer.find_stop(written, job.sampling.stop)
+            found = self._detokenizer.find_stop(written, stop)
             if found is not None:
                 self._finish(row, written, FinishReason.STOP, tokens=count, text=found[0], stop=found[1])
                 return True
@@ -609,8 +610,8 @@ class HfEngine:
         self._computing = ()
 
     def _recover(self, error: Exception) -> None:
-        """After an exception in the worker. Out of memory: halve the batch and begin what was under way again (the draws
-        are seeded, so it comes out the same). Anything else: an EngineError to those whose work it was."""
+        """After an exception in the worker. Out of memory: halve the batch and begin what was under way again (the
+        draws are seeded, so it comes out the same). Anything else: an EngineError to those whose work it was."""
         jobs = self._in_flight()
         rows = len(self._active.rows)
         self._clear_rows()

@@ -1,4 +1,4 @@
-"""From the name of a policy to a model and its tokenizer, quietly, and never with weights that were not in the folder."""
+"""From the name of a policy to a model and its tokenizer: quietly, and with no weight that was not in the folder."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 def resolve_policy(policy: str) -> str:
     """The folder or hub name that `policy` means: "builtin:clinic" is the folder shipped with the package.
 
-    A name with one slash that is no folder here is taken for a hub name. Raises UsageError for anything else that is not
-    a model folder, and says what to do.
+    A name with one slash that is no folder here is taken for a hub name. Raises UsageError for anything else that is
+    not a model folder, and says what to do.
     """
     if policy.startswith(BUILTIN):
         if policy != "builtin:clinic":
@@ -36,7 +36,7 @@ def resolve_policy(policy: str) -> str:
         if not ((path / "config.json").is_file() or (path / "adapter_config.json").is_file()):
             raise UsageError(
                 f"{policy} is not a model folder: it holds neither config.json nor adapter_config.json",
-                hint="name the folder that train-policy or save_pretrained wrote (a checkpoint may lie one level deeper)",
+                hint="name the folder that train-policy wrote (a checkpoint may lie one level deeper)",
             )
         return str(path)
     if path.exists():
@@ -51,7 +51,7 @@ def resolve_policy(policy: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A causal LM in evaluation mode on its device, its tokenizer, and what a user should know about how it was loaded."""
+    """A causal LM in evaluation mode on its device, its tokenizer, and what a user should know about the loading."""
 
     model: Any
     tokenizer: Any
@@ -61,18 +61,19 @@ class Loaded:
 
 
 def quiet_transformers() -> None:
-    """Keep transformers' and the hub's progress bars, warnings and telemetry off the terminal. Call before the first load."""
+    """Keep transformers' and the hub's progress bars, warnings and telemetry away. Call it before a load."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import transformers
 
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    logging: Any = transformers.logging
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
 
 def pick_device(device: str) -> Any:
-    """`device` as a torch device; "auto" is the first GPU where there is one. Raises UsageError for a GPU that is missing."""
+    """`device` as a torch device; "auto" is the first GPU where there is one. UsageError for a GPU that is missing."""
     import torch
 
     if device == "auto":
@@ -101,13 +102,11 @@ def pick_dtype(dtype: str, device: Any) -> Any:
     return known[dtype]
 
 
-def load_policy(
-    policy: str, *, device: str = "auto", dtype: str = "auto", trust_remote_code: bool = False
-) -> Loaded:
-    """Load the model that `policy` names. A folder with a PEFT adapter is loaded as its base with the adapter merged in.
+def load_policy(policy: str, *, device: str = "auto", dtype: str = "auto", trust_remote_code: bool = False) -> Loaded:
+    """Load the model that `policy` names. A folder with a PEFT adapter gives its base with the adapter merged in.
 
-    Raises UsageError where nothing can be loaded, and where the weights do not cover the model (a reward model, say, has
-    no output layer: transformers would fill it with random numbers).
+    Raises UsageError where nothing can be loaded, and where the weights do not cover the model (a reward model, say,
+    has no output layer: transformers would fill it with random numbers).
     """
     folder = resolve_policy(policy)
     quiet_transformers()
@@ -156,13 +155,15 @@ def _from_pretrained(policy: str, base: str, dtype: Any, trust_remote_code: bool
     from transformers import AutoModelForCausalLM
 
     try:
-        return AutoModelForCausalLM.from_pretrained(  # type: ignore[no-any-return]
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             base,
             dtype=dtype,
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
         )
+        model, info = loaded
+        return model, info
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         hint = "a policy is a folder with config.json and *.safetensors, a hub name OWNER/NAME, or builtin:clinic"
@@ -176,7 +177,9 @@ def _tokenizer(folder: str, base: str, trust_remote_code: bool) -> Any:
     from transformers import AutoTokenizer
 
     source = folder
-    if folder != base and not any((Path(folder) / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
+    if folder != base and not any(
+        (Path(folder) / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")
+    ):
         source = base
     try:
         return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)

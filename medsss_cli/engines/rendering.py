@@ -1,10 +1,11 @@
 """A prompt as token ids: the model's chat template, then the text that the assistant has already written.
 
-The rendered text and the prefix are tokenised as one string with `add_special_tokens=False`: the template writes the BOS
-itself where the model wants one, and text that runs over the border of template and prefix gets the ids that it gets in
-training. Text of a message or of the prefix never becomes a special token. A question that holds "<|end|>" is cut inside
-that word before the template sees it, and the two halves are tokenised apart; no template logic is touched, and the ids
-still spell the same text. (A tokenizer that puts a space before every string, as Llama 2's does, adds one at the cut.)
+The rendered text and the prefix are tokenised as one string with `add_special_tokens=False`: the template writes the
+BOS itself where the model wants one, and text that runs over the border of template and prefix gets the ids that it
+gets in training. Text of a message or of the prefix never becomes a special token. A question that holds "<|end|>" is
+cut inside that word before the template sees it, and the two halves are tokenised apart; no template logic is touched,
+and the ids still spell the same text. (A tokenizer that puts a space before every string, as Llama 2's does, adds one
+at the cut.)
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def _guard(tokenizer: Any) -> _Guard:
     found = _guards.get(tokenizer)
     if found is None:
         words = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-        # Some tokenizers mark turns with added tokens that are not flagged special: whatever the template writes counts.
+        # Some tokenizers mark turns with added tokens that are not flagged special: what the template writes counts.
         added = {token.content for token in tokenizer.added_tokens_decoder.values()}
         frame = _apply(tokenizer, [{"role": "user", "content": "x"}])
         words |= {word for word in added if word.strip() and word in frame}
@@ -99,7 +100,7 @@ def rendered_pieces(tokenizer: Any, prompt: Prompt) -> list[str]:
 def _cut(pattern: re.Pattern[str], text: str, mark: str) -> str:
     """`text` with `mark` after the first character of every special token, until no piece holds one.
 
-    "<|end|>" becomes "<" mark "|end|>". A piece may hold another one ("|end|>" where that is a token too), hence the loop.
+    "<|end|>" becomes "<" mark "|end|>". A piece may hold another one ("|end|>" where that is a token), hence the loop.
     A special token of one character cannot be cut; it is left out.
     """
     pieces = [text]
@@ -150,8 +151,8 @@ def first_tokens(tokenizer: Any, prompt: Prompt, words: tuple[str, ...]) -> list
     ids = []
     for word in words:
         joined = _encode(tokenizer, pieces[-1] + word)
-        # Where the prompt's last token would merge with the word, the prompt as it stands cannot be continued like that:
-        # the word is taken by itself.
+        # Where the prompt's last token would merge with the word, the prompt as it stands cannot be continued like
+        # that: the word is taken by itself.
         fits = joined[: len(alone)] == alone and len(joined) > len(alone)
         ids.append(joined[len(alone)] if fits else _encode(tokenizer, word)[0])
     if len(set(ids)) < len(ids):

@@ -1,8 +1,8 @@
 """Draw the next token of every row of a batch at once, each row by its own temperature, top-p and random numbers.
 
-A completion's random numbers are its own: a Philox stream keyed by `derive_seed(sampling.seed, j)` gives one uniform per
-token, whatever the other rows are. What is drawn is therefore the same alone and in a batch, as far as the model's
-logits are: they differ in the last bits between batch shapes, which moves a draw once in some million tokens at float32.
+A completion's random numbers are its own: a Philox stream keyed by `derive_seed(sampling.seed, j)` gives one uniform
+per token, whatever the other rows are. What is drawn is therefore the same alone and in a batch, as far as the model's
+logits are: they differ in the last bits between batch shapes, which at float32 moves a draw once in very many tokens.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def generator(seed: int, index: int) -> np.random.Generator:
 def draw(logits_BV: Tensor, temperature: NDArray[Any], top_p: NDArray[Any], uniform: NDArray[Any]) -> NDArray[Any]:
     """The next token id of every row: [B]; -1 where the logits are not numbers.
 
-    `temperature`, `top_p` and `uniform` (in [0, 1)) are [B]. Temperature 0 takes the largest logit, of equals the lowest
-    id. Otherwise log-probabilities are divided by the temperature, cut to the smallest set of likeliest tokens that
+    `temperature`, `top_p` and `uniform` (in [0, 1)) are [B]. Temperature 0 takes the largest logit, of equals the
+    lowest id. Otherwise log-probabilities are divided by the temperature, cut to the smallest set of likeliest tokens that
     holds top_p of the mass (never empty; of equals the lowest id goes first), and the uniform picks by inverse CDF over
     token ids.
     """
@@ -41,13 +41,9 @@ def draw(logits_BV: Tensor, temperature: NDArray[Any], top_p: NDArray[Any], unif
     device = logits.device
     greedy = temperature <= 0
     if greedy.all():
-        return _argmax(logits).cpu().numpy()  # type: ignore[no-any-return]
+        return _argmax(logits).cpu().numpy()
     warm = torch.from_numpy(temperature.clip(min=1e-6)).to(device, torch.float32)
-    if (temperature != 1.0).any():
-        logits_warm = logits / warm[:, None]
-        # -0 temperature rows are overwritten below; dividing them by 1e-6 must not make infinities that warn or raise.
-    else:
-        logits_warm = logits
+    logits_warm = logits if (temperature == 1.0).all() else logits / warm[:, None]
     probs = torch.softmax(logits_warm, dim=-1)
     cut = (top_p < 1.0) & ~greedy
     if cut.any():
@@ -62,7 +58,7 @@ def draw(logits_BV: Tensor, temperature: NDArray[Any], top_p: NDArray[Any], unif
     token = torch.where(torch.isfinite(total[:, 0]), token, -1)
     if greedy.any():
         token = torch.where(torch.from_numpy(greedy).to(device), _argmax(logits), token)
-    return token.cpu().numpy()  # type: ignore[no-any-return]
+    return token.cpu().numpy()
 
 
 def _argmax(logits_BV: Tensor) -> Tensor:
@@ -73,7 +69,7 @@ def _argmax(logits_BV: Tensor) -> Tensor:
 
 
 def _nucleus(probs_BV: Tensor, top_p: Tensor) -> Tensor:
-    """`probs_BV` with zeros outside each row's nucleus; a token belongs when the mass of likelier ones is below top_p."""
+    """`probs_BV` with zeros outside each row's nucleus; a token is in it when the likelier ones hold less than top_p."""
     import torch
 
     ordered, index = probs_BV.sort(dim=-1, descending=True, stable=True)

@@ -3,8 +3,8 @@
     ScriptedEngine(["Reason", " the sum is 4. The answer is B."])     handed out in order
     ScriptedEngine(lambda prompt, sampling, n: ["yes"] * n)           computed for each request
 
-It keeps the promises of an engine as far as text goes: stop strings cut, `max_tokens` cuts (a token is a word here), and
-allowed words are enforced. It runs out loudly: a script that is too short raises EngineError.
+It keeps the promises of an engine as far as text goes: stop strings cut, `max_tokens` cuts (a token is a word here),
+and allowed words are enforced. It runs out loudly: a script that is too short raises EngineError.
 """
 
 from __future__ import annotations
@@ -131,9 +131,7 @@ async def open_scripted(path: str) -> AsyncIterator[ScriptedEngine]:
                     or (isinstance(line.get("match"), str) and isinstance(texts, list) and len(texts) > 0)
                 )
                 if not known:
-                    raise UsageError(
-                        f'{path}:{number}: a line is {{"text": ...}} or {{"match": ..., "texts": [...]}}'
-                    )
+                    raise UsageError(f'{path}:{number}: a line is {{"text": ...}} or {{"match": ..., "texts": [...]}}')
                 lines.append(line)
     except OSError as error:
         raise UsageError(f"cannot read the script {path}: {error.strerror}") from None

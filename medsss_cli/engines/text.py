@@ -46,7 +46,7 @@ class Detokenizer:
         return self._plain([*self._anchor, *kept])[self._anchor_length :]
 
     def enders(self, stop: tuple[str, ...]) -> NDArray[Any]:
-        """Which tokens may complete one of the stop strings: a table of booleans, [V]. Too many is slow, too few wrong."""
+        """Which tokens may complete one of the stop strings, [V]: one too many is slow, one too few is wrong."""
         table = self._tables.get(stop)
         if table is None:
             import numpy as np
@@ -66,8 +66,8 @@ class Detokenizer:
         return table
 
     def find_stop(self, ids: Sequence[int], stop: tuple[str, ...]) -> tuple[str, str] | None:
-        """(text before the first stop string, that string) once the ids spell one; None before. Of two stop strings that
-        begin at one place, the longer one counts."""
+        """(text before the first stop string, that string) once the ids spell one; None before. Of two that begin
+        at one place, the longer one counts."""
         # A character takes at most four tokens; a few more for special tokens in between.
         longest = max(len(string) for string in stop)
         tail = self.text(ids[-(4 * longest + 8) :])

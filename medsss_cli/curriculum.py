@@ -1,0 +1,57 @@
+"""Choose the problems that are worth a search: the policy fails some of them, and of those it fails the most.
+
+Per dataset, a problem that the policy always gets right is left out, and the K with the lowest pass rate stay (paper,
+section 4.1, seed selection). Ties go by a hash of the id, so that the choice depends neither on the order of the input
+nor on the order in which answers came. Memory: K problems per dataset, however many are offered.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from dataclasses import dataclass, field
+
+from .records import Problem, Samples, Verdict, problem_fields
+
+
+@dataclass
+class Curriculum:
+    """`keep` is K. `offered`, `solved` (always right) and `unjudged` (no answer could be judged) count problems."""
+
+    keep: int
+    offered: int = 0
+    solved: int = 0
+    unjudged: int = 0
+    # Per dataset a heap whose smallest entry is the first to go: (-pass rate, -hash, id, problem).
+    _heaps: dict[str, list[tuple[float, int, str, Problem]]] = field(default_factory=dict)
+
+    def offer(self, samples: Samples) -> None:
+        """Look at one problem's answers. Its pass rate in [0, 1] is the record's, and goes to `meta.pass_rate`."""
+        self.offered += 1
+        if samples.pass_rate >= 1.0:
+            self.solved += 1
+            return
+        if all(response.verdict is Verdict.NOT_JUDGED for response in samples.responses):
+            self.unjudged += 1
+            return
+        if self.keep < 1:
+            return
+        fields = problem_fields(samples)
+        fields["meta"] = {**samples.meta, "pass_rate": samples.pass_rate}
+        entry = (-samples.pass_rate, -_rank(samples.id), samples.id, Problem(**fields))
+        heap = self._heaps.setdefault(samples.dataset, [])
+        if len(heap) < self.keep:
+            heapq.heappush(heap, entry)
+        else:
+            heapq.heappushpop(heap, entry)
+
+    def chosen(self) -> list[Problem]:
+        """The problems that stay, the lowest pass rate first, of equals by the hash; all datasets together."""
+        entries = [entry for heap in self._heaps.values() for entry in heap]
+        return [entry[3] for entry in sorted(entries, key=lambda entry: (-entry[0], -entry[1], entry[2]))]
+
+
+def _rank(id: str) -> int:
+    return int.from_bytes(
+        hashlib.blake2b(id.encode("utf-8", "surrogatepass"), digest_size=8, person=b"curric").digest()
+    )
