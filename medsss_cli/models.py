@@ -5,7 +5,9 @@ The engines open policies in a way of their own (`engines.loading`). Nothing her
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,23 @@ STEP_LABELS = {0: "wrong", 1: "right"}
 """The two labels of a token in a PRM; RIGHT is the one whose probability is the score."""
 
 RIGHT = 1
+
+
+@contextlib.contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Load without transformers' progress bar and remarks: what matters is checked and raised."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    shown = logging.is_progress_bar_enabled()
+    logging.set_verbosity(40)  # ERROR
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

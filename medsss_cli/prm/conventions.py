@@ -24,7 +24,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..engines.base import Prompt
-from ..engines.rendering import render
+from ..engines.rendering import encode_text, render
 from ..records import Message
 from ..steps import ROOT_TEXT, SEPARATOR, mark, split_steps, starts_at
 
@@ -58,12 +58,6 @@ def encode(tokenizer: PreTrainedTokenizerBase, question: str, steps: Sequence[st
         ids += encode_text(tokenizer, f"{mark(k)} {step.strip()}".rstrip() + SEPARATOR)
         readouts.append(len(ids) - 1)
     return Encoded(ids, readouts)
-
-
-def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """The ids of plain text: no BOS, and a special token that is spelled in it stays text."""
-    ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    return ids
 
 
 def answer_steps(text: str) -> list[str]:

@@ -22,6 +22,7 @@ from ..models import (
     is_adapter,
     load_model,
     load_tokenizer,
+    quiet_loading,
     read_json,
 )
 from ..prompts import question_text
@@ -78,7 +79,8 @@ class Scorer:
             raise UsageError(f"no GPU is visible for the PRM (device {device})")
         numbers = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
         chosen = numbers.get(dtype, torch.float32 if device == "cpu" else torch.bfloat16)
-        model = load_prm(path, chosen, trust_remote_code).to(device).eval()
+        with quiet_loading():
+            model = load_prm(path, chosen, trust_remote_code).to(device).eval()
         tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
         return cls(model, tokenizer, convention, batch_tokens, context_length(model.config))
 

@@ -36,7 +36,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .. import __version__
 from ..errors import UsageError
 from ..jsonl import guarded_stdout
-from ..models import CARD, adapter_base, context_length, first_line, load_model, load_tokenizer, read_json
+from ..models import (
+    CARD,
+    adapter_base,
+    context_length,
+    first_line,
+    load_model,
+    load_tokenizer,
+    quiet_loading,
+    read_json,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -336,16 +345,10 @@ def quiet_libraries() -> Iterator[None]:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     with guarded_stdout():
         import datasets
-        from transformers.utils import logging
 
         datasets.disable_progress_bars()
-        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        before = logging.get_verbosity()
-        logging.set_verbosity(40)  # ERROR
-        try:
+        with quiet_loading():
             yield
-        finally:
-            logging.set_verbosity(before)
 
 
 def check_reporter(report_to: str) -> None:

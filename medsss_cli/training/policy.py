@@ -33,11 +33,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..answers import states_answer
 from ..engines.base import Prompt
-from ..engines.rendering import render
+from ..engines.rendering import encode_text, render
 from ..errors import BadRecord, UsageError
 from ..jsonl import Where
 from ..models import adapter_base
-from ..prm.conventions import encode_text
 from ..records import Message, Preference, Sft, parse
 from ..steps import SEPARATOR, split_steps
 from .common import (

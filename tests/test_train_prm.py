@@ -1,0 +1,310 @@
+"""train-prm: the loss against numbers worked by hand, what it learns, what it refuses, and how it goes on."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import run_medsss, to_lines
+from tiny_models import make_tiny_model
+
+from medsss_cli.errors import UsageError
+from medsss_cli.jsonl import Where
+from medsss_cli.records import Problem
+from medsss_cli.steps import ROOT_TEXT, join_steps
+
+GOOD = "The mean arterial pressure is 93 mmHg."
+BAD = "The anion gap is 12 mmol/L."
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("base"), spread=0.05)
+
+
+def record(i: int) -> dict[str, Any]:
+    """Two scored steps, each right or wrong as the bits of i say; the label is 1 where the step is GOOD."""
+    steps = [GOOD if i >> bit & 1 else BAD for bit in range(2)]
+    labels = [None, *(float(step == GOOD) for step in steps)]
+    return {
+        "id": f"p{i}",
+        "question": f"Case {i}?",
+        "answer": "B",
+        "prompt": f"Case {i}?",
+        "completions": [ROOT_TEXT, *steps],
+        "labels": labels,
+        "values": [0.5, 0.5, 0.5],
+        "meta": {"labels": "hard"},
+    }
+
+
+def rows(n: int) -> list[tuple[Where, dict[str, Any]]]:
+    return [(Where("test", i + 1), record(i)) for i in range(n)]
+
+
+def options(base: Path, out: Path, **more: Any) -> Any:
+    from medsss_cli.training.prm import PrmTraining
+
+    given = {"batch_size": 8, "accumulation": 1, "learning_rate": 3e-3, "lora": False, "epochs": 4.0, "device": "cpu"}
+    return PrmTraining(policy=str(base), out=str(out), **{**given, **more})
+
+
+def test_the_loss_by_hand() -> None:
+    """Logits (0, ln 3) are p_right = 3/4. Labels 1, 0 and .5 cost ln 4/3, ln 4 and their mean (2 ln 4 - ln 3) / 2; the
+    position without a label costs nothing, whatever its logits."""
+    import torch
+
+    from medsss_cli.training.prm import IGNORED, step_loss
+
+    logits = torch.tensor([[[0.0, math.log(3)]] * 3 + [[50.0, -50.0]]], requires_grad=True)
+    labels = torch.tensor([[1.0, 0.0, 0.5, IGNORED]])
+    one, zero = math.log(4 / 3), math.log(4)
+    loss = step_loss(logits, labels)
+    assert loss.item() == pytest.approx((one + zero + (one + zero) / 2) / 3, rel=1e-6)
+    assert step_loss(logits, labels, 12).item() == pytest.approx(loss.item() * 3 / 12, rel=1e-6)
+    loss.backward()
+    # The slope in the right logit is p - y over the number of steps: (3/4 - 1)/3, 3/4/3, 1/4/3.
+    assert logits.grad is not None
+    assert logits.grad[0, :, 1].tolist() == pytest.approx([-1 / 12, 3 / 12, 1 / 12, 0.0], abs=1e-6)
+
+
+def test_accumulation_changes_nothing(base: Path, tmp_path: Path) -> None:
+    """One update from 8 rows at once and from 4 times 2, of unequal length and with unequal numbers of labels. The loss
+    that transformers brings gives four times as much here."""
+    from medsss_cli.training.prm import train_prm
+
+    given = rows(8)
+    for place, (_, data) in enumerate(given):
+        if place % 3 == 0:
+            data["labels"][2] = None
+        if place % 4 == 0:
+            data["completions"][1] += " The systolic pressure is 120." * 3
+    weights, losses = [], []
+    for name, batch, accumulation in (("one", 8, 1), ("four", 2, 4)):
+        out = tmp_path / name
+        summary = train_prm(options(base, out, batch_size=batch, accumulation=accumulation, epochs=1.0), given)
+        assert summary.steps == 1
+        losses.append(summary.loss_first)
+        weights.append(weights_of(out))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    # Adam divides by the size of the gradient, so its first step tells the sign; the loss above tells the size.
+    for key, value in weights[0].items():
+        assert (value - weights[1][key]).abs().max() < 2e-4, key
+
+
+def weights_of(folder: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return dict(load_file(folder / "model.safetensors"))
+
+
+def test_it_learns_what_separates_steps_and_a_scorer_reads_it(base: Path, tmp_path: Path) -> None:
+    """After four passes over 64 rows right and wrong steps do not overlap, on questions that were not trained on; the
+    folder loads by transformers alone, and the scorer gives the probabilities that it computes."""
+    import torch
+    from transformers import AutoModelForTokenClassification, AutoTokenizer
+
+    from medsss_cli.prm.conventions import encode
+    from medsss_cli.prm.scorer import Scorer
+    from medsss_cli.training.prm import train_prm
+
+    out = tmp_path / "prm"
+    summary = train_prm(options(base, out), rows(64))
+    assert summary.loss_first is not None
+    assert summary.loss_last is not None
+    assert summary.loss_first > 0.6
+    assert summary.loss_last < 0.3
+    assert (summary.rows, summary.steps, summary.dropped, summary.bad) == (64, 32, 0, 0)
+
+    scorer = Scorer.open(str(out), device="cpu")
+    right, wrong = [], []
+    for i in range(100, 108):
+        data = record(i)
+        problem = Problem(id=data["id"], question=data["question"], answer="B")
+        (scores,) = scorer.score(problem, [join_steps(data["completions"])])
+        assert len(scores) == 2
+        for score, label in zip(scores, data["labels"][1:], strict=True):
+            (right if label else wrong).append(score)
+    assert min(right) > max(wrong)  # an AUROC of 1
+
+    model = AutoModelForTokenClassification.from_pretrained(out).eval()
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    assert model.config.id2label == {0: "wrong", 1: "right"}
+    steps = [ROOT_TEXT, GOOD, BAD]
+    encoded = encode(tokenizer, "Case 1?", steps)
+    with torch.no_grad():
+        p = model(input_ids=torch.tensor([encoded.ids])).logits.softmax(-1)[0, encoded.readouts, 1]
+    (scores,) = scorer.score(Problem(id="x", question="Case 1?", answer="B"), [join_steps(steps)])
+    assert scores == pytest.approx(p[1:].tolist(), abs=1e-6)
+
+    card = json.loads((out / "medsss.json").read_text())
+    assert card["kind"] == "prm"
+    assert card["convention"] == "medsss"
+    assert card["data"]["rows"] == 64
+    assert card["data"]["notes"]["label_kinds"] == {"hard": 64}
+    assert card["data"]["notes"]["labelled_steps"] == 128
+    assert not (out / ".training").exists()
+    assert not list(out.glob("*.bin"))
+
+
+def test_scores_do_not_depend_on_the_batch_and_odd_texts_are_told(base: Path, tmp_path: Path) -> None:
+    from medsss_cli.prm.scorer import Scorer
+    from medsss_cli.training.prm import train_prm
+
+    out = tmp_path / "prm"
+    train_prm(options(base, out, epochs=1.0), rows(8))
+    problem = Problem(id="x", question="Case 1?", answer="B")
+    texts = [join_steps([ROOT_TEXT, *[GOOD] * k]) for k in range(1, 5)] + ["", "no marks", " Step 0: only"]
+    texts += ["Step 1: " + "word " * 400, texts[0]]
+    wide, narrow = Scorer.open(str(out), device="cpu"), Scorer.open(str(out), device="cpu", batch_tokens=1)
+    scores = wide.score(problem, texts)
+    assert [len(steps) for steps in scores] == [1, 2, 3, 4, 0, 1, 0, 0, 1]
+    assert scores[-1] == scores[0]
+    for steps, alone in zip(scores, narrow.score(problem, texts), strict=True):
+        assert steps == pytest.approx(alone, abs=1e-5)
+    assert (wide.too_long, wide.scored) == (1, 8)  # the 400 words are over the 512 tokens of the context
+
+
+def test_lora_is_merged_or_left(base: Path, tmp_path: Path) -> None:
+    """Both folders score the same; the adapter's own folder holds no whole model."""
+    from medsss_cli.prm.scorer import Scorer
+    from medsss_cli.training.prm import train_prm
+
+    whole, adapter = tmp_path / "whole", tmp_path / "adapter"
+    for out, merge in ((whole, True), (adapter, False)):
+        train_prm(options(base, out, lora=True, merge=merge, epochs=2.0), rows(16))
+    assert (whole / "model.safetensors").exists()
+    assert not (adapter / "model.safetensors").exists()
+    problem, text = Problem(id="x", question="Case 1?", answer="B"), join_steps([ROOT_TEXT, GOOD, BAD])
+    scores = [Scorer.open(str(out), device="cpu").score(problem, [text])[0] for out in (whole, adapter)]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-4)
+
+
+def test_a_killed_training_goes_on_where_it_was(base: Path, tmp_path: Path) -> None:
+    """A run that dies at step 5 of 8, with a torn checkpoint of step 6 beside the whole one of step 4, ends with the
+    same weights as one that was not killed."""
+    from medsss_cli.training.prm import train_prm
+
+    def say(message: str) -> None:
+        if message.startswith("step 5/"):
+            raise KeyboardInterrupt
+
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    given = {"epochs": 2.0, "batch_size": 4, "save_steps": 2, "log_steps": 1}
+    train_prm(options(base, whole, **given), rows(16))
+    import medsss_cli.training.common as common
+
+    original = common.progress_callback
+    common.progress_callback = lambda say: original(say, 0.0)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train_prm(options(base, killed, **given), rows(16), say=say)
+    finally:
+        common.progress_callback = original
+    assert not (killed / "medsss.json").exists()
+    torn = killed / ".training" / "checkpoint-6"
+    shutil.copytree(killed / ".training" / "checkpoint-4", torn)
+    (torn / "trainer_state.json").write_text("{")
+
+    with pytest.raises(UsageError, match="learning_rate"):
+        train_prm(options(base, killed, **given, learning_rate=1.0), rows(16))
+    with pytest.raises(UsageError, match="data"):
+        train_prm(options(base, killed, **given), rows(15))
+    summary = train_prm(options(base, killed, **given), rows(16))
+    assert (summary.resumed_from, summary.steps) == (4, 8)
+    expected = weights_of(whole)
+    for key, value in weights_of(killed).items():
+        assert value.equal(expected[key]), key
+
+    again = train_prm(options(base, killed, **given), rows(16))
+    assert again.finished_before
+    assert again.steps == 8
+    anew = train_prm(options(base, killed, **given, restart=True, seed=1), rows(16))
+    assert (anew.resumed_from, anew.finished_before) == (0, False)
+
+
+def test_what_cannot_be_trained_on_is_counted_and_named(base: Path, tmp_path: Path) -> None:
+    from medsss_cli.training.prm import train_prm
+
+    long, odd, outside, empty = (record(i) for i in range(1, 5))
+    long["completions"][1] = "word " * 600
+    odd["labels"] = [None]
+    outside["labels"] = [None, 1.5, 0.0]
+    empty["labels"] = [None, None, None]
+    bare = {"prompt": "Case 9?", "completions": [ROOT_TEXT, GOOD, BAD], "labels": [None, True, False]}
+    given = [*rows(4), *((Where("f", i), data) for i, data in enumerate([long, odd, outside, empty, bare]))]
+    bad: list[str] = []
+    said: list[str] = []
+    out = tmp_path / "out"
+    summary = train_prm(
+        options(base, out), given, say=said.append, on_bad=lambda where, what: bad.append(f"{where} {what}")
+    )
+    assert (summary.rows, summary.dropped, summary.bad) == (5, 1, 2)
+    assert any("longer than 512 tokens" in line and "p1" in line for line in said)
+    assert "f:1" in bad[0]
+    assert "3 steps and 1 labels" in bad[0]
+    assert "outside [0, 1]" in bad[1]
+    card = json.loads((out / "medsss.json").read_text())
+    assert card["data"]["too_long"] == ["p1"]
+    assert card["data"]["notes"]["unlabelled"] == 1
+
+    with pytest.raises(UsageError, match="no rows"):
+        train_prm(options(base, tmp_path / "none"), [])
+    assert not (tmp_path / "none").exists()
+    with pytest.raises(UsageError, match="context of 512"):
+        train_prm(options(base, tmp_path / "none", max_length=1024), rows(4))
+    strange = tmp_path / "strange"
+    strange.mkdir()
+    (strange / "thesis.txt").write_text("mine")
+    with pytest.raises(UsageError, match="not written by medsss"):
+        train_prm(options(base, strange), rows(4))
+    with pytest.raises(UsageError, match="is the policy itself"):
+        train_prm(options(base, base), rows(4))
+
+
+def test_the_command(base: Path, tmp_path: Path) -> None:
+    """A broken line among good ones: it is named, the rest is trained on, the status is 1, and stdout has one line."""
+    lines = to_lines(record(i) for i in range(8)) + "{broken\n"
+    args = ["train-prm", "--policy", base, "-o", tmp_path / "out", "--full", "--lr", "1e-3", "--log-steps", "1"]
+    ran = run_medsss(args, lines)
+    assert ran.rc == 1, ran.stderr
+    (summary,) = ran.records
+    assert (summary["rows"], summary["bad"], summary["kind"]) == (8, 1, "prm")
+    assert "stdin:9: not JSON" in ran.stderr
+    assert "step 2/2 loss" in ran.stderr
+    assert "\r" not in ran.stderr
+    assert "Loading weights" not in ran.stderr
+
+
+def test_usage_errors_come_at_once(base: Path, tmp_path: Path) -> None:
+    """None of these waits for torch."""
+    for args, what in (
+        (["missing.jsonl"], "cannot read missing.jsonl"),
+        (["--policy", tmp_path / "no-model"], "no policy folder"),
+    ):
+        ran = run_medsss(["train-prm", "-o", tmp_path / "out", *args], timeout=20)
+        assert ran.rc == 2
+        assert what in ran.stderr
+        assert "Traceback" not in ran.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_order_of_rows_is_a_permutation_that_groups_lengths() -> None:
+    from medsss_cli.training.common import GroupedSampler
+
+    lengths = [(7 * i) % 101 for i in range(1003)]
+    sampler = GroupedSampler(lengths, 10, seed=0)
+    order = list(sampler)
+    assert sorted(order) == list(range(1003))
+    assert order == list(GroupedSampler(lengths, 10, seed=0))
+    sampler.set_epoch(1)
+    assert list(sampler) != order
+    batches = [[lengths[i] for i in order[at : at + 10]] for at in range(0, 1000, 10)]
+    assert max(batches[0]) == max(max(batch) for batch in batches)
+    padding = sum(10 * max(batch) - sum(batch) for batch in batches)
+    assert padding < 0.1 * sum(lengths)
+    assert list(GroupedSampler([3, 1, 2], 10, seed=0)) != []
