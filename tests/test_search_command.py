@@ -15,6 +15,7 @@ from helpers import Ran, clean_env, program, read_jsonl, run_medsss, to_lines, w
 
 from medsss_cli.prompts import CHOICE_TURN
 from medsss_cli.records import Tree, parse
+from medsss_cli.search.config import SearchConfig
 
 Medsss = Callable[..., Ran]
 SMALL = ["--max-nodes", "12", "--rollouts", "4", "--min-rollouts", "2"]
@@ -183,3 +184,12 @@ def test_help_names_every_number_and_loads_no_torch() -> None:
     assert done.stdout.rstrip().endswith("[]")
     for option in ("--max-nodes", "--children", "--ucb-c", "--rollouts", "--expand", "--prompting", "--seed"):
         assert option in done.stdout
+
+
+def test_the_docs_name_every_option_with_its_default() -> None:
+    docs = (Path(__file__).parents[1] / "docs" / "search.md").read_text(encoding="utf-8")
+    rows = [line for line in docs.splitlines() if line.startswith("| `--")]
+    for name, value in SearchConfig().as_record().items():
+        option = "--rollouts" if name == "rollout_budget" else f"--{name.replace('_', '-')}"
+        shown = f"{value:g}" if isinstance(value, float) else str(value)
+        assert any(f"`{option}`" in row and shown in row.split("|")[2] for row in rows), (option, shown)
