@@ -98,7 +98,7 @@ class Tally:
         points = np.asarray(values)
         shares = np.asarray([self._times[value] for value in values], dtype=np.float64) / self.count
         shares /= shares.sum()
-        times = np.random.default_rng(seed).multinomial(self.count, shares, size=resamples)
+        times = np.random.default_rng(seed % 2**63).multinomial(self.count, shares, size=resamples)
         means: NDArray[np.float64] = times @ points / self.count
         if self._rounded:
             means = np.clip(means + (self.mean - float(shares @ points)), 0.0, 1.0)
@@ -253,7 +253,7 @@ def _subsets(n: int, k: int, seed: int) -> NDArray[np.float64]:
     if math.comb(n, k) <= SUBSETS:
         chosen = np.asarray(list(combinations(range(n), k)))
     else:
-        draw = np.random.default_rng([seed, n, k])
+        draw = np.random.default_rng([seed % 2**63, n, k])
         chosen = draw.random((SUBSETS, n)).argsort(axis=1)[:, :k]
     subsets = np.zeros((len(chosen), n))
     np.put_along_axis(subsets, chosen, 1.0, axis=1)

@@ -81,12 +81,13 @@ def to_problem(obj: dict[str, Any], where: Where) -> Problem:
     return problem
 
 
-def to_samples(obj: dict[str, Any], where: Where) -> Samples:
+def to_samples(obj: dict[str, Any], where: Where, *, rejudge: bool = False) -> Samples:
     """The problem within a record together with its responses.
 
     Read as responses: `responses` (objects, or plain strings), the candidates of a scored record, or the string (or
-    list of strings) in `response` or `output`. A response without a verdict is judged here. `pass_rate` is taken
-    anew from the verdicts. Raises BadRecord where there are no responses, or for what `to_problem` raises.
+    list of strings) in `response` or `output`. A response without a verdict is judged here, with `rejudge` every
+    one. `pass_rate` is taken anew from the verdicts. Raises BadRecord where there are no responses, or for what
+    `to_problem` raises.
     """
     field = next((name for name in ("responses", "candidates", *_WRITTEN_ANSWERS) if name in obj), None)
     if field is None:
@@ -98,7 +99,7 @@ def to_samples(obj: dict[str, Any], where: Where) -> Samples:
     items = [written] if isinstance(written, str) else written
     if not isinstance(items, list) or not items:
         raise BadRecord(f"{problem.id}: `{field}` must be a text or a list that is not empty")
-    responses = [_response(problem, item, field) for item in items]
+    responses = [_response(problem, item, field, rejudge) for item in items]
     correct = sum(response.verdict is Verdict.CORRECT for response in responses)
     return Samples(**problem_fields(problem), responses=responses, pass_rate=correct / len(responses))
 
@@ -205,7 +206,7 @@ def _from_authors(obj: dict[str, Any], where: Where) -> Problem:
     )
 
 
-def _response(problem: Problem, item: object, field: str) -> Response:
+def _response(problem: Problem, item: object, field: str, rejudge: bool) -> Response:
     if isinstance(item, str):
         item = {"text": item}
     if not isinstance(item, dict) or not isinstance(item.get("text"), str):
@@ -216,7 +217,7 @@ def _response(problem: Problem, item: object, field: str) -> Response:
     except ValueError:
         raise BadRecord(f"{problem.id}: unknown verdict {item['verdict']!r}") from None
     answer = item.get("answer")
-    if verdict is Verdict.NOT_JUDGED:
+    if rejudge or verdict is Verdict.NOT_JUDGED:
         judgement = judge(problem, text)
         answer, verdict = judgement.answer, judgement.verdict
     tokens, finish = item.get("tokens", 0), item.get("finish_reason", "stop")
