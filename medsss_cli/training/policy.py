@@ -72,6 +72,24 @@ COLUMNS = {
 }
 
 
+# TRL's, less exo_pair (it needs label smoothing) and sft (that is what sft_weight adds).
+LOSS_TYPES = (
+    "sigmoid",
+    "hinge",
+    "ipo",
+    "nca_pair",
+    "robust",
+    "bco_pair",
+    "sppo_hard",
+    "aot",
+    "aot_unpaired",
+    "apo_zero",
+    "apo_down",
+    "discopop",
+    "sigmoid_norm",
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class PolicyTraining(TrainingOptions):
     """`beta`, `loss_type` (one of TRL's names), `sft_weight` and `precompute_ref` are for dpo alone. `precompute_ref`
@@ -92,6 +110,8 @@ def train_policy(
     A row that cannot be used goes to `on_bad(where, what)` and is counted. Raises UsageError where nothing is left to
     train on, or the rows are of the other kind.
     """
+    if options.loss_type not in LOSS_TYPES:
+        raise UsageError(f"unknown loss type {options.loss_type}", hint=f"one of {', '.join(LOSS_TYPES)}")
     rate = LEARNING_RATES[options.method] * (LORA_FACTOR if options.lora else 1)
     reader = sft_rows if options.method is Method.SFT else preference_rows
 

@@ -1,0 +1,361 @@
+"""train-policy: what the rows become as ids, the losses by hand, what a policy learns and must not learn."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import clean_env, program, run_medsss, to_lines, write_jsonl
+from tiny_models import make_tiny_model, make_tiny_tokenizer
+
+from medsss_cli.engines.base import Prompt
+from medsss_cli.engines.rendering import render
+from medsss_cli.errors import UsageError
+from medsss_cli.jsonl import Where
+from medsss_cli.records import Message
+from medsss_cli.steps import ROOT_TEXT, join_steps
+
+QUESTION = "A patient of 70 kg needs 25 mg/kg. Which dose is right?"
+ANSWER = join_steps([ROOT_TEXT, "25 times 70 is 1750.", "The answer is C."])
+PARTIAL = join_steps([ROOT_TEXT, "25 times 70 is 1750."])
+WRONG = join_steps([ROOT_TEXT, "25 plus 70 is 95."])
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("base"), spread=0.1)
+
+
+def turn(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+def sft(text: str = ANSWER, i: int = 0, question: str = QUESTION) -> dict[str, Any]:
+    return {
+        "id": f"s{i}",
+        "question": question,
+        "answer": "C",
+        "prompt": [turn("user", question)],
+        "completion": [turn("assistant", text)],
+        "min_value": 1.0,
+    }
+
+
+def pair(chosen: str, rejected: str, kind: str, i: int = 0) -> dict[str, Any]:
+    return {
+        "id": f"d{i}",
+        "question": QUESTION,
+        "answer": "C",
+        "prompt": [turn("user", QUESTION)],
+        "chosen": [turn("assistant", chosen)],
+        "rejected": [turn("assistant", rejected)],
+        "margin": 0.9,
+        "kind": kind,
+    }
+
+
+def placed(records: list[dict[str, Any]]) -> list[tuple[Where, dict[str, Any]]]:
+    return [(Where("test", i + 1), record) for i, record in enumerate(records)]
+
+
+def options(base: Path, out: Path, method: str = "sft", **more: Any) -> Any:
+    from medsss_cli.training.policy import Method, PolicyTraining
+
+    given = {"batch_size": 8, "accumulation": 1, "learning_rate": 3e-3, "device": "cpu", "log_steps": 1}
+    return PolicyTraining(policy=str(base), out=str(out), method=Method(method), **{**given, **more})
+
+
+def log_probabilities(folder: Path, prompt: list[int], ids: list[int]) -> Any:
+    """log p of each of `ids` after `prompt`, and the log probabilities over what follows the last."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([prompt + ids])).logits[0].log_softmax(-1)
+    rows = torch.arange(len(prompt) - 1, len(prompt) + len(ids) - 1)
+    return logits[rows, torch.tensor(ids)], logits[-1]
+
+
+# --- rows to ids ---
+
+
+def read(tokenizer: Any, records: list[dict[str, Any]], kind: str) -> list[Any]:
+    from medsss_cli.training.common import Counts
+    from medsss_cli.training.policy import preference_rows, sft_rows, turn_end
+
+    end = turn_end(tokenizer, {tokenizer.eos_token_id})
+    reader = sft_rows if kind == "sft" else preference_rows
+    return list(reader(placed(records), tokenizer, end, Counts()))
+
+
+def test_the_prompt_is_what_an_engine_asks_and_the_turn_is_closed_once(tmp_path: Path) -> None:
+    """The template writes "<|end|>\\n" after an answer: the loss covers <|end|>, where a policy stops, no more."""
+    tokenizer = make_tiny_tokenizer(tmp_path)
+    (row,) = read(tokenizer, [sft()], "sft")
+    asked = render(tokenizer, Prompt((Message("user", QUESTION),)))
+    answer = [*tokenizer.encode(ANSWER, add_special_tokens=False), tokenizer.eos_token_id]
+    assert row.columns["input_ids"] == asked + answer
+    assert row.columns["labels"] == [-100] * len(asked) + answer
+
+
+def test_a_template_without_an_end_of_turn_gets_the_eos(tmp_path: Path) -> None:
+    plain = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\\n' }}{% endfor %}"
+    tokenizer = make_tiny_tokenizer(tmp_path, chat_template=plain)
+    (row,) = read(tokenizer, [sft()], "sft")
+    assert row.columns["labels"][-1] == tokenizer.eos_token_id
+
+
+def test_only_a_finished_answer_is_closed(tmp_path: Path) -> None:
+    """Rule (a) compares beginnings of answers. They stay open, unless the last step states the answer."""
+    tokenizer = make_tiny_tokenizer(tmp_path)
+    eos = tokenizer.eos_token_id
+    step, finish, whole = read(
+        tokenizer, [pair(PARTIAL, WRONG, "step"), pair(ANSWER, WRONG, "step"), pair(ANSWER, WRONG, "trajectory")], "dpo"
+    )
+    assert eos not in step.columns["chosen_ids"] + step.columns["rejected_ids"]
+    assert tokenizer.decode(step.columns["chosen_ids"]) == PARTIAL
+    assert finish.columns["chosen_ids"][-1] == eos
+    assert eos not in finish.columns["rejected_ids"]
+    assert [whole.columns[side][-1] for side in ("chosen_ids", "rejected_ids")] == [eos, eos]
+
+
+def test_an_open_turn_ends_with_the_token_that_running_text_has(tmp_path: Path) -> None:
+    """Llama 3 cuts ".\\n\\n" as one token. A step that ended with "." alone would be trained on a token that the policy
+    never writes there, and that never leads to another step."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r" ?\w+| ?[^\s\w]+[\n]*|\s+"), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    core.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=["<|end|>"], initial_alphabet=alphabet, show_progress=False
+    )
+    core.train_from_iterator([ANSWER] * 20, trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|end|>", clean_up_tokenization_spaces=False)
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] + '<|end|>' }}{% endfor %}"
+    (row,) = read(tokenizer, [pair(PARTIAL, WRONG, "step")], "dpo")
+    chosen = row.columns["chosen_ids"]
+    assert tokenizer.decode(chosen[-1:]) == ".\n\n"
+    assert tokenizer.decode(chosen) == PARTIAL + "\n\n"
+    closed = tokenizer.encode(ANSWER, add_special_tokens=False)
+    assert closed[: len(chosen)] == chosen
+
+
+# --- losses ---
+
+
+def test_the_sft_loss_is_that_of_the_completion_alone(base: Path, tmp_path: Path) -> None:
+    """Against a plain forward: the mean of -log p over the completions' tokens, in one batch and under accumulation."""
+    from transformers import AutoTokenizer
+
+    from medsss_cli.training.policy import train_policy
+
+    records = [sft(), sft(PARTIAL, 1, "Another question, much longer than the first one, to be padded?")]
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    total, count = 0.0, 0
+    for row in read(tokenizer, records, "sft"):
+        start = row.columns["labels"].count(-100)
+        ids = row.columns["input_ids"]
+        scores, _ = log_probabilities(base, ids[:start], ids[start:])
+        total, count = total - float(scores.sum()), count + len(scores)
+    for name, batch, accumulation in (("one", 2, 1), ("two", 1, 2)):
+        given = options(base, tmp_path / name, batch_size=batch, accumulation=accumulation)
+        summary = train_policy(given, placed(records))
+        assert summary.steps == 1
+        assert summary.loss_first == pytest.approx(total / count, rel=1e-4)
+
+
+def test_the_dpo_loss_by_hand(base: Path, tmp_path: Path) -> None:
+    """Before the first update policy and reference are one, so the loss is -log sigmoid(0) = ln 2, whatever beta is.
+    `sft_weight` adds its share of the chosen one's nll; a reference run beforehand changes nothing."""
+    from transformers import AutoTokenizer
+
+    from medsss_cli.training.policy import train_policy
+
+    records = [pair(ANSWER, WRONG, "trajectory")]
+    (row,) = read(AutoTokenizer.from_pretrained(base), records, "dpo")
+    scores, _ = log_probabilities(base, row.columns["prompt_ids"], row.columns["chosen_ids"])
+    nll = -float(scores.mean())
+    for name, more, expected in (
+        ("plain", {}, math.log(2)),
+        ("sft", {"sft_weight": 0.5}, math.log(2) + 0.5 * nll),
+        ("ahead", {"precompute_ref": True}, math.log(2)),
+    ):
+        summary = train_policy(options(base, tmp_path / name, "dpo", **more), placed(records))
+        assert summary.loss_first == pytest.approx(expected, rel=1e-4), name
+
+
+# --- what is learnt ---
+
+
+def test_sft_teaches_a_text_and_where_it_ends(base: Path, tmp_path: Path) -> None:
+    """After 60 updates the model writes the text by itself and stops, through plain transformers."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from medsss_cli.training.policy import train_policy
+
+    out = tmp_path / "out"
+    given = options(base, out, epochs=60.0, learning_rate=1e-2, batch_size=4, scheduler="constant", log_steps=10)
+    summary = train_policy(given, placed([sft(i=i) for i in range(4)]))
+    assert summary.steps == 60
+    assert summary.loss_first is not None
+    assert summary.loss_last is not None
+    assert summary.loss_last < 0.1 < summary.loss_first
+
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    chat = tokenizer.apply_chat_template([turn("user", QUESTION)], add_generation_prompt=True, return_tensors="pt")
+    ids = chat["input_ids"] if hasattr(chat, "keys") else chat
+    model = AutoModelForCausalLM.from_pretrained(out)
+    written = model.generate(ids, max_new_tokens=200, do_sample=False)[0, ids.shape[1] :].tolist()
+    assert written[-1] == tokenizer.eos_token_id
+    assert tokenizer.decode(written, skip_special_tokens=True) == ANSWER
+    for name in ("generation_config.json", "tokenizer.json", "chat_template.jinja"):
+        assert (out / name).read_bytes() == (base / name).read_bytes()
+    card = json.loads((out / "medsss.json").read_text())
+    assert (card["kind"], card["method"], card["data"]["rows"]) == ("policy", "sft", 4)
+    assert not list(out.glob("*.bin"))
+
+
+def test_dpo_raises_the_margin_and_does_not_teach_to_stop_after_a_step(base: Path, tmp_path: Path) -> None:
+    """Pairs of steps: chosen gains on rejected, and an end of turn after the chosen step becomes no likelier. (Rendered
+    by the chat template, as TRL would have it, the end of turn would be one of the tokens that are made likelier.)"""
+    from transformers import AutoTokenizer
+
+    from medsss_cli.training.policy import train_policy
+
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    records = [pair(PARTIAL, WRONG, "step", i) for i in range(8)]
+    row = read(tokenizer, records[:1], "dpo")[0]
+    prompt, chosen, rejected = (row.columns[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids"))
+
+    def look(folder: Path) -> tuple[float, float]:
+        good, after = log_probabilities(folder, prompt, chosen)
+        poor, _ = log_probabilities(folder, prompt, rejected)
+        return float(good.sum() - poor.sum()), float(after[tokenizer.eos_token_id])
+
+    out = tmp_path / "out"
+    summary = train_policy(options(base, out, "dpo", epochs=10.0, learning_rate=1e-3), placed(records))
+    margin_before, stop_before = look(base)
+    margin, stop = look(out)
+    assert margin > margin_before + 1.0
+    assert stop < stop_before + 0.1
+    assert summary.metrics["margin"] > 0.1
+    assert summary.metrics["accuracy"] == 1.0
+    assert summary.loss_last is not None
+    assert summary.loss_last < math.log(2)
+
+
+def test_an_adapter_is_merged_left_or_trained_on(base: Path, tmp_path: Path) -> None:
+    """LoRA's folder gives the same model merged and on its base, and is a policy for the next training, a PRM's too."""
+    from medsss_cli.models import load_model
+    from medsss_cli.prm.scorer import Scorer
+    from medsss_cli.training.policy import train_policy
+    from medsss_cli.training.prm import PrmTraining, train_prm
+
+    records = placed([sft(i=i) for i in range(4)])
+    for name, merge in (("whole", True), ("adapter", False)):
+        train_policy(options(base, tmp_path / name, lora=True, merge=merge, epochs=3.0), records)
+    assert not (tmp_path / "adapter" / "model.safetensors").exists()
+    import torch
+
+    ids = torch.tensor([[5, 6, 7, 8]])
+    logits = [
+        load_model(str(tmp_path / name), dtype=torch.float32, head="causal")(input_ids=ids).logits
+        for name in (
+            "whole",
+            "adapter",
+        )
+    ]
+    assert torch.allclose(logits[0], logits[1], atol=1e-4)
+
+    pairs = placed([pair(PARTIAL, WRONG, "step")])
+    summary = train_policy(options(tmp_path / "adapter", tmp_path / "next", "dpo", lora=True), pairs)
+    assert summary.loss_first == pytest.approx(math.log(2), rel=1e-4)
+    row = {"prompt": "Q?", "completions": [ROOT_TEXT, "a"], "labels": [None, 1.0]}
+    train_prm(PrmTraining(policy=str(tmp_path / "adapter"), out=str(tmp_path / "prm"), device="cpu"), placed([row]))
+    Scorer.open(str(tmp_path / "prm"), device="cpu")
+
+
+# --- what is refused ---
+
+
+def test_what_cannot_be_trained_on(base: Path, tmp_path: Path) -> None:
+    from medsss_cli.training.policy import train_policy
+
+    long = sft("word " * 600, 9)
+    two_turns = sft() | {"completion": [turn("assistant", "a"), turn("user", "b")]}
+    bare = {"prompt": [turn("user", "Q?")], "completion": [turn("assistant", "The answer is B.")]}
+    bad: list[str] = []
+    given = placed([sft(), long, two_turns, sft(" "), bare, pair(ANSWER, WRONG, "step")])
+    summary = train_policy(options(base, tmp_path / "out"), given, on_bad=lambda where, what: bad.append(what))
+    assert (summary.rows, summary.dropped, summary.bad) == (2, 1, 3)
+    assert "one assistant turn" in bad[0]
+    assert "is empty" in bad[1]
+    assert "not a sft record" in bad[2]
+    with pytest.raises(UsageError, match="no rows"):
+        train_policy(options(base, tmp_path / "none", "dpo"), placed([sft(), pair(ANSWER, ANSWER, "step")]))
+    with pytest.raises(UsageError, match="loss type"):
+        train_policy(options(base, tmp_path / "none", "dpo", loss_type="nonsense"), given)
+    assert not (tmp_path / "none").exists()
+
+
+# --- the command ---
+
+
+def test_the_command_writes_one_line(base: Path, tmp_path: Path) -> None:
+    """A pipe with a broken line: named, counted, status 1; an empty one: status 2 and no folder."""
+    lines = to_lines(pair(PARTIAL, WRONG, "step", i) for i in range(4)) + "[1]\n"
+    args = ["train-policy", "--method", "dpo", "--policy", base]
+    ran = run_medsss([*args, "-o", tmp_path / "out", "--lr", "1e-3"], lines)
+    assert ran.rc == 1, ran.stderr
+    (summary,) = ran.records
+    assert (summary["rows"], summary["bad"], summary["method"], summary["steps"]) == (4, 1, "dpo", 1)
+    assert summary["loss_first"] == pytest.approx(math.log(2), rel=1e-3)
+    assert "stdin:5: expected a JSON object" in ran.stderr
+    assert "\r" not in ran.stderr
+
+    ran = run_medsss([*args, "-o", tmp_path / "none"], "")
+    assert (ran.rc, ran.stdout) == (2, "")
+    assert "no rows" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert not (tmp_path / "none").exists()
+
+
+def test_kill_minus_nine_and_the_same_command_again(base: Path, tmp_path: Path) -> None:
+    """A process that is killed after a checkpoint is gone on with, and comes to the number of steps that was asked
+    for."""
+    data = write_jsonl(tmp_path / "rows.jsonl", [sft(i=i) for i in range(64)])
+    out = tmp_path / "out"
+    args = ["train-policy", data, "--policy", base, "-o", out, "--batch-size", 1, "--accumulation", 1]
+    args += ["--save-steps", 8]
+    process = subprocess.Popen(program(*args), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=clean_env())
+    try:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and not list(out.glob(".training/checkpoint-*/trainer_state.json")):
+            assert process.poll() is None
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+    finally:
+        process.kill()
+        process.wait()
+    assert not (out / "medsss.json").exists()
+    (summary,) = run_medsss(args).ok().records
+    assert summary["resumed_from"] >= 8
+    assert summary["steps"] == 64
+    assert (out / "model.safetensors").exists()
+    assert not (out / ".training").exists()
