@@ -242,6 +242,8 @@ class Stream(Generic[T]):
         self._close(whole=kind is None)
         if kind is None:
             self._report()
+        elif kind.__name__ in ("KeyboardInterrupt", "CancelledError") and self._resumable and not self.options.quiet:
+            console.note(f"{self._counts.written} done; the same command line goes on with {self.options.output}")
 
     def _close(self, *, whole: bool) -> None:
         writer, errors, self._writer, self._errors = self._writer, self._errors, None, None

@@ -545,6 +545,8 @@ def test_interrupted_amid_work_leaves_whole_lines_and_can_go_on(tmp_path: Path) 
             time.sleep(0.02)
         child.send_signal(signal.SIGINT)
         assert child.wait(10) == 130
+        assert child.stderr is not None
+        assert b"20 done; the same command line goes on with" in child.stderr.read()
     assert [line["id"] for line in read_jsonl(out)] == [f"p{k}" for k in range(20)]
     write_jsonl(source, problems(30))
     done = echo(source, "-o", out)
