@@ -184,12 +184,14 @@ def _scores(obj: dict[str, Any], id: str) -> tuple[list[list[float]] | None, int
         raise BadRecord(
             f"{id}: `selected` must be the number of a candidate (0 to {len(candidates) - 1}), got {selected!r}"
         )
-    scores = [candidate.get("step_scores") if isinstance(candidate, dict) else None for candidate in candidates]
-    if all(steps is None for steps in scores):
+    found = [candidate.get("step_scores") if isinstance(candidate, dict) else None for candidate in candidates]
+    if all(steps is None for steps in found):
         return None, selected
-    for steps in scores:
+    scores: list[list[float]] = []
+    for steps in found:
         if not isinstance(steps, list) or not all(isinstance(x, (int, float)) and 0.0 <= x <= 1.0 for x in steps):
             raise BadRecord(f"{id}: `step_scores` must be lists of numbers in [0, 1]")
+        scores.append(steps)
     return scores, selected
 
 

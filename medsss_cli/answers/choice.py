@@ -20,6 +20,7 @@ _LEAD = re.compile(
     re.IGNORECASE,
 )
 _NEGATION = re.compile(r"(?:not|neither|never|unlikely|anything\sbut)\b", re.IGNORECASE)
+_ANYTHING_BUT = re.compile(r"anything\sbut\b", re.IGNORECASE)
 _NEGATED = re.compile(r"\b(?:not|no|neither|nor|never|without|except|rather\sthan|instead\sof|unlike)\b", re.IGNORECASE)
 _BUT = re.compile(r"\b(?:but|rather)\b(?:\sis\b)?", re.IGNORECASE)
 _BETWEEN = re.compile(
@@ -93,7 +94,7 @@ def _read(statement: str, table: Mapping[str, str]) -> str | None:
     exact = _option_at(statement, 0, table)
     position = 0 if exact else _end(_LEAD.match(statement))
     if not exact and _NEGATION.match(statement, position):
-        turn = _BUT.search(statement, position)
+        turn = None if _ANYTHING_BUT.match(statement, position) else _BUT.search(statement, position)
         return _read(statement[turn.end() :], table) if turn else None
     found: list[str] = []
     while len(found) <= len(table):
@@ -130,13 +131,14 @@ def _item(text: str, position: int, table: Mapping[str, str], *, first: bool) ->
 
 
 def _option_at(text: str, position: int, table: Mapping[str, str]) -> str | None:
-    """The option whose text stands at `position` in whole words, the longest one. A text of one character is left to
-    the letters."""
+    """The option whose text stands at `position` in whole words, the longest one. A text that is itself
+    a letter of the table ("A" among blood groups) is left to the letters."""
     best: str | None = None
     for letter, option in table.items():
         size = len(option)
         if (
-            size > 1
+            size > 0
+            and option not in table
             and (best is None or size > len(table[best]))
             and text[position : position + size].casefold() == option.casefold()
             and _AFTER_TEXT.match(text, position + size)

@@ -29,7 +29,7 @@ _CUE = re.compile(
     (?: \s(?:choice|option)\b )?
     (?: \s(?:to|for|of|in|here)\b [^.:\n]{0,60}? )?
     ["*_)\s]{0,4}
-    (?: (?:is|are|was|would\sbe|should\sbe|must\sbe|will\sbe|has\sto\sbe)\b [*_:\s]{0,6} | [:=：][*_\s]{0,6} )
+    (?: \b(?:is|are|was|would\sbe|should\sbe|must\sbe|will\sbe|has\sto\sbe)\b [*_:\s]{0,6} | [:=：][*_\s]{0,6} )
     """,
     re.VERBOSE | re.IGNORECASE,
 )
