@@ -65,7 +65,7 @@ def _apply(tokenizer: Any, messages: list[dict[str, str]]) -> str:
         text = tokenizer.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=True, chat_template=template
         )
-    except TemplateError as error:
+    except (TemplateError, ValueError) as error:  # ValueError: no turns at all
         roles = ", ".join(message["role"] for message in messages)
         raise EngineError(f"the chat template refuses the turns ({roles}): {error}") from None
     return str(text)

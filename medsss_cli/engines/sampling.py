@@ -31,8 +31,8 @@ def draw(logits_BV: Tensor, temperature: NDArray[Any], top_p: NDArray[Any], unif
     """The next token id of every row: [B]; -1 where the logits are not numbers.
 
     `temperature`, `top_p` and `uniform` (in [0, 1)) are [B]. Temperature 0 takes the largest logit, of equals the
-    lowest id. Otherwise log-probabilities are divided by the temperature, cut to the smallest set of likeliest tokens that
-    holds top_p of the mass (never empty; of equals the lowest id goes first), and the uniform picks by inverse CDF over
+    lowest id. Otherwise log-probabilities are divided by the temperature, cut to the smallest set of likeliest tokens
+    that holds top_p of the mass (never empty; of equals the lowest id goes first), and the uniform picks by inverse CDF over
     token ids.
     """
     import torch
@@ -69,7 +69,7 @@ def _argmax(logits_BV: Tensor) -> Tensor:
 
 
 def _nucleus(probs_BV: Tensor, top_p: Tensor) -> Tensor:
-    """`probs_BV` with zeros outside each row's nucleus; a token is in it when the likelier ones hold less than top_p."""
+    """`probs_BV` with zeros outside each row's nucleus; a token is in it if the likelier ones hold less than top_p."""
     import torch
 
     ordered, index = probs_BV.sort(dim=-1, descending=True, stable=True)
