@@ -1,0 +1,172 @@
+"""`medsss label` as a program, through real pipes."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from helpers import clean_env, program, run_medsss, to_lines, write_jsonl
+from trees import ROOT, node, nodes, record
+
+from medsss_cli.records import Preference, Prm, Sft, parse
+
+PROMPT = "Which drug?\nA. Furosemide\nB. Metoprolol"
+
+
+def test_sft() -> None:
+    ran = run_medsss(["label", "--to", "sft"], stdin=to_lines([record()])).ok()
+    assert [row["min_value"] for row in ran.records] == [0.9, 0.0]
+    first = ran.records[0]
+    assert parse(Sft, first).id == "q1"
+    assert first["prompt"] == [{"role": "user", "content": PROMPT}]
+    assert first["completion"] == [
+        {
+            "role": "assistant",
+            "content": f"Step 0: {ROOT}\n\nStep 1: The drug slows the heart.\n\n"
+            "Step 2: So it is a beta blocker. The answer is B.",
+        }
+    ]
+    assert "But wait" in ran.records[1]["completion"][0]["content"]
+
+
+def test_sft_options() -> None:
+    double = nodes()
+    double.append(dict(double[3], value=0.95))  # the same words again, worth less
+    stdin = to_lines([record(nodes=double)])
+    assert len(run_medsss(["label", "--to", "sft"], stdin).ok().records) == 2
+    assert [r["min_value"] for r in run_medsss(["label", "--to", "sft", "--min-value", "0.5"], stdin).records] == [0.9]
+    assert [r["min_value"] for r in run_medsss(["label", "--to", "sft", "--max-per-problem", "1"], stdin).records] == [
+        0.9
+    ]
+
+
+def test_preference() -> None:
+    ran = run_medsss(["label", "--to", "preference"], stdin=to_lines([record()])).ok()
+    assert [(row["kind"], row["margin"]) for row in ran.records] == [("step", 1.0), ("trajectory", 0.9)]
+    assert parse(Preference, ran.records[0]).prompt[0].content == PROMPT
+    assert ran.records[0]["chosen"][0]["content"].startswith(f"Step 0: {ROOT}\n\nStep 1: ")
+    assert ran.records[0]["rejected"][0]["role"] == "assistant"
+
+
+def test_prm() -> None:
+    ran = run_medsss(["label", "--to", "prm"], stdin=to_lines([record()])).ok()
+    rows = [parse(Prm, row) for row in ran.records]
+    assert [row.values for row in rows] == [
+        [0.5, 0.9, 1.0],
+        [0.5, 0.9, 0.0],
+        [0.5, 0.1, 0.0],
+        [0.5, 0.1, 0.0, 0.6, 1.0],
+    ]
+    # Of the last: .1 falls from .5 and 0 follows: .1 - .5 < 0. Then 0 falls from .1, but .6 follows: 0. Then 1 and 1.
+    assert [row.labels for row in rows] == [
+        [None, 1.0, 1.0],
+        [None, 1.0, 0.0],
+        [None, 0.0, 0.0],
+        [None, 0.0, 0.0, 1.0, 1.0],
+    ]
+    assert rows[0].prompt == PROMPT
+    assert rows[0].completions[0] == ROOT
+    assert rows[0].meta["label"] == {"labels": "dual", "b": 1.0, "threshold": 0.5}
+
+
+def test_prm_options() -> None:
+    stdin = to_lines([record()])
+    soft = run_medsss(["label", "--to", "prm", "--labels", "soft", "--max-per-problem", "2"], stdin).ok()
+    assert [row["labels"] for row in soft.records] == [[None, 0.9, 1.0], [None, 0.9, 0.0]]  # one right, one wrong
+    assert run_medsss(["label", "--to", "prm", "--b", "0"], stdin).records[2]["labels"] == [None, 1.0, 0.0]
+
+
+def test_only_problems_with_both_verdicts_unless_all() -> None:
+    right = [node(-1, 0, "root", ROOT, 1.0), node(0, 1, "finish", "The answer is B.", 1.0, "correct")]
+    bare = [node(-1, 0, "root", ROOT, 0.0)]
+    stdin = to_lines([record("a", nodes=right), record("b"), record("c", nodes=bare)])
+    ran = run_medsss(["label", "--to", "prm"], stdin).ok()
+    assert {row["id"] for row in ran.records} == {"b"}
+    assert "1 with correct trajectories alone" in ran.stderr
+    assert "1 without a judged trajectory" in ran.stderr
+    assert {row["id"] for row in run_medsss(["label", "--to", "prm", "--all"], stdin).records} == {"a", "b"}
+
+
+def test_a_step_that_cannot_be_joined_is_a_failure_not_silence() -> None:
+    broken = nodes()
+    broken[1]["text"] = "It slows.\nStep 2: and more"
+    ran = run_medsss(["label", "--to", "sft"], to_lines([record("a", nodes=broken), record("b")]))
+    assert ran.rc == 1
+    assert {row["id"] for row in ran.records} == {"b"}
+    assert "a: label: step 1 holds the mark" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--to", "sft", "--margin", "0.5"], "--margin belongs to --to preference"),
+        (["--to", "sft", "--all"], "--all belongs to --to prm"),
+        (["--to", "preference", "--labels", "dual"], "--labels belongs to --to prm"),
+        (["--to", "prm", "--min-value", "0"], "--min-value belongs to --to sft"),
+        (["--to", "gold"], "--to"),
+        ([], "--to"),
+        (["--to", "prm", "no-such-file.jsonl"], "no-such-file.jsonl"),
+    ],
+)
+def test_wrong_usage(args: list[str], message: str) -> None:
+    ran = run_medsss(["label", *args])
+    assert (ran.rc, ran.stdout) == (2, "")
+    assert message in ran.stderr
+
+
+def test_empty_input() -> None:
+    ran = run_medsss(["label", "--to", "prm"], "")
+    assert (ran.rc, ran.stdout) == (0, "")
+    assert "holds no record" in ran.stderr
+
+
+def test_broken_lines_are_named_counted_and_passed_over(tmp_path: Path) -> None:
+    file = tmp_path / "trees.jsonl"
+    no_tree = record("c")
+    no_tree["nodes"][3]["parent"] = 7
+    file.write_text("{broken\n" + to_lines([record("a"), {"id": "b", "question": "?"}, no_tree]))
+    ran = run_medsss(["label", "--to", "sft", file])
+    assert ran.rc == 1
+    assert {row["id"] for row in ran.records} == {"a"}
+    assert f"{file}:1: not JSON" in ran.stderr
+    assert f"{file}:3: no tree: found the keys id, question" in ran.stderr
+    assert f"{file}:4: c: node 3 has the parent 7" in ran.stderr
+    assert "3 bad lines" in ran.stderr
+    assert run_medsss(["label", "--to", "sft", "--strict", file]).stdout == ""
+
+
+def test_a_closed_pipe_ends_quietly(tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "trees.jsonl", (record(f"q{i}") for i in range(3000)))
+    process = subprocess.Popen(
+        program("label", "--to", "prm", file), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=clean_env()
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert "Traceback" not in process.stderr.read().decode()
+    assert process.wait(60) == 0
+    process.stderr.close()
+
+
+def test_a_stopped_run_goes_on(tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "trees.jsonl", [record(f"q{i}") for i in range(10)])
+    whole, part = tmp_path / "whole.jsonl", tmp_path / "part.jsonl"
+    run_medsss(["label", "--to", "prm", file, "-o", whole]).ok()
+    run_medsss(["label", "--to", "prm", file, "-o", part, "--limit", "4"]).ok()
+    part.write_bytes(part.read_bytes()[:-40])  # as a kill in the middle of a line leaves it
+    run_medsss(["label", "--to", "prm", file, "-o", part]).ok()
+    assert sorted(part.read_text().splitlines()) == sorted(whole.read_text().splitlines())
+    other = run_medsss(["label", "--to", "prm", "--labels", "soft", file, "-o", part])
+    assert other.rc == 2
+    assert "labels" in other.stderr
+
+
+def test_no_torch_is_imported() -> None:
+    code = (
+        "import sys; from medsss_cli.app import run; run(['label', '--to', 'prm', '-q']);"
+        "print([m for m in ('torch', 'transformers', 'numpy', 'rich') if m in sys.modules])"
+    )
+    done = subprocess.run([program()[0], "-c", code], input="", capture_output=True, text=True, env=clean_env())
+    assert done.stdout.strip() == "[]", done.stderr

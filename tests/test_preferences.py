@@ -1,0 +1,109 @@
+"""Trajectories and preference pairs of a tree that is drawn in trees.py."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from trees import nodes, tree
+
+from medsss_cli.errors import BadRecord
+from medsss_cli.labelling.preferences import STEP, TRAJECTORY, preference_pairs
+from medsss_cli.labelling.trajectories import Trajectory, check_tree, trajectories
+from medsss_cli.records import Tree
+
+
+def write(tree: Tree):  # type: ignore[no-untyped-def]
+    return lambda path: " / ".join(tree.nodes[index].text for index in path)
+
+
+def test_trajectories_end_in_judged_finishes() -> None:
+    # The wrong Finish 5 ends a trajectory and is a step of the one that ends in 7; node 8 ends none.
+    assert trajectories(tree()) == [
+        Trajectory((0, 1, 3), True, 0.9),
+        Trajectory((0, 1, 4), False, 0.0),
+        Trajectory((0, 2, 5), False, 0.0),
+        Trajectory((0, 2, 5, 6, 7), True, 0.0),
+    ]
+
+
+def test_no_answer_is_wrong_and_not_judged_is_nothing() -> None:
+    changed = nodes()
+    changed[4]["verdict"] = "no_answer"
+    changed[5]["verdict"] = "not_judged"
+    found = trajectories(tree(nodes=changed))
+    assert [(each.nodes[-1], each.correct) for each in found] == [(3, True), (4, False), (7, True)]
+
+
+def test_the_pairs_of_both_rules() -> None:
+    # Rule (a), depth 2: 3 over 5 (1.0); not 3 over 4 (one parent), not 3 over 8 (.7). Depth 1: 1 over 2 is .8 and
+    # one parent. Depths 3 and 4 have one node each. Rule (b): smallest values .9 (3) and 0 (7) against 0 (4) and 0
+    # (5): only 3 wins.
+    mine = tree()
+    pairs = preference_pairs(mine, write(mine))
+    assert [(pair.kind, pair.nodes, pair.margin) for pair in pairs] == [
+        (STEP, (3, 5), 1.0),
+        (TRAJECTORY, (3, 4), 0.9),
+    ]
+    # (3, 5) fulfils rule (b) too, with the same texts: it counts once, by the larger margin.
+    assert pairs[0].chosen.endswith("The answer is B.")
+    assert pairs[0].rejected.endswith("So it is heparin. The answer is A.")
+
+
+def test_a_smaller_margin_gives_more_pairs() -> None:
+    mine = tree()
+    assert [(p.kind, p.nodes, p.margin) for p in preference_pairs(mine, write(mine), margin=0.6)] == [
+        (STEP, (3, 5), 1.0),
+        (TRAJECTORY, (3, 4), 0.9),
+        (STEP, (3, 8), 0.7),
+    ]
+    assert preference_pairs(mine, write(mine), margin=1.0) == []
+
+
+def test_the_margin_has_to_be_exceeded() -> None:
+    mine = tree()
+    assert (STEP, (3, 8)) not in [(p.kind, p.nodes) for p in preference_pairs(mine, write(mine), margin=0.7)]
+    # .9 - .1 is 0.8: a pair of nodes that differ by exactly the margin is none, whatever floating point says.
+    changed = nodes()
+    changed[3]["value"], changed[5]["value"] = 0.3 + 0.6, 0.1
+    other = tree(nodes=changed)
+    assert all(pair.nodes != (3, 5) or pair.kind != STEP for pair in preference_pairs(other, write(other)))
+
+
+def test_rule_a_wants_siblings_on_both_sides() -> None:
+    changed = nodes()[:-1]  # without node 8, node 5 is an only child
+    mine = tree(nodes=changed)
+    assert [pair.kind for pair in preference_pairs(mine, write(mine))] == [TRAJECTORY, TRAJECTORY]
+
+
+def test_at_most() -> None:
+    mine = tree()
+    assert [pair.nodes for pair in preference_pairs(mine, write(mine), most=1)] == [(3, 5)]
+
+
+def test_equal_texts_count_once_and_never_against_themselves() -> None:
+    changed = nodes()
+    changed.append(dict(changed[5]))  # a second wrong Finish of the same words
+    mine = tree(nodes=changed)
+    assert [pair.nodes for pair in preference_pairs(mine, write(mine))] == [(3, 5), (3, 4)]
+    assert preference_pairs(mine, lambda path: "the same") == []
+
+
+@pytest.mark.parametrize(
+    ("index", "field", "value", "message"),
+    [
+        (0, "parent", 0, "node 0 must be the root"),
+        (3, "parent", 3, "node 3 has the parent 3"),
+        (3, "parent", -1, "node 3 has the parent -1"),
+        (3, "depth", 1, "node 3 is no step of depth 2"),
+        (3, "value", 1.5, "outside [0, 1]"),
+        (3, "action", "root", "node 3 is no step"),
+    ],
+)
+def test_a_table_of_nodes_that_is_no_tree(index: int, field: str, value: object, message: str) -> None:
+    changed = nodes()
+    changed[index][field] = value
+    with pytest.raises(BadRecord, match=re.escape(message)):
+        check_tree(tree(nodes=changed))
+    with pytest.raises(BadRecord, match="no nodes"):
+        check_tree(tree(nodes=[]))
