@@ -1,0 +1,180 @@
+"""Metrics against brute force, against scipy, and against numbers worked by hand."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from medsss_cli import metrics
+from medsss_cli.metrics import (
+    Tally,
+    accuracy,
+    best_of_k,
+    bootstrap_interval,
+    k_values,
+    macro_interval,
+    majority_at_k,
+    pass_at_k,
+    votes_at_k,
+)
+from medsss_cli.selection import AnswerAggregation, select
+
+
+def over_subsets(n: int, k: int, good: Callable[[Sequence[int]], bool]) -> float:
+    """The share of the subsets of k of n, in list order, for which `good` holds."""
+    found = [good(subset) for subset in combinations(range(n), k)]
+    return sum(found) / len(found)
+
+
+def test_pass_at_k_by_hand() -> None:
+    assert pass_at_k(4, 1, 2) == 0.5
+    assert pass_at_k(4, 0, 4) == 0.0
+    assert pass_at_k(4, 1, 4) == 1.0
+    assert pass_at_k(5, 2, 1) == pytest.approx(0.4)
+    assert pass_at_k(5000, 1, 2500) == pytest.approx(0.5)  # factorials of this size are no trouble
+
+
+@pytest.mark.parametrize("n", range(1, 8))
+def test_pass_at_k_counts_subsets(n: int) -> None:
+    for c in range(n + 1):
+        for k in range(1, n + 1):
+            assert pass_at_k(n, c, k) == pytest.approx(over_subsets(n, k, lambda s, c=c: min(s) < c))
+
+
+@pytest.mark.parametrize(("n", "c", "k"), [(4, 5, 1), (4, -1, 1), (4, 1, 5), (4, 1, 0)])
+def test_pass_at_k_of_what_cannot_be(n: int, c: int, k: int) -> None:
+    with pytest.raises(ValueError, match="pass@"):
+        pass_at_k(n, c, k)
+
+
+def test_best_of_k_by_hand() -> None:
+    # Correct is only the second best of three: of AB, AC, BC only BC selects it.
+    assert best_of_k([0.9, 0.5, 0.1], [False, True, False], [True] * 3, 2) == pytest.approx(1 / 3)
+    # Without an answer, the best score is worth nothing.
+    assert best_of_k([0.9, 0.5], [False, True], [False, True], 2) == 1.0
+    # Of equals the first is selected.
+    assert best_of_k([0.5, 0.5], [False, True], [True, True], 2) == 0.0
+    with pytest.raises(ValueError, match="best-of-3 of 2"):
+        best_of_k([0.5, 0.5], [True, True], [True, True], 3)
+
+
+def test_majority_by_hand() -> None:
+    # A B B, B correct, k = 2: AB is a tie that A wins, AB again, BB is right.
+    assert majority_at_k(["A", "B", "B"], [False, True, True], 2) == pytest.approx(1 / 3)
+    assert majority_at_k(["A", "B", "B"], [False, True, True], 3) == 1.0
+    assert majority_at_k([None, None, "B"], [False, False, True], 2) == pytest.approx(2 / 3)
+    assert majority_at_k([None, None], [False, False], 1) == 0.0
+    with pytest.raises(ValueError, match="vote of 4 among 3"):
+        majority_at_k(["A", "B", "B"], [False, True, True], 4)
+
+
+grid = st.sampled_from([0.0, 0.125, 0.25, 0.5, 0.75, 1.0])
+candidates = st.lists(st.tuples(st.sampled_from(["A", "B", "C", None]), grid, grid), min_size=1, max_size=7)
+
+
+@settings(max_examples=60, deadline=None)
+@given(candidates, st.sampled_from(["A", "B"]))
+def test_every_curve_is_what_select_does_on_every_subset(
+    rows: list[tuple[str | None, float, float]], gold: str
+) -> None:
+    answers = [row[0] for row in rows]
+    correct = [answer == gold for answer in answers]
+    n = len(rows)
+
+    def chance(scores: Sequence[float], how: AnswerAggregation, k: int) -> float:
+        def good(subset: Sequence[int]) -> bool:
+            return correct[subset[select([answers[i] for i in subset], [scores[i] for i in subset], how)]]
+
+        return over_subsets(n, k, good)
+
+    one, two = [row[1] for row in rows], [row[2] for row in rows]
+    for k in range(1, n + 1):
+        votes = votes_at_k(answers, correct, [one, two], k, seed=0)
+        assert votes.majority == pytest.approx(chance(one, AnswerAggregation.MAJORITY, k))
+        for scores, by_sum, by_mean in zip([one, two], votes.by_sum, votes.by_mean, strict=True):
+            assert by_sum == pytest.approx(chance(scores, AnswerAggregation.VOTE_SUM, k))
+            assert by_mean == pytest.approx(chance(scores, AnswerAggregation.VOTE_MEAN, k))
+            best = best_of_k(scores, correct, [answer is not None for answer in answers], k)
+            assert best == pytest.approx(chance(scores, AnswerAggregation.MAX, k))
+
+
+def test_votes_over_drawn_subsets_are_near_and_fixed_by_the_seed() -> None:
+    rng = random.Random(5)
+    answers = [rng.choice("AABC") for _ in range(16)]
+    correct = [answer == "A" for answer in answers]
+    exact = over_subsets(
+        16, 4, lambda s: correct[s[select([answers[i] for i in s], [0.0] * 4, AnswerAggregation.MAJORITY)]]
+    )
+    drawn = [majority_at_k(answers, correct, 4, seed) for seed in range(20)]
+    assert np.mean(drawn) == pytest.approx(exact, abs=0.03)
+    assert len(set(drawn)) > 1
+    assert majority_at_k(answers, correct, 4, 3) == drawn[3]
+
+
+def test_the_bootstrap_agrees_with_scipy() -> None:
+    from scipy.stats import bootstrap
+
+    rng = np.random.default_rng(0)
+    for values in [(rng.random(200) < 0.4).astype(float), rng.random(60), np.round(rng.random(300), 1)]:
+        theirs = bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=rng)
+        ours = bootstrap_interval(values.tolist(), seed=1, resamples=20_000)
+        width = theirs.confidence_interval.high - theirs.confidence_interval.low
+        assert ours.mean == pytest.approx(float(values.mean()))
+        assert ours.low == pytest.approx(theirs.confidence_interval.low, abs=0.05 * width)
+        assert ours.high == pytest.approx(theirs.confidence_interval.high, abs=0.05 * width)
+
+
+def test_many_different_values_are_counted_on_a_grid() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.random(5000).tolist()
+    tally = Tally(values)
+    assert tally.mean == pytest.approx(float(np.mean(values)), abs=1e-12)
+    assert len(tally._times) <= metrics._EXACT_VALUES
+    low, high = np.quantile(rng.choice(values, (2000, 5000)).mean(axis=1), [0.025, 0.975])
+    assert tally.interval(0).low == pytest.approx(low, abs=0.0015)
+    assert tally.interval(0).high == pytest.approx(high, abs=0.0015)
+
+
+def test_intervals_of_little() -> None:
+    assert bootstrap_interval([1.0], seed=0) == (1.0, 1.0, 1.0)
+    assert bootstrap_interval([0.0] * 50, seed=0) == (0.0, 0.0, 0.0)
+    assert accuracy([1, 0, 0.5]) == 0.5
+    for empty in (lambda: accuracy([]), lambda: bootstrap_interval([], seed=0), lambda: macro_interval([], seed=0)):
+        with pytest.raises(ValueError, match="no "):
+            empty()
+    with pytest.raises(ValueError, match="must lie in"):
+        accuracy([1.5])
+    with pytest.raises(ValueError, match="must lie in"):
+        accuracy([float("nan")])
+
+
+def test_an_interval_is_fixed_by_its_seed() -> None:
+    values = [1.0] * 30 + [0.0] * 70
+    assert bootstrap_interval(values, seed=4) == bootstrap_interval(values, seed=4)
+    assert bootstrap_interval(values, seed=4) == bootstrap_interval(values[::-1], seed=4)  # whatever the order
+    assert bootstrap_interval(values, seed=-1).low < 0.3 < bootstrap_interval(values, seed=-1).high
+
+
+def test_a_wider_level_gives_a_wider_interval() -> None:
+    values = [1.0] * 30 + [0.0] * 70
+    narrow, wide = (bootstrap_interval(values, seed=0, level=level) for level in (0.5, 0.99))
+    assert wide.low < narrow.low < 0.3 < narrow.high < wide.high
+
+
+def test_macro_weighs_data_sets_alike() -> None:
+    big, small = Tally([1.0] * 900 + [0.0] * 100), Tally([0.0, 1.0] * 5)
+    macro = macro_interval([big, small], seed=0)
+    assert macro.mean == pytest.approx((0.9 + 0.5) / 2)
+    # Nearly all of the uncertainty is the small one's: half of its interval's width.
+    width = small.interval(0).high - small.interval(0).low
+    assert macro.high - macro.low == pytest.approx(width / 2, rel=0.15)
+
+
+def test_where_curves_are_drawn() -> None:
+    assert [k_values(n) for n in (1, 2, 3, 8, 12)] == [[1], [1, 2], [1, 2, 3], [1, 2, 4, 8], [1, 2, 4, 8, 12]]
