@@ -7,6 +7,8 @@ the model the slice up to the longest row, with a mask. Nothing is concatenated 
 Prompts are computed once each and kept: their keys and values are copied to every row that continues them, and a later
 prompt that begins with the same tokens (the next node of a tree) computes only its new part.
 
+Llama and its kin run through `lean.py`, all others through the model's own forward pass.
+
 This is right for models whose layers are all plain full attention and which take explicit positions and a 4D mask.
 `Decoder.open` tries it against the model's own forward pass and returns None where the two differ; `generate.py` serves
 the others.
@@ -24,9 +26,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from .lean import Lean
+
 ATTENTION = "medsss_grouped"
 _BLOCK = 16  # tokens: how finely shared beginnings of prompts are looked up
 _MIN_CAPACITY = 128
+_CHUNK = 16  # rows whose attention is computed together on a CPU
 
 
 @dataclass(slots=True, eq=False)
@@ -109,11 +114,15 @@ class _RowLayer(_Layer):
         self.where: Tensor | None = None
         self.shown = (0, 0)
 
+    def write(self, where: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Put one key and value per row and head at the places `where` [rows * heads]."""
+        self._flat_keys.index_copy_(0, where, keys.reshape(-1, self.shape.key))
+        self._flat_values.index_copy_(0, where, values.reshape(-1, self.shape.value))
+
     def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         rows, length = self.shown
         assert self.where is not None
-        self._flat_keys.index_copy_(0, self.where, keys.reshape(-1, self.shape.key))
-        self._flat_values.index_copy_(0, self.where, values.reshape(-1, self.shape.value))
+        self.write(self.where, keys, values)
         return self.keys[:rows, :, :length], self.values[:rows, :, :length]
 
 
@@ -166,6 +175,7 @@ class Decoder:
         self.capacity = 0
         self._layers: list[_RowLayer] = []
         self._cache: Any = None
+        self.lean: Lean | None = None
         self._mask: Tensor | None = None
         self._store: OrderedDict[int, PromptState] = OrderedDict()  # by id(): the same prompt is found by its blocks
         self._by_block: dict[int, PromptState] = {}
@@ -181,6 +191,8 @@ class Decoder:
         import torch
         from transformers import AttentionInterface
         from transformers.cache_utils import DynamicCache, DynamicLayer
+
+        from .lean import Lean
 
         try:
             if any(type(layer) is not DynamicLayer for layer in DynamicCache(config=model.config).layers):
@@ -209,10 +221,15 @@ class Decoder:
             except (AttributeError, TypeError, ValueError, IndexError):
                 return None
             AttentionInterface.register(ATTENTION, grouped_attention)
-            for attention in (ATTENTION, used) if used == "sdpa" else (used,):
+            for attention in ("lean", ATTENTION, used) if used == "sdpa" else (used,):
                 try:
-                    model.set_attn_implementation(attention)
                     decoder = cls(model, shapes, rows, context, store_bytes)
+                    if attention == "lean":
+                        decoder.lean = Lean.of(model)
+                        if decoder.lean is None:
+                            continue
+                    else:
+                        model.set_attn_implementation(attention)
                     if decoder._agrees(ids.tolist(), own):
                         decoder.clear()
                         return decoder
@@ -294,6 +311,8 @@ class Decoder:
         import numpy as np
         from transformers.cache_utils import Cache
 
+        if self.lean is not None:
+            return self._pack_prompts(self.lean, plans)
         torch = self._torch
         count = len(plans)
         known = max(common for _, _, common in plans)
@@ -354,6 +373,66 @@ class Decoder:
                 values_of.append(fresh_values)
             states.append(PromptState(list(ids), keys_of, values_of))
         return states, out.logits[:, -1]
+
+    def _pack_prompts(
+        self, lean: Lean, plans: Sequence[tuple[list[int], PromptState | None, int]]
+    ) -> tuple[list[PromptState], Tensor]:
+        """The same without padding: the new tokens of all prompts stand in one row, each attends within its prompt."""
+        import numpy as np
+
+        torch = self._torch
+        lengths = [len(ids) - common for ids, _, common in plans]
+        ends = np.cumsum(lengths)
+        tokens = np.concatenate([np.array(ids[common:], dtype=np.int64) for ids, _, common in plans])
+        positions = np.concatenate([np.arange(common, len(ids)) for ids, _, common in plans])
+        spans = list(zip((ends - lengths).tolist(), ends.tolist(), plans, strict=True))
+        # A query sees the known tokens and the new ones up to its own. sdpa's own causal mask knows no offset.
+        masks = [
+            None
+            if not common or len(ids) - common == 1
+            else torch.ones(len(ids) - common, len(ids), dtype=torch.bool, device=self.device).tril_(common)
+            for ids, _, common in plans
+        ]
+        keys_PL: list[list[Tensor]] = [[] for _ in plans]
+        values_PL: list[list[Tensor]] = [[] for _ in plans]
+        grouped = lean.heads != lean.kept
+
+        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            mixed = torch.empty_like(query)
+            for place, (begin, end, (_, state, common)) in enumerate(spans):
+                # Contiguous copies: a view would keep the whole batch alive as long as the prompt.
+                keys = key[begin:end].transpose(0, 1)
+                values = value[begin:end].transpose(0, 1)
+                if common and state is not None:
+                    keys = torch.cat([state.keys[layer][:, :common], keys], dim=1)
+                    values = torch.cat([state.values[layer][:, :common], values], dim=1)
+                else:
+                    keys = keys.clone(memory_format=torch.contiguous_format)
+                    values = values.clone(memory_format=torch.contiguous_format)
+                keys_PL[place].append(keys)
+                values_PL[place].append(values)
+                mixed[begin:end] = torch.nn.functional.scaled_dot_product_attention(
+                    query[begin:end].transpose(0, 1)[None],
+                    keys[None],
+                    values[None],
+                    attn_mask=masks[place],
+                    is_causal=not common,
+                    scale=lean.scale,
+                    enable_gqa=grouped,
+                )[0].transpose(0, 1)
+            return mixed.view(mixed.shape[0], -1)
+
+        lean.reach(int(positions.max()) + 1)
+        logits = lean(
+            torch.from_numpy(tokens).to(self.device),
+            torch.from_numpy(positions).to(self.device),
+            attend,
+            torch.from_numpy(ends - 1).to(self.device),
+        )
+        states = [
+            PromptState(list(ids), keys_PL[place], values_PL[place]) for place, (ids, _, _) in enumerate(plans)
+        ]
+        return states, logits
 
     def _remember(self, state: PromptState) -> None:
         """Keep a prompt for later ones, the least recently used going first when the store is full."""
@@ -460,6 +539,8 @@ class Decoder:
             count: (((numbers * count)[:, None] + heads) * self.capacity + at[:, None]).view(-1)
             for count, heads in self._heads.items()
         }
+        if self.lean is not None:
+            return self._step_lean(self.lean, ids[:, 0], at, where[self.lean.kept], positions)
         for layer in self._layers:
             layer.where = where[layer.shape.heads]
             layer.shown = (rows, length)
@@ -474,6 +555,46 @@ class Decoder:
         )
         logits: Tensor = out.logits[:, -1]
         return logits
+
+    def _step_lean(
+        self, lean: Lean, ids: Tensor, at: Tensor, where: Tensor, positions: NDArray[np.int64]
+    ) -> Tensor:
+        """`step` for a lean model. Attention goes over chunks of rows, each up to its own longest: on a CPU most of its
+        time is reading keys and values, and rows that came together are of one length."""
+        torch = self._torch
+        rows = len(positions)
+        chunk = _CHUNK if self.device.type == "cpu" else rows
+        spans = []
+        for begin in range(0, rows, chunk):
+            end = min(begin + chunk, rows)
+            length = int(positions[begin:end].max()) + 1
+            if self.device.type == "cuda":
+                length = min(-(-length // 8) * 8, self.capacity)
+            assert self._mask is not None
+            spans.append((begin, end, length, self._mask[begin:end, None, None, :length]))
+        heads, kept, size = lean.heads, lean.kept, lean.size
+        attention = torch.nn.functional.scaled_dot_product_attention
+
+        def attend(number: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            layer = self._layers[number]
+            layer.write(where, key, value)
+            # Query heads that share a key head are so many query positions of it.
+            query = query.reshape(rows, kept, heads // kept, size)
+            parts = [
+                attention(
+                    query[begin:end],
+                    layer.keys[begin:end, :, :length],
+                    layer.values[begin:end, :, :length],
+                    attn_mask=mask,
+                    scale=lean.scale,
+                )
+                for begin, end, length, mask in spans
+            ]
+            mixed = parts[0] if len(parts) == 1 else torch.cat(parts)
+            return mixed.reshape(rows, heads * size)
+
+        lean.reach(int(positions.max()) + 1)
+        return lean(ids, at, attend)
 
 
 def _owned(tensor: Tensor) -> Tensor:

@@ -367,7 +367,7 @@ class HfEngine:
         jobs.sort(key=lambda pair: -pair[0])
         while jobs:
             width = jobs[0][0]
-            group = [job for cost, job in jobs if cost >= 0.6 * width - 8]
+            group = [job for cost, job in jobs if decoder.lean is not None or cost >= 0.6 * width - 8]
             jobs = jobs[len(group) :]
             self._prefill_group(decoder, group)
         self._computing = []
