@@ -56,7 +56,7 @@ def run(
     prompting: o.PromptingOpt = "native",
     temperature: o.Temperature = 1.0,
     top_p: o.TopP = 1.0,
-    max_tokens: o.MaxTokens = 1024,
+    max_tokens: o.MaxTokens = 512,
     seed: o.Seed = 0,
     engine: o.EngineOpt = "auto",
     device: o.Device = "auto",

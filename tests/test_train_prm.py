@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import run_medsss, to_lines
+from helpers import clean_env, run_medsss, to_lines
 from tiny_models import make_tiny_model
 
 from medsss_cli.errors import UsageError
@@ -278,6 +280,26 @@ def test_the_command(base: Path, tmp_path: Path) -> None:
     assert "step 2/2 loss" in ran.stderr
     assert "\r" not in ran.stderr
     assert "Loading weights" not in ran.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does(base: Path, tmp_path: Path) -> None:
+    """torchrun, two processes over gloo, half the batch each: the same updates from the same rows, stdin read once."""
+    args = ["-m", "medsss_cli.app", "train-prm", "--policy", base, "--full", "--lr", "1e-3", "--epochs", "2"]
+    args += ["--accumulation", "1", "--device", "cpu", "--log-steps", "1"]
+    summaries = []
+    for processes, batch in ((1, 8), (2, 4)):
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes]
+        command = [*launch, *args, "--batch-size", batch, "-o", tmp_path / f"out{processes}"]
+        lines = to_lines(record(i) for i in range(32)).encode()
+        done = subprocess.run([str(part) for part in command], input=lines, capture_output=True, env=clean_env())
+        assert done.returncode == 0, done.stderr.decode()
+        (line,) = done.stdout.splitlines()
+        summaries.append(json.loads(line))
+    one, two = summaries
+    assert (one["rows"], one["steps"]) == (two["rows"], two["steps"]) == (32, 8)
+    assert two["loss_first"] == pytest.approx(one["loss_first"], rel=1e-5)
+    assert two["loss_last"] == pytest.approx(one["loss_last"], rel=1e-3)
 
 
 def test_usage_errors_come_at_once(base: Path, tmp_path: Path) -> None:

@@ -134,6 +134,11 @@ def is_main_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+def rows_per_update(options: TrainingOptions) -> int:
+    """How many rows make one update, over all processes."""
+    return options.batch_size * options.accumulation * int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def check_out(out: Path, policy: str, *, restart: bool) -> None:
     """Refuse an output folder that is not ours or is the policy's own; with `restart`, forget what an earlier run left.
 

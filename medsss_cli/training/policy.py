@@ -49,6 +49,7 @@ from .common import (
     Stored,
     TrainingOptions,
     TrainingSummary,
+    rows_per_update,
     run_training,
 )
 
@@ -306,7 +307,7 @@ def build_trainer(
             lora_dropout=0.0,
             target_modules="all-linear",
         )
-    sampler = GroupedSampler(stored.lengths, options.batch_size * options.accumulation, options.seed)
+    sampler = GroupedSampler(stored.lengths, rows_per_update(options), options.seed)
     match options.method:
         case Method.SFT:
             return sft_trainer(model, tokenizer, dataset, arguments, callbacks, adapter, sampler)

@@ -39,6 +39,7 @@ from .common import (
     Stored,
     TrainingOptions,
     TrainingSummary,
+    rows_per_update,
     run_training,
 )
 
@@ -222,7 +223,7 @@ def build_trainer(
 
     class StepTrainer(Trainer):
         def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-            return GroupedSampler(stored.lengths, options.batch_size * options.accumulation, options.seed)
+            return GroupedSampler(stored.lengths, rows_per_update(options), options.seed)
 
     def loss(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
         return step_loss(outputs["logits"], labels, num_items_in_batch)

@@ -1,0 +1,170 @@
+"""bon: problems or samples in, scored records out, through the program itself; a PRM of random weights scores."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import Ran, read_jsonl, run_medsss, to_lines, write_jsonl
+from tiny_models import make_tiny_model
+
+from medsss_cli.prm.aggregate import StepAggregation, aggregate_steps
+from medsss_cli.steps import ROOT_TEXT, join_steps
+
+TEXTS = [
+    join_steps([ROOT_TEXT, "25 times 70 is 1750.", "The answer is C."]),
+    join_steps([ROOT_TEXT, "It is small.", "It is 12 mg.", "The answer is A."]),
+    "No marks. The answer is C.",
+    "",
+]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A policy, and a PRM on it: what one pass over two records leaves of random weights."""
+    from medsss_cli.jsonl import Where
+    from medsss_cli.training.prm import PrmTraining, train_prm
+
+    base = make_tiny_model(tmp_path_factory.mktemp("base"))
+    out = tmp_path_factory.mktemp("prm") / "R"
+    rows = [{"prompt": "Q?", "completions": [ROOT_TEXT, "a", "b"], "labels": [None, 1.0, y]} for y in (0.0, 0.3)]
+    train_prm(
+        PrmTraining(policy=str(base), out=str(out), device="cpu", epochs=1.0),
+        [(Where("x", i), row) for i, row in enumerate(rows)],
+    )
+    return base, out
+
+
+def problem(name: str = "p1") -> dict[str, Any]:
+    return {
+        "id": name,
+        "question": "A patient of 70 kg needs 25 mg/kg. Which dose is right?",
+        "answer": "C",
+        "options": {"A": "12 mg", "B": "84 mg", "C": "1750 mg"},
+        "dataset": "doses",
+        "task": "choice",
+        "meta": {"source": "test"},
+    }
+
+
+def samples(name: str = "p1") -> dict[str, Any]:
+    return problem(name) | {"responses": [{"text": text, "tokens": 7} for text in TEXTS], "pass_rate": 0.5}
+
+
+def bon(prm: Path, *args: object, stdin: str = "") -> Ran:
+    return run_medsss(["bon", "--prm", prm, "--device", "cpu", *args], stdin)
+
+
+def test_samples_are_scored_and_one_is_selected(folders: tuple[Path, Path]) -> None:
+    """Four candidates: step scores without step 0, their least as score, the best one selected; one that does not fit
+    is told and not selected. Then the scored record goes in again and is selected from in another way, with the same
+    scores.
+    """
+    _, prm = folders
+    long = samples("p2") | {
+        "responses": [{"text": "Step 1: " + "word " * 600 + "The answer is C."}, {"text": TEXTS[1]}]
+    }
+    ran = bon(prm, "--ordered", stdin=to_lines([samples(), long])).ok()
+    record, unfit = ran.records
+    candidates = record["candidates"]
+    assert [candidate["text"] for candidate in candidates] == TEXTS
+    assert [len(candidate["step_scores"]) for candidate in candidates] == [2, 3, 1, 0]
+    assert [candidate["verdict"] for candidate in candidates] == ["correct", "wrong", "correct", "no_answer"]
+    assert [candidate["answer"] for candidate in candidates] == ["C", "A", "C", None]
+    assert candidates[3]["score"] == 0.0
+    for candidate in candidates[:3]:
+        assert all(0.0 < score < 1.0 for score in candidate["step_scores"])
+        assert candidate["score"] == min(candidate["step_scores"])
+        assert candidate["tokens"] == 7
+    scores = [candidate["score"] for candidate in candidates]
+    assert record["selected"] == scores.index(max(scores[:3]))
+    assert record["strategy"] == "min-max"
+    assert [candidate["step_scores"] != [] for candidate in unfit["candidates"]] == [False, True]
+    assert (unfit["candidates"][0]["score"], unfit["selected"]) == (0.0, 1)
+    assert "1 candidates are longer than the reward model's context" in ran.stderr
+    assert {key: record[key] for key in problem()} == problem()
+
+    ran = bon(prm, "--step-aggregation", "gmean", "--answer-aggregation", "majority", "-n", 3, stdin=to_lines([record]))
+    (again,) = ran.ok().records
+    assert again["strategy"] == "gmean-majority"
+    assert len(again["candidates"]) == 3
+    for new, old in zip(again["candidates"], candidates[:3], strict=True):
+        assert new["step_scores"] == pytest.approx(old["step_scores"], abs=1e-5)
+        assert new["score"] == aggregate_steps(new["step_scores"], StepAggregation.GMEAN)
+    assert again["candidates"][again["selected"]]["answer"] == "C"  # two votes against one
+
+
+def test_problems_are_sampled_first_and_a_run_is_gone_on_with(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    """Problems, a broken line, and a sample among them: what is drawn is what `sample` draws with that seed; a second
+    run has nothing to do; another PRM is another run, and refused."""
+    policy, prm = folders
+    data = write_jsonl(tmp_path / "in.jsonl", [problem("p1"), problem("p2"), samples("p3")])
+    data.write_text(data.read_text() + '{"id": "p4"}\n{"id"\n')
+    out = tmp_path / "out.jsonl"
+    args = [data, "--policy", policy, "-n", 3, "--max-tokens", 12, "--seed", 5, "-o", out]
+    ran = bon(prm, *args)
+    assert ran.rc == 1
+    assert "in.jsonl:4" in ran.stderr
+    assert "in.jsonl:5" in ran.stderr
+    assert ran.stdout == ""
+    found = {record["id"]: record for record in read_jsonl(out)}
+    assert sorted(found) == ["p1", "p2", "p3"]
+    assert [len(found[name]["candidates"]) for name in ("p1", "p2", "p3")] == [3, 3, 3]
+
+    drawn = run_medsss(
+        ["sample", "--policy", policy, "-n", 3, "--max-tokens", 12, "--seed", 5, "--device", "cpu"],
+        to_lines([problem("p2")]),
+    )
+    (sampled,) = drawn.ok().records
+    assert [response["text"] for response in sampled["responses"]] == [
+        candidate["text"] for candidate in found["p2"]["candidates"]
+    ]
+
+    before = out.read_bytes()
+    assert bon(prm, *args).rc == 1  # the broken lines are still there
+    assert out.read_bytes() == before
+    other = tmp_path / "R2"
+    shutil.copytree(prm, other)
+    ran = bon(other, *args)
+    assert ran.rc == 2
+    assert "prm" in ran.stderr
+    assert out.read_bytes() == before
+
+
+def test_what_is_no_prm_is_refused_at_once(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    policy, prm = folders
+    foreign = tmp_path / "foreign"
+    shutil.copytree(policy, foreign)
+    card = tmp_path / "card"
+    shutil.copytree(policy, card)
+    (card / "medsss.json").write_text(json.dumps({"kind": "policy"}))
+    for folder, what in (
+        (tmp_path / "missing", "there is no PRM folder"),
+        (foreign, "holds LlamaForCausalLM"),
+        (card, "is a policy, not a PRM"),
+    ):
+        ran = run_medsss(["bon", "--prm", folder], to_lines([samples()]), timeout=20)
+        assert (ran.rc, ran.stdout) == (2, "")
+        assert what in ran.stderr
+        assert "Traceback" not in ran.stderr
+    ran = run_medsss(["bon", "--prm", prm, "nowhere.jsonl"], timeout=20)
+    assert ran.rc == 2
+    assert "cannot read nowhere.jsonl" in ran.stderr
+
+
+def test_a_model_without_the_head_is_not_scored_with_random_numbers(folders: tuple[Path, Path]) -> None:
+    """Transformers would fill a missing head with random weights, and every score would look like one."""
+    from medsss_cli.errors import UsageError
+    from medsss_cli.prm.scorer import Scorer
+
+    policy, _ = folders
+    with pytest.raises(UsageError, match="has no weights for score"):
+        Scorer.open(str(policy), format="medsss", device="cpu")
+
+
+def test_empty_input_is_no_error(folders: tuple[Path, Path]) -> None:
+    ran = bon(folders[1]).ok()
+    assert ran.stdout == ""
