@@ -201,7 +201,10 @@ def publish(staged: Path, out: Path, card: Mapping[str, Any]) -> None:
     for old in out.iterdir():
         if old.name not in KEPT:
             shutil.rmtree(old) if old.is_dir() else old.unlink()
+    os.umask(mask := os.umask(0))
     for new in staged.iterdir():
+        if new.is_file():
+            new.chmod(0o666 & ~mask)  # safetensors writes for the owner alone, and a model is made to be shared
         new.replace(out / new.name)
     write_json(out / CARD, card)
     shutil.rmtree(out / WORK, ignore_errors=True)
