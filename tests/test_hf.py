@@ -113,6 +113,16 @@ def test_greedy_equals_generate(folder: Any, arch: str) -> None:
     assert [[completion.text for completion in pair] for pair in served] == [[text, text] for text in expected]
 
 
+def test_the_flat_pass_and_the_models_own_give_the_same(folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Llama's kin have a forward pass of ours; without it the model's own runs, its query heads grouped."""
+    from medsss_cli.engines.lean import Lean
+
+    requests = mixed_requests(25)
+    flat = {arch: serve(folder(arch), requests) for arch in ("llama", "qwen3")}
+    monkeypatch.setattr(Lean, "of", lambda _: None)
+    assert {arch: serve(folder(arch), requests) for arch in flat} == flat
+
+
 @pytest.mark.parametrize("arch", CONTINUOUS + OTHERS)
 def test_which_architectures_run_continuously(folder: Any, arch: str) -> None:
     async def continuous() -> Any:
@@ -134,7 +144,10 @@ def test_sampling_follows_the_model(folder: Any) -> None:
         logits = model(torch.tensor([render(tokenizer, prompt)])).logits[0, -1].double() / 0.8
     probs, order = logits.softmax(-1).sort(descending=True)
     kept = int((probs.cumsum(0) - probs < 0.9).sum())
-    nucleus = {tokenizer.decode([int(id)]): float(p / probs[:kept].sum()) for id, p in zip(order[:kept], probs[:kept], strict=True)}
+    nucleus = {
+        tokenizer.decode([int(id)]): float(p / probs[:kept].sum())
+        for id, p in zip(order[:kept], probs[:kept], strict=True)
+    }
     drawn = [c.text for c in serve(folder(), [(prompt, Sampling(0.8, 0.9, max_tokens=1, seed=9), 1000)])[0]]
     likeliest = max(nucleus, key=lambda text: nucleus[text])
     assert set(drawn) - {""} <= set(nucleus)

@@ -429,9 +429,7 @@ class Decoder:
             attend,
             torch.from_numpy(ends - 1).to(self.device),
         )
-        states = [
-            PromptState(list(ids), keys_PL[place], values_PL[place]) for place, (ids, _, _) in enumerate(plans)
-        ]
+        states = [PromptState(list(ids), keys_PL[place], values_PL[place]) for place, (ids, _, _) in enumerate(plans)]
         return states, logits
 
     def _remember(self, state: PromptState) -> None:
@@ -556,9 +554,7 @@ class Decoder:
         logits: Tensor = out.logits[:, -1]
         return logits
 
-    def _step_lean(
-        self, lean: Lean, ids: Tensor, at: Tensor, where: Tensor, positions: NDArray[np.int64]
-    ) -> Tensor:
+    def _step_lean(self, lean: Lean, ids: Tensor, at: Tensor, where: Tensor, positions: NDArray[np.int64]) -> Tensor:
         """`step` for a lean model. Attention goes over chunks of rows, each up to its own longest: on a CPU most of its
         time is reading keys and values, and rows that came together are of one length."""
         torch = self._torch

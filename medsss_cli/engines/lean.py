@@ -1,12 +1,12 @@
 """The forward pass of Llama and its nearest kin, written out flat: for small models, where calls cost more than sums.
 
-transformers' own modules spend some five milliseconds a pass on calls, whatever the batch; a model of a million parameters
-computes sixty rows in that time. Here a layer is a dozen tensor operations on [tokens, width], with the three projections
-into attention fused into one, and the two into the feed-forward part. Tokens of unequal prompts stand side by side without
-padding; what is special about attention is a function that the caller passes in.
+transformers' own modules spend some milliseconds a pass on calls, whatever the batch; a model of a million parameters
+computes dozens of rows in that time. Here a layer is a dozen tensor operations on [tokens, width], with the three
+projections into attention fused into one, and the two into the feed-forward part. Tokens of unequal prompts stand side
+by side without padding; what is special about attention is a function that the caller passes in.
 
-`Lean.of` gives None for every model that it does not know, and `Decoder.open` compares with the model's own logits before
-it trusts this one.
+`Lean.of` gives None for every model that it does not know, and `Decoder.open` compares with the model's own logits
+before it trusts this one.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Lean:
 
     @classmethod
     def of(cls, model: Any) -> Lean | None:
-        """`model` as a lean one; None where it is none of the known, has other parts than plain linear ones, or fails."""
+        """`model` as a lean one; None where it is none of the known or has other parts than plain linear ones."""
         import torch
 
         config = model.config
@@ -121,8 +121,8 @@ class Lean:
         self._sin = torch.cat([-sin[0][:, :half], sin[0][:, half:]], dim=-1)[:, None].contiguous()
 
     def __call__(self, ids: Tensor, positions: Tensor, attend: Attend, last: Tensor | None = None) -> Tensor:
-        """Logits [N, vocabulary] of N tokens at `positions` [N], or of those numbered `last` alone. `reach` must have
-        been called for the largest position."""
+        """Logits [N, vocabulary] of N tokens at `positions` [N], or of those numbered `last` alone. `reach` must
+        have been called for the largest position."""
         torch = self._torch
         normal, linear = torch.nn.functional.rms_norm, torch.nn.functional.linear
         width, eps = (self._width,), self._eps

@@ -32,8 +32,8 @@ def draw(logits_BV: Tensor, temperature: NDArray[Any], top_p: NDArray[Any], unif
 
     `temperature`, `top_p` and `uniform` (in [0, 1)) are [B]. Temperature 0 takes the largest logit, of equals the
     lowest id. Otherwise log-probabilities are divided by the temperature, cut to the smallest set of likeliest tokens
-    that holds top_p of the mass (never empty; of equals the lowest id goes first), and the uniform picks by inverse CDF over
-    token ids.
+    that holds top_p of the mass (never empty; of equals the lowest id goes first), and the uniform picks by inverse
+    CDF over token ids.
     """
     import torch
 

@@ -1,0 +1,198 @@
+"""`medsss sample` through real pipes, on a tiny random model and on scripts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import clean_env, program, read_jsonl, run_medsss, to_lines, write_jsonl
+from tiny_models import make_tiny_model
+
+from medsss_cli.curriculum import Curriculum
+from medsss_cli.records import Problem, Response, Samples, Verdict
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(make_tiny_model(tmp_path_factory.mktemp("policy")))
+
+
+def problem(number: int, dataset: str = "d") -> dict[str, Any]:
+    return {
+        "id": f"p{number}",
+        "question": f"What is {number} + 1?",
+        "options": {"A": str(number), "B": str(number + 1)},
+        "answer": "B",
+        "dataset": dataset,
+        "task": "choice",
+    }
+
+
+def script(path: Path, lines: list[dict[str, Any]]) -> str:
+    return f"scripted:{write_jsonl(path, lines)}"
+
+
+def answers(*letters: str) -> list[str]:
+    return [f"Step 1: so. The answer is {letter}." if letter else "I cannot say." for letter in letters]
+
+
+def test_responses_are_judged_and_the_rate_is_over_all(tmp_path: Path) -> None:
+    engine = script(tmp_path / "s.jsonl", [{"match": "5 + 1", "texts": answers("B", "A", "", "B")}])
+    ran = run_medsss(["sample", "-n", 4, "--engine", engine], to_lines([problem(5)])).ok()
+    [record] = ran.records
+    assert [response["verdict"] for response in record["responses"]] == ["correct", "wrong", "no_answer", "correct"]
+    assert record["pass_rate"] == 0.5
+    assert record["question"] == "What is 5 + 1?"
+    assert "1 problems, 4 responses, accuracy 50.0%, unparsed 25.0%" in ran.stderr
+
+
+def test_seeded_on_a_model_whatever_the_order_and_the_batch(policy: str) -> None:
+    problems = [problem(number) for number in range(12)]
+    args = ["sample", "--policy", policy, "-n", 3, "--max-tokens", 12]
+    one = run_medsss(args, to_lines(problems)).ok()
+    two = run_medsss([*args, "--batch-size", 2, "--concurrency", 3], to_lines(problems[::-1])).ok()
+    assert {r["id"]: r for r in one.records} == {r["id"]: r for r in two.records}
+    other = run_medsss([*args, "--seed", 1, "--quiet"], to_lines(problems)).ok()
+    assert {r["id"]: r for r in other.records} != {r["id"]: r for r in one.records}
+    assert other.stderr == ""
+
+
+def test_greedy_is_one_answer(policy: str) -> None:
+    args = ["sample", "--policy", policy, "--greedy", "--max-tokens", 8]
+    [record] = run_medsss(args, to_lines([problem(1)])).ok().records
+    assert len(record["responses"]) == 1
+    assert run_medsss([*args, "-n", 4], to_lines([problem(1)])).rc == 2
+
+
+def test_empty_input_is_no_fault(tmp_path: Path) -> None:
+    engine = script(tmp_path / "s.jsonl", [])
+    ran = run_medsss(["sample", "--engine", engine], "").ok()
+    assert ran.stdout == ""
+    assert run_medsss(["sample", "--curriculum", 3, "--engine", engine], "").ok().stdout == ""
+
+
+def test_a_broken_line_and_a_failed_request_are_counted_and_the_rest_is_done(tmp_path: Path) -> None:
+    engine = script(tmp_path / "s.jsonl", [{"match": " 1 + 1", "texts": answers("B")}])
+    lines = to_lines([problem(1)]) + "{broken\n" + to_lines([problem(2)])
+    ran = run_medsss(["sample", "-n", 2, "--engine", engine, "--errors", tmp_path / "e.jsonl"], lines)
+    assert ran.rc == 1
+    assert [record["id"] for record in ran.records] == ["p1"]
+    assert Counter(record["stage"] for record in read_jsonl(tmp_path / "e.jsonl")) == {"read": 1, "sample": 1}
+
+
+@pytest.mark.parametrize(
+    ("args", "what"),
+    [
+        (["--policy", "gone"], "no policy folder gone"),
+        (["--engine", "scripted:gone.jsonl"], "gone.jsonl"),
+        (["--engine", "nonsense"], "no engine 'nonsense'"),
+        (["missing.jsonl"], "missing.jsonl"),
+        (["--samples", "x.jsonl"], "--samples goes with --curriculum"),
+        (["--top-p", "0"], "--top-p"),
+    ],
+)
+def test_wrong_usage_says_what_and_ends_with_2(args: list[str], what: str, tmp_path: Path) -> None:
+    ran = run_medsss(["sample", *args], to_lines([problem(1)]), cwd=tmp_path)
+    assert ran.rc == 2
+    assert what in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_a_closed_pipe_ends_it_quietly(policy: str) -> None:
+    args = program("sample", "--policy", policy, "-n", 1, "--max-tokens", 4, "--concurrency", 2)
+    process = subprocess.Popen(
+        args, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=clean_env()
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdin.write(to_lines([problem(number) for number in range(400)]).encode())
+    process.stdin.close()
+    assert json.loads(process.stdout.readline())["id"].startswith("p")
+    process.stdout.close()
+    assert b"Traceback" not in process.stderr.read()
+    assert process.wait(60) in (0, 141, -signal.SIGPIPE)
+
+
+def test_killed_and_run_again_gives_what_one_run_gives(policy: str, tmp_path: Path) -> None:
+    pool = write_jsonl(tmp_path / "pool.jsonl", [problem(number) for number in range(150)])
+    args = ["sample", pool, "--policy", policy, "-n", 2, "--max-tokens", 60, "--batch-size", 4]
+    process = subprocess.Popen(program(*args, "-o", tmp_path / "out.jsonl"), stderr=subprocess.DEVNULL, env=clean_env())
+    begin = time.monotonic()
+    while time.monotonic() - begin < 120:
+        if (tmp_path / "out.jsonl").exists() and (tmp_path / "out.jsonl").stat().st_size > 10_000:
+            break
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    killed_at = len((tmp_path / "out.jsonl").read_bytes().splitlines())
+    assert 0 < killed_at < 150
+    ran = run_medsss([*args, "-o", tmp_path / "out.jsonl"]).ok()
+    assert "done before" in ran.stderr
+    whole = run_medsss(args).ok().records
+    out = read_jsonl(tmp_path / "out.jsonl")
+    assert len(out) == 150
+    assert {r["id"]: r for r in out} == {r["id"]: r for r in whole}
+    changed = run_medsss(["sample", pool, "--policy", policy, "-n", 3, "-o", tmp_path / "out.jsonl"])
+    assert changed.rc == 2
+
+
+def test_curriculum_from_problems(tmp_path: Path) -> None:
+    rates = {1: "BB", 2: "BA", 3: "AA", 4: "A", 5: "BBBA"}
+    engine = script(
+        tmp_path / "s.jsonl", [{"match": f" {number} + 1", "texts": answers(*said)} for number, said in rates.items()]
+    )
+    pool = to_lines([problem(number, "d" if number < 4 else "e") for number in rates])
+    args = ["sample", "-n", 4, "--engine", engine, "--curriculum", 1]
+    ran = run_medsss(args, pool).ok()
+    assert [(r["id"], r["meta"]["pass_rate"]) for r in ran.records] in (
+        [("p3", 0.0), ("p4", 0.0)],
+        [("p4", 0.0), ("p3", 0.0)],
+    )
+    assert all("responses" not in record for record in ran.records)
+    assert "2 of 5 problems kept; 1 always right" in ran.stderr
+    # With files: the answers are kept, the second run draws nothing, and the output is there whole.
+    args += ["--samples", tmp_path / "samples.jsonl", "-o", tmp_path / "seed.jsonl"]
+    run_medsss(args, pool).ok()
+    assert read_jsonl(tmp_path / "seed.jsonl") == ran.records
+    again = run_medsss(args, pool).ok()
+    assert "5 done before" in again.stderr
+    assert read_jsonl(tmp_path / "seed.jsonl") == ran.records
+    # From samples records no engine is asked.
+    drawn = run_medsss(["sample", "--engine", "scripted:/nowhere", "--curriculum", 1, tmp_path / "samples.jsonl"]).ok()
+    assert drawn.records == ran.records
+
+
+def samples(id: str, right: int, dataset: str = "d", of: int = 4, verdict: Verdict = Verdict.WRONG) -> Samples:
+    said = [Response(text="", verdict=Verdict.CORRECT)] * right + [Response(text="", verdict=verdict)] * (of - right)
+    return Samples(id=id, question="?", answer="A", dataset=dataset, responses=said, pass_rate=right / of)
+
+
+def test_a_curriculum_does_not_depend_on_the_order_and_holds_k_per_dataset() -> None:
+    offers = [samples(f"{dataset}{i}", i % 5, dataset) for dataset in "xy" for i in range(100)]
+    forward, backward = Curriculum(7), Curriculum(7)
+    for offer in offers:
+        forward.offer(offer)
+        assert all(len(heap) <= 7 for heap in forward._heaps.values())
+    for offer in reversed(offers):
+        backward.offer(offer)
+    assert forward.chosen() == backward.chosen()
+    assert Counter(problem.dataset for problem in forward.chosen()) == {"x": 7, "y": 7}
+    assert all(type(problem) is Problem for problem in forward.chosen())
+    assert {problem.meta["pass_rate"] for problem in forward.chosen()} == {0.0}
+    assert forward.solved == 40
+
+
+def test_what_was_not_judged_is_no_failure_of_the_policy() -> None:
+    curriculum = Curriculum(2)
+    curriculum.offer(samples("a", 0, verdict=Verdict.NOT_JUDGED))
+    curriculum.offer(samples("b", 0, verdict=Verdict.NO_ANSWER))
+    assert [problem.id for problem in curriculum.chosen()] == ["b"]
+    assert curriculum.unjudged == 1
