@@ -58,12 +58,13 @@ def step_labels(
     """
     if not values:
         return []
-    if not all(0.0 <= value <= 1.0 for value in values):
-        raise ValueError(f"values must lie in [0, 1]: {list(values)}")
+    for value in values:
+        if not 0.0 <= value <= 1.0:  # also true of nan
+            raise ValueError(f"values must lie in [0, 1]: {list(values)}")
     match how:
         # Equation 7 rounds up: a label of 0 or 1 is 1 where the value less its penalty is positive.
         case StepLabels.DUAL:
-            return [None, *(1.0 if label > EPSILON else 0.0 for label in _dual(values, b))]
+            return [None, *[1.0 if label > EPSILON else 0.0 for label in _dual(values, b)]]
         case StepLabels.DUAL_SOFT:
             return [None, *(label if label > 0.0 else 0.0 for label in _dual(values, b))]
         case StepLabels.SOFT:
@@ -81,9 +82,11 @@ def _dual(values: Sequence[float], b: float) -> list[float]:
     """Equation 7 before it rounds up, for steps 1 to n: v_i, less b * max(0, v_{i-1} - v_{i+1}) where v_i < v_{i-1}. At
     most 1, and below 0 where the penalty is large."""
     labels = [float(value) for value in values[1:]]
-    for i in range(1, len(values) - 1):
-        if values[i] < values[i - 1] - EPSILON and values[i - 1] > values[i + 1]:
-            labels[i - 1] -= b * (values[i - 1] - values[i + 1])
+    before, value = values[0], labels[0] if labels else 0.0
+    for i, after in enumerate(labels[1:]):
+        if value < before - EPSILON and before > after:
+            labels[i] = value - b * (before - after)
+        before, value = value, after
     return labels
 
 

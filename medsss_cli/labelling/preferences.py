@@ -12,7 +12,7 @@ order of the tree. Two pairs of equal texts count once (the first), and a pair o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..records import Tree
 from .labels import EPSILON
@@ -22,8 +22,7 @@ STEP = "step"
 TRAJECTORY = "trajectory"
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
+class Pair(NamedTuple):
     """Two answers, or beginnings of answers, of which the first is better by `margin`, in (0, 1]. `kind` names the
     rule. `nodes` are the last node of the chosen and of the rejected path."""
 

@@ -10,14 +10,13 @@ stopped there) and Finishes that were not judged are no trajectories.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..errors import BadRecord
 from ..records import Action, Tree, Verdict
 
 
-@dataclass(frozen=True, slots=True)
-class Trajectory:
+class Trajectory(NamedTuple):
     """A path: node indices from the root (0) to a judged Finish. `min_value` is the smallest backed-up value on it, the
     root left out, in [0, 1]."""
 
