@@ -49,8 +49,8 @@ def run(
         typer.Option(
             "--check",
             metavar="FILE",
-            help="Judge every step of the responses in FILE (samples or scored records, - is stdin) and print counts as "
-            "JSON; with -o the records too, with the verdicts under meta.clinic.steps.",
+            help="Judge every step of the responses in FILE (samples or scored records, - is stdin) and print counts "
+            "as JSON; with -o the records too, with the verdicts under meta.clinic.steps.",
         ),
     ] = None,
 ) -> None:

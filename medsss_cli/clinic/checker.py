@@ -21,7 +21,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
-from functools import lru_cache
+from functools import cache
+from itertools import pairwise
 from random import Random
 
 from ..errors import BadRecord
@@ -44,7 +45,7 @@ class StepVerdict(StrEnum):
 
 @dataclass(frozen=True)
 class StepCheck:
-    """One step: its number as written (0 is the opening sentence), its bare text, the verdict, and the reason for it."""
+    """One step: its number as written (0 is the opening sentence), bare text, the verdict and the reason."""
 
     number: int
     text: str
@@ -59,7 +60,7 @@ def gold_steps(problem: Problem) -> list[str]:
 
 
 def check(problem: Problem, text: str) -> list[StepCheck]:
-    """A verdict for each step of `text`, in order. Blank text has none. Time grows linearly with the length of the text.
+    """A verdict for each step of `text`, in order; blank text has none. Time grows linearly with the length.
 
     Raises BadRecord for a problem that is not of the clinic, or whose values do not fit its kind.
     """
@@ -78,8 +79,8 @@ def answer_is_right(problem: Problem, text: str) -> bool:
 
 
 def gold_labels(problem: Problem, steps: Sequence[str]) -> list[int | None]:
-    """Gold labels of a trajectory of bare steps, step 0 first: None for step 0, 1 up to the first step that is not right,
-    0 from there on. An unreadable step counts as not right: nobody could follow it."""
+    """Gold labels of a trajectory of bare steps, step 0 first: None for step 0, 1 up to the first step that is not
+    right, 0 from there on. An unreadable step counts as not right: nobody could follow it."""
     labels: list[int | None] = []
     good = True
     for checked in check_steps(problem, steps):
@@ -123,7 +124,7 @@ def _facts(problem: Problem) -> _Facts:
     return _Facts(problem.answer, frozenset(claims), frozenset(sums), _heads(kind.name))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _heads(name: str) -> frozenset[str]:
     """Opening words of every sentence that the kind can write, right or with a slip, from 300 drawn problems."""
     kind = KINDS[name]
@@ -146,6 +147,7 @@ def _heads(name: str) -> frozenset[str]:
 _REFUTED = re.compile(r"^but wait, the answer (\S+) is wrong$", re.IGNORECASE)
 _ANSWER = re.compile(r"^(?:so )?the answer is (\S+)(?: \S+)?$", re.IGNORECASE)
 _FILLER = re.compile(r"^(?:so|then|thus|hence|now|therefore|but wait)[, ]+", re.IGNORECASE)
+_LETTERED = re.compile(r" \(([A-Z])\)$")
 _END = re.compile(r"[.;!]\s+|[.;!]$|\n+")
 
 
@@ -204,6 +206,11 @@ def _check_sentence(facts: _Facts, sentence: str) -> tuple[StepVerdict, str]:
     if match := _ANSWER.match(sentence):
         fine = _same_answer(match.group(1), facts.answer)
         return (StepVerdict.RIGHT, "") if fine else (StepVerdict.WRONG, f"the answer is not {match.group(1)}")
+    if match := _LETTERED.search(sentence):
+        verdict, why = _check_sentence(facts, sentence[: match.start()])
+        if verdict is StepVerdict.RIGHT and not _same_answer(match.group(1), facts.answer):
+            return StepVerdict.WRONG, f"that is not option {match.group(1)}"
+        return verdict, why
     read = _read(sentence)
     if read.false is not None:
         return StepVerdict.WRONG, read.false
@@ -240,7 +247,7 @@ def _read(sentence: str) -> _Read:
         return _Read([part for part in parts if part], [])
     sides = [side.strip() for side in text.split("=")]
     result = _Read([], [])
-    for left, right in zip(sides, sides[1:], strict=False):
+    for left, right in pairwise(sides):
         a, b = parse_sum(left), parse_sum(right)
         if a is None or b is None:
             # A name and what it stands for; words are compared with blanks taken out, sums in canonical form.
@@ -307,7 +314,8 @@ def parse_sum(text: str) -> Sum | None:
 
 def _addends(tokens: list[str], place: int, depth: int) -> tuple[Sum, int]:
     first, place = _factors(tokens, place, depth)
-    value, plus, minus = first.value, [first.form], []
+    value = first.value
+    plus, minus = [first.form], list[str]()
     while place < len(tokens) and tokens[place] in "+-":
         sign = tokens[place]
         term, place = _factors(tokens, place + 1, depth)
@@ -318,7 +326,8 @@ def _addends(tokens: list[str], place: int, depth: int) -> tuple[Sum, int]:
 
 def _factors(tokens: list[str], place: int, depth: int) -> tuple[Sum, int]:
     first, place = _atom(tokens, place, depth)
-    value, over, under = first.value, [first.form], []
+    value = first.value
+    over, under = [first.form], list[str]()
     while place < len(tokens) and tokens[place] in "*/":
         sign = tokens[place]
         factor, place = _atom(tokens, place + 1, depth)

@@ -7,6 +7,7 @@ with a system turn. The slips are there on purpose, as in any real corpus: see d
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from random import Random
 
@@ -14,16 +15,20 @@ from ..prompts import CHOICE_TURN, CHOICES, answer_messages
 from ..records import Message, Problem
 from ..steps import join_steps
 from .kinds import KINDS
-from .problems import Split, answer_sentence, applicable_slips, make_problem, solution, split_of, write_steps
+from .problems import Split, answer_sentence, applicable_slips, conclude, make_problem, solution, split_of, write_steps
 
 SYSTEM = "You are a careful clinician."
 CHOICE_SHARE = 0.08
 CORRECTION_SHARE = 0.08
 SYSTEM_SHARE = 0.03
+DRILL_CHATS = 16_000
 
 
-def chats(seed: int) -> Iterator[list[Message]]:
-    """Chats that end with an assistant turn, without end; the same for the same seed."""
+def chats(seed: int, drills: float = 0.0) -> Iterator[list[Message]]:
+    """Chats that end with an assistant turn, without end; the same for the same seed.
+
+    `drills` in [0, 1] is the share of drills at the beginning; it falls to a fifth of that over `DRILL_CHATS` chats.
+    """
     rng = Random(f"clinic/corpus/{seed}")
     kinds = list(KINDS.values())
     turn = list(kinds)
@@ -35,7 +40,8 @@ def chats(seed: int) -> Iterator[list[Message]]:
         values = kind.draw(rng)
         while values is None or split_of(kind.name, values) is not Split.TRAIN:
             values = kind.draw(rng)
-        chat = _chat(make_problem(kind, values, rng, f"corpus-{index}"), rng)
+        problem = make_problem(kind, values, rng, f"corpus-{index}")
+        chat = drill(problem, rng) if rng.random() < drills * max(0.2, 1 - index / DRILL_CHATS) else _chat(problem, rng)
         yield [Message("system", SYSTEM), *chat] if rng.random() < SYSTEM_SHARE else chat
         index += 1
 
@@ -49,12 +55,41 @@ def _chat(problem: Problem, rng: Random) -> list[Message]:
         done = rng.randint(1, len(steps) - 1)
         reason, finish = CHOICES
         word = finish if done == len(steps) - 1 else reason
-        return [*question, Message("assistant", join_steps(steps[:done])), Message("user", CHOICE_TURN), Message("assistant", word)]
+        return [
+            *question,
+            Message("assistant", join_steps(steps[:done])),
+            Message("user", CHOICE_TURN),
+            Message("assistant", word),
+        ]
     if draw < CHOICE_SHARE + CORRECTION_SHARE:
         slips = applicable_slips(problem)
         if slips:
             return [*question, Message("assistant", join_steps(correction(problem, slip or rng.choice(slips), rng)))]
     return [*question, Message("assistant", join_steps(write_steps(problem, slip, rng)))]
+
+
+_SUM = re.compile(r"(\d[\d.]*(?: [-+x/] \d[\d.]*)+) = (\d+(?:\.\d+)?)")
+
+
+def drill(problem: Problem, rng: Random) -> list[Message]:
+    """Practice in the two skills that every solution needs and a single one hardly teaches: an option's letter by its
+    text, four times over; or five sums as the solutions of train-split problems write them."""
+    if problem.options is not None and rng.random() < 0.75:
+        letters = rng.sample(sorted(problem.options), len(problem.options))
+        listed = "\n".join(f"{letter}. {text}" for letter, text in problem.options.items())
+        asked = "; ".join(problem.options[letter] for letter in letters)
+        said = " ".join(f"So {problem.options[letter]} ({letter}). The answer is {letter}." for letter in letters)
+        return [Message("user", f"{asked}?\n{listed}"), Message("assistant", said)]
+    sums: list[tuple[str, str]] = []
+    while len(sums) < 5:
+        kind = rng.choice(list(KINDS.values()))
+        values = kind.draw(rng)
+        if values is not None and split_of(kind.name, values) is Split.TRAIN:
+            slip = rng.choice([None, *kind.slips])
+            sums += _SUM.findall(" ".join(phrasings[0] for phrasings in kind.solve(values, slip).steps))
+    sums = rng.sample(sums, 5)
+    asked = ", ".join(left for left, _ in sums)
+    return [Message("user", asked), Message("assistant", " ".join(f"{left} = {right}." for left, right in sums))]
 
 
 def pick_slip(problem: Problem, rng: Random) -> str | None:
@@ -74,7 +109,9 @@ def correction(problem: Problem, slip: str, rng: Random) -> list[str]:
     plan = solution(problem)
     right = [rng.choice(phrasings) for phrasings in plan.steps]
     # The first step that no phrasing of the right solution has.
-    at = next((i for i, text in enumerate(wrong[1:-1]) if i >= len(plan.steps) or text not in plan.steps[i]), len(wrong) - 2)
+    at = next(
+        (i for i, text in enumerate(wrong[1:-1]) if i >= len(plan.steps) or text not in plan.steps[i]), len(wrong) - 2
+    )
     at = min(at, len(right) - 1)
     sentence = answer_sentence(problem, solution(problem, slip).answer)
     refuted = sentence.removeprefix("The answer is ").removesuffix(".")
@@ -82,5 +119,5 @@ def correction(problem: Problem, slip: str, rng: Random) -> list[str]:
     rest = right[at + 1 :]
     if rest:
         steps.append(" ".join(rest))
-    steps[-1] += " " + answer_sentence(problem, plan.answer)
+    steps[-1] = conclude(problem, steps[-1], plan.answer)
     return steps

@@ -42,7 +42,7 @@ class Slip:
 
 @dataclass(frozen=True)
 class Solution:
-    """Steps 1 to n without "Step k:" and without the last sentence ("The answer is ..."), each in one or more phrasings.
+    """Steps 1 to n without "Step k:" and the last sentence ("The answer is ..."), each in one or more phrasings.
 
     `answer` is a number as written, or the text of an option.
     """
@@ -53,7 +53,7 @@ class Solution:
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind. `draw` gives values, or None when the draw does not fit (try again); `ask` gives phrasings of the question.
+    """One kind. `draw` gives values, or None for a draw that does not fit (try again); `ask` gives phrasings.
 
     `solve(values, slip)` is the written solution, right for None. `choices` gives the texts of the options where the
     kind is always a choice, the right one among them; otherwise the answer is a number. `also` gives sentences that are
@@ -131,6 +131,10 @@ def _map_solve(v: Values, slip: str | None) -> Solution:
         f"PP = {sbp} - {dbp} = {pp}. {pp} / {by} = {part}.",
         f"{base} {sign} {part} = {result}.",
     )
+
+
+def _ca(v: Values) -> str:
+    return number(Fraction(v["ca"], 100), 2)
 
 
 def _calcium_solve(v: Values, slip: str | None) -> Solution:
@@ -275,7 +279,11 @@ def _qsofa_solve(v: Values, slip: str | None) -> Solution:
 
 
 def _volume_draw(r: Random) -> Values | None:
-    v = {"kg": r.randrange(5, 91, 5), "dose": r.choice([1, 2, 3, 4, 5, 6, 8, 10]), "strength": r.choice([2, 4, 5, 10, 20, 50])}
+    v = {
+        "kg": r.randrange(5, 91, 5),
+        "dose": r.choice([1, 2, 3, 4, 5, 6, 8, 10]),
+        "strength": r.choice([2, 4, 5, 10, 20, 50]),
+    }
     mg = v["kg"] * v["dose"]
     even = mg % v["strength"] == 0 and (10 * mg * 11 // 5) % v["strength"] == 0
     return v if even and 2 <= mg // v["strength"] <= 60 else None
@@ -295,7 +303,11 @@ def _volume_solve(v: Values, slip: str | None) -> Solution:
 
 
 def _divided_draw(r: Random) -> Values | None:
-    v = {"kg": r.randint(3, 60), "daily": r.choice([20, 30, 40, 50, 60, 80, 90, 100, 120]), "hours": r.choice([6, 8, 12])}
+    v = {
+        "kg": r.randint(3, 60),
+        "daily": r.choice([20, 30, 40, 50, 60, 80, 90, 100, 120]),
+        "hours": r.choice([6, 8, 12]),
+    }
     return v if v["kg"] * v["daily"] % 24 == 0 else None
 
 
@@ -335,7 +347,10 @@ def _maintenance_solve(v: Values, slip: str | None) -> Solution:
             base, each = (80, 1) if kg > 20 else (40, 1)
         over = kg - edge
         rate = base + each * over
-        steps = (f"First {edge} kg: {base} mL/h, then {each} mL/h per kg.", f"{kg} - {edge} = {over}. {base} + {over * each} = {rate}.")
+        steps = (
+            f"First {edge} kg: {base} mL/h, then {each} mL/h per kg.",
+            f"{kg} - {edge} = {over}. {base} + {over * each} = {rate}.",
+        )
     return _plan(str(rate - given), *steps, f"{rate} - {given} = {rate - given}.")
 
 
@@ -472,7 +487,12 @@ def _avoid_draw(r: Random) -> Values:
     condition = r.choice(list(AVOID))
     right, taken = AVOID[condition]
     # Some conditions rule out more than one class; the options beside the right one are from none of those.
-    return {"condition": condition, "right": r.choice(CLASSES[right]), "taken": r.choice(CLASSES[taken]), "others": sorted(r.sample(HARMLESS, 2))}
+    return {
+        "condition": condition,
+        "right": r.choice(CLASSES[right]),
+        "taken": r.choice(CLASSES[taken]),
+        "others": sorted(r.sample(HARMLESS, 2)),
+    }
 
 
 def _capital(text: str) -> str:
@@ -529,7 +549,12 @@ def _interaction_solve(v: Values, slip: str | None) -> Solution:
     path, drug = (taken, v["taken"]) if slip == "enzyme_confused" else (enzyme, v["right"])
     if slip == "blocker_confused":
         drug = v["taken"]
-    return _plan(drug, f"{_capital(v['drug'])} is cleared by {path}.", f"{_capital(drug)} blocks {path}.", f"So {drug} raises it.")
+    return _plan(
+        drug,
+        f"{_capital(v['drug'])} is cleared by {path}.",
+        f"{_capital(drug)} blocks {path}.",
+        f"So {drug} raises it.",
+    )
 
 
 def _interaction_also(v: Values) -> list[str]:
@@ -542,7 +567,9 @@ def _drugs(v: Values) -> list[str]:
 
 _ALL = [
     Kind(
-        "anion_gap", Domain.CALCULATION, "AG = Na - Cl - HCO3 (mmol/L)",
+        "anion_gap",
+        Domain.CALCULATION,
+        "AG = Na - Cl - HCO3 (mmol/L)",
         {"bicarbonate_forgotten": Slip(0.22, "AG = Na - Cl"), "bicarbonate_added": Slip(0.08, "AG = Na - Cl + HCO3")},
         _anion_gap_draw,
         lambda v: (
@@ -552,8 +579,13 @@ _ALL = [
         _anion_gap_solve,
     ),
     Kind(
-        "mean_arterial_pressure", Domain.CALCULATION, "MAP = DBP + (SBP - DBP) / 3 (mmHg)",
-        {"averaged": Slip(0.52, "half of the pulse pressure in place of a third"), "from_systolic": Slip(0.08, "SBP less a third")},
+        "mean_arterial_pressure",
+        Domain.CALCULATION,
+        "MAP = DBP + (SBP - DBP) / 3 (mmHg)",
+        {
+            "averaged": Slip(0.52, "half of the pulse pressure in place of a third"),
+            "from_systolic": Slip(0.08, "SBP less a third"),
+        },
         _map_draw,
         lambda v: (
             f"The blood pressure is {v['sbp']}/{v['dbp']} mmHg. What is the mean arterial pressure?",
@@ -562,17 +594,21 @@ _ALL = [
         _map_solve,
     ),
     Kind(
-        "corrected_calcium", Domain.CALCULATION, "Ca + 0.02 x (40 - albumin) (mmol/L, g/L)",
+        "corrected_calcium",
+        Domain.CALCULATION,
+        "Ca + 0.02 x (40 - albumin) (mmol/L, g/L)",
         {"factor_halved": Slip(0.18, "factor 0.01"), "subtracted": Slip(0.10, "the correction taken off")},
         lambda r: {"ca": r.randint(175, 255), "albumin": r.randint(20, 38)},
         lambda v: (
-            f"Calcium {number(Fraction(v['ca'], 100), 2)} mmol/L, albumin {v['albumin']} g/L. What is the corrected calcium?",
-            f"Albumin is {v['albumin']} g/L, calcium {number(Fraction(v['ca'], 100), 2)} mmol/L. Correct the calcium.",
+            f"Calcium {_ca(v)} mmol/L, albumin {v['albumin']} g/L. What is the corrected calcium?",
+            f"Albumin is {v['albumin']} g/L, calcium {_ca(v)} mmol/L. Correct the calcium.",
         ),
         _calcium_solve,
     ),
     Kind(
-        "osmolality", Domain.CALCULATION, "2 x Na + glucose + urea (mmol/L)",
+        "osmolality",
+        Domain.CALCULATION,
+        "2 x Na + glucose + urea (mmol/L)",
         {"sodium_once": Slip(0.50, "sodium not doubled"), "urea_forgotten": Slip(0.10, "no urea")},
         lambda r: {"na": r.randint(124, 156), "glucose": r.randint(4, 40), "urea": r.randint(3, 30)},
         lambda v: (
@@ -582,75 +618,119 @@ _ALL = [
         _osmolality_solve,
     ),
     Kind(
-        "glasgow_coma_scale", Domain.SCORING, "eyes 1-4 + speech 1-5 + motor 1-6; fall from an earlier total",
+        "glasgow_coma_scale",
+        Domain.SCORING,
+        "eyes 1-4 + speech 1-5 + motor 1-6; fall from an earlier total",
         {"motor_of_five": Slip(0.22, "motor one point too low"), "eyes_from_zero": Slip(0.10, "eyes counted from 0")},
         _gcs_draw,
         lambda v: (
-            f"GCS was {v['was']}. Now eyes {EYES[v['eyes']]}, speech {SPEECH[v['speech']]}, motor {MOTOR[v['motor']]}. By how much did it fall?",
+            f"GCS was {v['was']}. Now eyes {EYES[v['eyes']]}, speech {SPEECH[v['speech']]}, motor {MOTOR[v['motor']]}. "
+            "By how much did it fall?",
         ),
         _gcs_solve,
     ),
     Kind(
-        "curb_65", Domain.SCORING, "1 each: confusion, urea > 7, RR >= 30, SBP < 90 (DBP left out), age >= 65",
+        "curb_65",
+        Domain.SCORING,
+        "1 each: confusion, urea > 7, RR >= 30, SBP < 90 (DBP left out), age >= 65",
         {"age_forgotten": Slip(0.52, "no point for age"), "urea_cutoff": Slip(0.10, "urea > 10")},
         _curb_draw,
         lambda v: (
-            f"Pneumonia: {'confused' if v['confused'] else 'alert'}, urea {v['urea']}, RR {v['rr']}, SBP {v['sbp']}, age {v['age']}. CURB-65 score?",
+            f"Pneumonia: {'confused' if v['confused'] else 'alert'}, urea {v['urea']}, RR {v['rr']}, SBP {v['sbp']}, "
+            f"age {v['age']}. CURB-65 score?",
         ),
         _curb_solve,
     ),
     Kind(
-        "cha2ds2_vasc", Domain.SCORING,
+        "cha2ds2_vasc",
+        Domain.SCORING,
         "age >= 75: 2, 65-74: 1; woman 1; stroke 2; heart failure, hypertension, diabetes, vascular disease 1 each",
         {"stroke_one_point": Slip(0.28, "stroke counts 1"), "age_one_point": Slip(0.16, "age from 75 counts 1")},
         _chads_draw,
-        lambda v: (f"A {v['sex']} of {v['age']} has atrial fibrillation and {', '.join(v['risks'])}. CHA2DS2-VASc score?",),
+        lambda v: (
+            f"A {v['sex']} of {v['age']} has atrial fibrillation and {', '.join(v['risks'])}. CHA2DS2-VASc score?",
+        ),
         _chads_solve,
     ),
     Kind(
-        "qsofa", Domain.SCORING, "1 each: RR >= 22, SBP <= 100, GCS < 15",
+        "qsofa",
+        Domain.SCORING,
+        "1 each: RR >= 22, SBP <= 100, GCS < 15",
         {"pressure_cutoff": Slip(0.24, "SBP <= 90"), "rate_cutoff": Slip(0.12, "RR >= 30")},
         _qsofa_draw,
-        lambda v: (f"RR {v['rr']}, SBP {v['sbp']}, GCS {v['gcs']}. What is the qSOFA score?", f"qSOFA score with GCS {v['gcs']}, SBP {v['sbp']}, RR {v['rr']}?"),
+        lambda v: (
+            f"RR {v['rr']}, SBP {v['sbp']}, GCS {v['gcs']}. What is the qSOFA score?",
+            f"qSOFA score with GCS {v['gcs']}, SBP {v['sbp']}, RR {v['rr']}?",
+        ),
         _qsofa_solve,
     ),
     Kind(
-        "dose_volume", Domain.DOSING, "lb / 2.2 = kg; kg x mg/kg = mg; mg / (mg/mL) = mL",
-        {"pounds_as_kilograms": Slip(0.17, "pounds taken for kilograms"), "milligrams_as_millilitres": Slip(0.08, "mg given as mL")},
+        "dose_volume",
+        Domain.DOSING,
+        "lb / 2.2 = kg; kg x mg/kg = mg; mg / (mg/mL) = mL",
+        {
+            "pounds_as_kilograms": Slip(0.17, "pounds taken for kilograms"),
+            "milligrams_as_millilitres": Slip(0.08, "mg given as mL"),
+        },
         _volume_draw,
-        lambda v: (f"A patient of {v['kg'] * 11 // 5} lb needs {v['dose']} mg/kg. The vial has {v['strength']} mg/mL. How many mL?",),
+        lambda v: (
+            f"A patient of {v['kg'] * 11 // 5} lb needs {v['dose']} mg/kg. The vial has {v['strength']} mg/mL. "
+            "How many mL?",
+        ),
         _volume_solve,
     ),
     Kind(
-        "divided_dose", Domain.DOSING, "kg x mg/kg a day / (24 / interval) = mg each",
-        {"not_divided": Slip(0.52, "the whole day's dose at once"), "interval_as_count": Slip(0.08, "divided by the interval")},
+        "divided_dose",
+        Domain.DOSING,
+        "kg x mg/kg a day / (24 / interval) = mg each",
+        {
+            "not_divided": Slip(0.52, "the whole day's dose at once"),
+            "interval_as_count": Slip(0.08, "divided by the interval"),
+        },
         _divided_draw,
-        lambda v: (f"A child of {v['kg']} kg needs {v['daily']} mg/kg a day, given every {v['hours']} h. How many mg is each dose?",),
+        lambda v: (
+            f"A child of {v['kg']} kg needs {v['daily']} mg/kg a day, given every {v['hours']} h. "
+            "How many mg is each dose?",
+        ),
         _divided_solve,
     ),
     Kind(
-        "maintenance_fluid", Domain.FLUIDS, "4 mL/h per kg to 10 kg, 2 to 20 kg, 1 beyond; less the running rate",
+        "maintenance_fluid",
+        Domain.FLUIDS,
+        "4 mL/h per kg to 10 kg, 2 to 20 kg, 1 beyond; less the running rate",
         {"four_for_all": Slip(0.22, "4 mL/h for every kg"), "tier_misremembered": Slip(0.14, "a tier's rate wrong")},
         _maintenance_draw,
         lambda v: (f"A child of {v['kg']} kg gets {v['given']} mL/h. How many mL/h below 4-2-1 maintenance?",),
         _maintenance_solve,
     ),
     Kind(
-        "drip_rate", Domain.FLUIDS, "mL / h / (60 / drops per mL) = drops a minute",
-        {"hours_forgotten": Slip(0.18, "volume taken for the hourly flow"), "wrong_set": Slip(0.12, "another giving set")},
+        "drip_rate",
+        Domain.FLUIDS,
+        "mL / h / (60 / drops per mL) = drops a minute",
+        {
+            "hours_forgotten": Slip(0.18, "volume taken for the hourly flow"),
+            "wrong_set": Slip(0.12, "another giving set"),
+        },
         _drip_draw,
-        lambda v: (f"{v['rate'] * v['hours']} mL over {v['hours']} h by a set of {v['drops']} drops/mL. How many drops a minute?",),
+        lambda v: (
+            f"{v['rate'] * v['hours']} mL over {v['hours']} h by a set of {v['drops']} drops/mL. "
+            "How many drops a minute?",
+        ),
         _drip_solve,
     ),
     Kind(
-        "parkland", Domain.FLUIDS, "4 mL x kg x % burned, half of it in the first 8 h",
+        "parkland",
+        Domain.FLUIDS,
+        "4 mL x kg x % burned, half of it in the first 8 h",
         {"not_halved": Slip(0.54, "the whole volume in 8 h"), "factor_two": Slip(0.10, "2 mL")},
         _parkland_draw,
         lambda v: (f"Parkland: {v['kg']} kg, {v['burn']} % burned. How many mL in the first 8 h?",),
         _parkland_solve,
     ),
     Kind(
-        "shock_index", Domain.TRIAGE, "the highest HR / SBP first (only one patient is above 1)",
+        "shock_index",
+        Domain.TRIAGE,
+        "the highest HR / SBP first (only one patient is above 1)",
         {"highest_rate": Slip(0.50, "the highest heart rate"), "lowest_pressure": Slip(0.12, "the lowest pressure")},
         _shock_draw,
         lambda v: ("Which patient is first by shock index?", "Triage by shock index: who goes first?"),
@@ -658,7 +738,9 @@ _ALL = [
         choices=lambda v: [_shock_text(v[who]) for who in ("shocked", "fast", "low", "calm")],
     ),
     Kind(
-        "start_triage", Domain.TRIAGE, "walks: minor; RR > 30, refill > 2 s or does not obey: immediate; else delayed",
+        "start_triage",
+        Domain.TRIAGE,
+        "walks: minor; RR > 30, refill > 2 s or does not obey: immediate; else delayed",
         {"rate_cutoff": Slip(0.36, "RR > 20"), "refill_cutoff": Slip(0.26, "refill > 4 s")},
         _start_draw,
         lambda v: (
@@ -669,23 +751,39 @@ _ALL = [
         choices=lambda v: ["immediate", "delayed", "minor", "deceased"],
     ),
     Kind(
-        "contraindication", Domain.DRUG_SAFETY, "condition -> class to avoid -> drug of that class",
-        {"class_confused": Slip(0.24, "another class named for the condition"), "member_confused": Slip(0.10, "a drug put in the wrong class")},
+        "contraindication",
+        Domain.DRUG_SAFETY,
+        "condition -> class to avoid -> drug of that class",
+        {
+            "class_confused": Slip(0.24, "another class named for the condition"),
+            "member_confused": Slip(0.10, "a drug put in the wrong class"),
+        },
         _avoid_draw,
-        lambda v: (f"Which drug is avoided in {v['condition']}?", f"A patient has {v['condition']}. Which drug is avoided?"),
+        lambda v: (
+            f"Which drug is avoided in {v['condition']}?",
+            f"A patient has {v['condition']}. Which drug is avoided?",
+        ),
         _avoid_solve,
         choices=_drugs,
         also=_avoid_also,
     ),
     Kind(
-        "interaction", Domain.DRUG_SAFETY, "drug -> enzyme that clears it -> drug that blocks the enzyme",
-        {"enzyme_confused": Slip(0.40, "another enzyme"), "blocker_confused": Slip(0.12, "the blocker of another enzyme")},
+        "interaction",
+        Domain.DRUG_SAFETY,
+        "drug -> enzyme that clears it -> drug that blocks the enzyme",
+        {
+            "enzyme_confused": Slip(0.40, "another enzyme"),
+            "blocker_confused": Slip(0.12, "the blocker of another enzyme"),
+        },
         _interaction_draw,
-        lambda v: (f"A patient takes {v['drug']}. Which new drug raises its level?", f"Which drug raises the level of {v['drug']}?"),
+        lambda v: (
+            f"A patient takes {v['drug']}. Which new drug raises its level?",
+            f"Which drug raises the level of {v['drug']}?",
+        ),
         _interaction_solve,
         choices=_drugs,
         also=_interaction_also,
     ),
-]  # fmt: skip
+]
 
 KINDS: dict[str, Kind] = {kind.name: kind for kind in _ALL}

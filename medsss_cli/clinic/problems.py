@@ -166,7 +166,8 @@ def read_meta(problem: Problem) -> tuple[Kind, Values]:
 
 
 def solution(problem: Problem, slip: str | None = None) -> Solution:
-    """The solution of a clinic problem, right or with a slip. Raises BadRecord as `read_meta`, or for values that do not fit."""
+    """The solution of a clinic problem, right or with a slip. Raises BadRecord as `read_meta` does, and for
+    values that do not fit."""
     kind, values = read_meta(problem)
     try:
         return kind.solve(values, slip)
@@ -191,9 +192,20 @@ def answer_sentence(problem: Problem, answer: str) -> str:
     return f"The answer is {answer if problem.options is None else letter_of(problem.options, answer)}."
 
 
+def conclude(problem: Problem, step: str, answer: str) -> str:
+    """The last step with its answer: "140 - 104 = 36 (C). The answer is C.", the letter only where there are options.
+
+    The letter stands right behind the option's text, where a small model can look it up in one hop.
+    """
+    if problem.options is not None:
+        step = f"{step.removesuffix('.')} ({letter_of(problem.options, answer)})."
+    return f"{step} {answer_sentence(problem, answer)}"
+
+
 def write_steps(problem: Problem, slip: str | None = None, rng: Random | None = None) -> list[str]:
-    """Bare steps of a written solution, step 0 first, the answer in the last. `rng` picks phrasings; None takes the first."""
+    """Bare steps of a written solution, step 0 first, the answer in the last. `rng` picks
+    phrasings; None takes the first."""
     plan = solution(problem, slip)
     steps = [phrasings[0] if rng is None else rng.choice(phrasings) for phrasings in plan.steps]
-    steps[-1] += " " + answer_sentence(problem, plan.answer)
+    steps[-1] = conclude(problem, steps[-1], plan.answer)
     return [ROOT_TEXT, *steps]

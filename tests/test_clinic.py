@@ -1,0 +1,454 @@
+"""The clinic: every kind against numbers worked by hand, the splits, the slips and the checker."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from itertools import islice
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from medsss_cli.clinic.checker import (
+    StepVerdict,
+    answer_is_right,
+    check,
+    check_steps,
+    first_error,
+    gold_labels,
+    gold_steps,
+    parse_sum,
+)
+from medsss_cli.clinic.corpus import chats, correction, drill, pick_slip
+from medsss_cli.clinic.kinds import AVOID, BLOCKERS, CLASSES, HARMLESS, KINDS, SUBSTRATES, Domain
+from medsss_cli.clinic.problems import (
+    Split,
+    applicable_slips,
+    make_problem,
+    problems,
+    solution,
+    split_of,
+    value_key,
+    write_steps,
+)
+from medsss_cli.errors import BadRecord, UsageError
+from medsss_cli.prompts import CHOICE_TURN, question_text
+from medsss_cli.records import Problem, Task, dump, parse
+from medsss_cli.steps import join_steps, split_steps
+
+SOME = list(problems(340, seed=7))
+
+
+def make(kind: str, **values: Any) -> Problem:
+    return make_problem(KINDS[kind], values, Random(0), "hand")
+
+
+# Worked by hand, each from the formula in the name.
+BY_HAND: list[tuple[str, dict[str, Any], str]] = [
+    ("anion_gap", {"na": 140, "cl": 104, "hco3": 24}, "12"),  # 140 - 104 - 24
+    ("mean_arterial_pressure", {"sbp": 120, "dbp": 90}, "100"),  # 90 + 30/3
+    ("corrected_calcium", {"ca": 210, "albumin": 28}, "2.34"),  # 2.10 + 0.02 x 12
+    ("osmolality", {"na": 140, "glucose": 8, "urea": 6}, "294"),  # 280 + 8 + 6
+    ("glasgow_coma_scale", {"was": 15, "eyes": 2, "speech": 4, "motor": 5}, "4"),  # 15 - 11
+    ("curb_65", {"confused": 1, "urea": 8, "rr": 29, "sbp": 89, "age": 65}, "4"),  # all but the rate
+    ("cha2ds2_vasc", {"age": 77, "sex": "woman", "risks": ["diabetes", "stroke"]}, "6"),  # 2 + 1 + 1 + 2
+    ("cha2ds2_vasc", {"age": 65, "sex": "man", "risks": ["hypertension"]}, "2"),
+    ("qsofa", {"rr": 22, "sbp": 100, "gcs": 15}, "2"),  # both cut-offs count
+    ("dose_volume", {"kg": 20, "dose": 5, "strength": 10}, "10"),  # 44 lb; 100 mg / 10
+    ("divided_dose", {"kg": 15, "daily": 40, "hours": 8}, "200"),  # 600 / 3
+    ("maintenance_fluid", {"kg": 28, "given": 30}, "38"),  # 40 + 20 + 8 - 30
+    ("maintenance_fluid", {"kg": 14, "given": 20}, "28"),  # 40 + 8 - 20
+    ("drip_rate", {"rate": 120, "hours": 5, "drops": 20}, "40"),  # 600 mL / 5 h = 2 mL/min
+    ("parkland", {"kg": 70, "burn": 20}, "2800"),  # half of 5600
+]
+
+
+@pytest.mark.parametrize(("kind", "values", "answer"), BY_HAND)
+def test_formulas_by_hand(kind: str, values: dict[str, Any], answer: str) -> None:
+    assert KINDS[kind].solve(values, None).answer == answer
+
+
+@pytest.mark.parametrize(
+    ("values", "tag"),
+    [
+        ({"walks": 1, "rr": 40, "refill": 4, "obeys": 0}, "minor"),
+        ({"walks": 0, "rr": 31, "refill": 1, "obeys": 1}, "immediate"),
+        ({"walks": 0, "rr": 30, "refill": 3, "obeys": 1}, "immediate"),
+        ({"walks": 0, "rr": 30, "refill": 2, "obeys": 0}, "immediate"),
+        ({"walks": 0, "rr": 30, "refill": 2, "obeys": 1}, "delayed"),
+    ],
+)
+def test_start_by_hand(values: dict[str, Any], tag: str) -> None:
+    assert KINDS["start_triage"].solve(values, None).answer == tag
+
+
+def test_drug_kinds_have_one_right_option() -> None:
+    for right, taken in AVOID.values():
+        assert right != taken
+        assert right in CLASSES
+        assert taken in CLASSES
+    drugs = [d for members in CLASSES.values() for d in members]
+    assert len(set(drugs)) == len(drugs)
+    blockers = [d for members in BLOCKERS.values() for d in members]
+    assert len(set(blockers)) == len(blockers)
+    assert not set(HARMLESS) & {*drugs, *blockers}
+    assert set(SUBSTRATES) == set(BLOCKERS)
+
+
+def test_shock_index_has_one_patient_above_one() -> None:
+    for p in problems(100, kinds=["shock_index"]):
+        assert p.options is not None
+        values = p.meta["clinic"]["values"]
+        assert [who for who, (hr, sbp) in values.items() if hr > sbp] == ["shocked"]
+        index = {letter: int(t.split()[1].strip(",")) / int(t.split()[3]) for letter, t in p.options.items()}
+        assert max(index, key=lambda letter: index[letter]) == p.answer
+
+
+def test_there_are_enough_kinds_and_each_domain_has_one() -> None:
+    assert len(KINDS) >= 12
+    assert {k.domain for k in KINDS.values()} == set(Domain)
+    for kind in KINDS.values():
+        assert len(kind.slips) >= 2
+        assert 0.2 <= sum(s.share for s in kind.slips.values()) <= 0.66
+
+
+# Splits and seeds
+
+
+def test_splits_share_no_values() -> None:
+    keys = {
+        split: {
+            value_key(p.meta["clinic"]["kind"], p.meta["clinic"]["values"])
+            for seed in range(3)
+            for p in problems(1000, seed=seed, split=split)
+        }
+        for split in Split
+    }
+    assert not keys[Split.TRAIN] & keys[Split.SEED]
+    assert not keys[Split.TRAIN] & keys[Split.TEST]
+    assert not keys[Split.SEED] & keys[Split.TEST]
+    questions = {split: {(p.question, str(p.options)) for p in problems(1000, split=split)} for split in Split}
+    assert not questions[Split.TRAIN] & questions[Split.TEST]
+
+
+def test_corpus_holds_train_problems_only() -> None:
+    # With its options a question is nearly its values; without those of shock_index and of the drugs it is not.
+    held_out = {question_text(p) for split in (Split.SEED, Split.TEST) for p in problems(1000, split=split, seed=1)}
+    for chat in islice(chats(5), 3000):
+        assert next(m.content for m in chat if m.role == "user") not in held_out
+
+
+def test_a_split_does_not_change() -> None:
+    """The shipped policy was trained on `train`: the hash must stay what it was."""
+    assert [split_of("anion_gap", {"na": 140, "cl": 104, "hco3": h}).value for h in range(10, 20)] == SPLIT_OF_GAPS
+
+
+SPLIT_OF_GAPS = ["train", "train", "train", "train", "train", "train", "test", "seed", "train", "train"]
+
+
+def test_same_seed_same_problems_and_a_longer_run_begins_the_same() -> None:
+    assert list(problems(60, seed=3)) == list(problems(90, seed=3))[:60]
+    assert list(problems(60, seed=3)) != list(problems(60, seed=4))
+    assert len({p.id for p in problems(200, seed=3)}) == 200
+
+
+def test_no_values_twice_and_no_end() -> None:
+    some = [value_key(p.meta["clinic"]["kind"], p.meta["clinic"]["values"]) for p in problems(1000, seed=1)]
+    assert len(set(some)) == 1000
+    few = list(problems(200, seed=1, kinds=["parkland"]))  # 96 combinations or so in the split
+    assert len(few) == 200
+
+
+def test_forms() -> None:
+    some = list(problems(1700))
+    choices = [p for p in some if p.task is Task.CHOICE]
+    assert 0.58 < len(choices) / len(some) < 0.75
+    for p in some:
+        assert parse(Problem, dump(p)) == p
+        if p.task is Task.CHOICE:
+            assert p.options is not None
+            assert list(p.options) == list("ABCD")
+            assert len(set(p.options.values())) == 4
+            assert p.options[p.answer] == solution(p).answer
+        else:
+            assert p.options is None
+            float(p.answer)
+    letters = [p.answer for p in choices]
+    assert all(0.19 < letters.count(letter) / len(letters) < 0.31 for letter in "ABCD")
+
+
+def test_unknown_names_are_usage_errors() -> None:
+    with pytest.raises(UsageError, match="no clinic kind 'x'"):
+        problems(1, kinds=["x"])
+    with pytest.raises(UsageError, match="no clinic domain"):
+        problems(1, domains=["x"])
+    with pytest.raises(UsageError, match="no kind is in the domains"):
+        problems(1, kinds=["anion_gap"], domains=["fluids"])
+
+
+# Written solutions and slips
+
+
+@pytest.mark.parametrize("p", SOME[:170], ids=lambda p: f"{p.meta['clinic']['kind']}-{p.id[-3:]}")
+def test_gold_solutions_pass_step_by_step(p: Problem) -> None:
+    rng = Random(p.id)
+    for steps in (gold_steps(p), *(write_steps(p, None, rng) for _ in range(4))):
+        assert 3 <= len(steps) <= 5
+        text = join_steps(steps)
+        assert split_steps(text) == steps
+        checked = check(p, text)
+        assert [c.number for c in checked] == list(range(len(steps)))
+        assert {c.verdict for c in checked} == {StepVerdict.RIGHT}, [c for c in checked if c.verdict != "right"]
+        assert [c.states_answer for c in checked] == [False] * (len(steps) - 1) + [True]
+        assert answer_is_right(p, text)
+        assert gold_labels(p, steps) == [None] + [1] * (len(steps) - 1)
+
+
+# Kind and slip -> the step where it shows.
+SHOWS_AT = {
+    ("interaction", "blocker_confused"): 2,
+    ("contraindication", "member_confused"): 2,
+    ("qsofa", "pressure_cutoff"): 2,
+    ("cha2ds2_vasc", "stroke_one_point"): 2,
+    ("drip_rate", "wrong_set"): 2,
+    ("start_triage", "rate_cutoff"): 2,
+    ("start_triage", "refill_cutoff"): 2,
+    ("dose_volume", "milligrams_as_millilitres"): 2,
+    ("curb_65", "age_forgotten"): 2,
+}
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_each_slip_is_caught_where_it_happens(kind: str) -> None:
+    rng = Random(kind)
+    met = set()
+    for p in problems(90, kinds=[kind], seed=2):
+        for slip in applicable_slips(p):
+            met.add(slip)
+            steps = write_steps(p, slip, rng)
+            at = SHOWS_AT.get((kind, slip), 1)
+            checked = check_steps(p, steps)
+            assert first_error(p, steps) == at, (slip, checked)
+            assert checked[at].verdict is StepVerdict.WRONG
+            assert checked[-1].verdict is StepVerdict.WRONG
+            assert not answer_is_right(p, join_steps(steps))
+            assert gold_labels(p, steps) == [None] + [1] * (at - 1) + [0] * (len(steps) - at)
+    assert met == set(KINDS[kind].slips)
+
+
+def test_a_correction_is_right_after_its_mistake() -> None:
+    rng = Random(1)
+    for p in SOME:
+        for slip in applicable_slips(p):
+            steps = correction(p, slip, rng)
+            wrong = len(write_steps(p, slip))
+            verdicts = [c.verdict for c in check_steps(p, steps)]
+            assert set(verdicts[wrong:]) == {StepVerdict.RIGHT}
+            assert steps[wrong].startswith("But wait, the answer ")
+            assert answer_is_right(p, join_steps(steps))
+
+
+def test_corpus_has_its_make_up() -> None:
+    some = list(islice(chats(0), 4000))
+    assert some[:50] == list(islice(chats(0), 50))
+    assert all(chat[-1].role == "assistant" for chat in some)
+    turns = [chat for chat in some if any(m.content == CHOICE_TURN for m in chat)]
+    assert 0.06 < len(turns) / 4000 < 0.10
+    for chat in turns:
+        assert chat[-1].content in ("Reason", "Finish")
+        assert "The answer is" not in chat[-3].content
+    assert 0.05 < sum("But wait" in chat[-1].content for chat in some) / 4000 < 0.10
+    assert 0.02 < sum(chat[0].role == "system" for chat in some) / 4000 < 0.04
+
+
+def test_drills_are_true() -> None:
+    rng = Random(2)
+    for p in problems(300, split=Split.TRAIN):
+        asked, said = (m.content for m in drill(p, rng))
+        if "?\nA. " in asked:
+            options = dict(line.split(". ", 1) for line in asked.split("\n")[1:])
+            found = re.findall(r"So (.+?) \(([A-D])\)\. The answer is ([A-D])\.", said)
+            assert [(text, letter) for letter, text in sorted(options.items())] == sorted(
+                ((text, letter) for text, letter, _ in found), key=lambda pair: pair[1]
+            )
+            assert all(letter == again for _, letter, again in found)
+        else:
+            for claim in said.removesuffix(".").split(". "):
+                left, right = map(parse_sum, claim.split(" = "))
+                assert left is not None
+                assert right is not None
+                assert left.value == right.value
+
+
+def test_shares_of_slips_are_those_of_the_table() -> None:
+    rng = Random(3)
+    for p in (make("anion_gap", na=140, cl=104, hco3=24), make("parkland", kg=70, burn=20)):
+        kind = KINDS[p.meta["clinic"]["kind"]]
+        drawn = [pick_slip(p, rng) for _ in range(4000)]
+        for name, slip in kind.slips.items():
+            assert abs(drawn.count(name) / 4000 - slip.share) < 0.03
+
+
+# The checker on other people's texts
+
+GAP = Problem(
+    id="gap",
+    question="Na 140, Cl 104, HCO3 24?",
+    answer="A",
+    options={"A": "12", "B": "36", "C": "60", "D": "11"},
+    task=Task.CHOICE,
+    meta={"clinic": {"kind": "anion_gap", "values": {"na": 140, "cl": 104, "hco3": 24}}},
+)
+
+
+@pytest.mark.parametrize(
+    ("step", "verdict"),
+    [
+        ("AG = Na - Cl - HCO3.", "right"),
+        ("ag=na-cl-hco3", "right"),
+        ("AG = Na - Cl.", "wrong"),
+        ("AG = Na + Cl - HCO3.", "wrong"),
+        ("140 - 104 = 36.", "right"),
+        ("So 140-104 = 36", "right"),
+        ("140 - 104 = 34.", "wrong"),  # arithmetic
+        ("140 - 24 = 116.", "wrong"),  # comes out, but is no part of the solution
+        ("36 - 24 = 12. 12 - 2 = 10.", "wrong"),
+        ("140 - 104 = 36. Blue sky.", "unreadable"),
+        ("Blue sky. 140 - 104 = 35.", "wrong"),
+        ("I think it is fine.", "unreadable"),
+        ("", "unreadable"),
+        ("= =", "unreadable"),
+        ("1 / 0 = 3.", "unreadable"),
+        ("36 - 24 = 12 (A).", "right"),
+        ("36 - 24 = 12 (B).", "wrong"),
+        ("But wait, the answer 99 is wrong.", "right"),
+        ("The answer is 99.", "wrong"),
+    ],
+)
+def test_verdicts(step: str, verdict: str) -> None:
+    assert check_steps(GAP, [step], first=1)[0].verdict == verdict
+
+
+def test_the_answer_is_right_or_not() -> None:
+    p = Problem(id="x", question="q", answer="12", meta=GAP.meta)
+    assert check_steps(p, ["The answer is 12.0."], first=1)[0].verdict is StepVerdict.RIGHT
+    assert check_steps(p, ["The answer is 12 mmol/L."], first=1)[0].verdict is StepVerdict.RIGHT
+    assert check_steps(p, ["But wait, the answer 12 is wrong."], first=1)[0].verdict is StepVerdict.WRONG
+    assert answer_is_right(p, "The answer is 11. The answer is 12.")
+    assert not answer_is_right(p, "The answer is 12. The answer is 11.")
+    assert not answer_is_right(p, "12")
+
+
+def test_order_of_addends_and_factors_does_not_matter() -> None:
+    p = make("parkland", kg=70, burn=20)
+    assert [c.verdict for c in check_steps(p, ["70 x 4 = 280. 20 * 280 = 5600."], first=1)] == [StepVerdict.RIGHT]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("2 + 3 x 4", 14), ("(2 + 3) x 4", 20), ("10 - 2 - 3", 5), ("12 / 4 / 3", 1), ("0.5 * 4", 2), ("68 mL/h", 68)],
+)
+def test_sums(text: str, value: int) -> None:
+    read = parse_sum(text)
+    assert read is not None
+    assert read.value == value
+
+
+@pytest.mark.parametrize(
+    "text", ["", "()", "1 +", "+ 1", "1 / 0", "1 2", "(1", "1)", "x", "1" * 50, "(" * 60, "1 + " * 60 + "1"]
+)
+def test_what_is_no_sum(text: str) -> None:
+    assert parse_sum(text) is None
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(SOME[:34]), st.text(max_size=400))
+def test_any_text_gets_a_verdict(p: Problem, text: str) -> None:
+    assert all(isinstance(c.verdict, StepVerdict) for c in check(p, text))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(SOME[:34]), st.randoms(use_true_random=False))
+def test_garbled_solutions_get_a_verdict(p: Problem, rng: Random) -> None:
+    letters = list(join_steps(gold_steps(p)))
+    for _ in range(rng.randint(1, 12)):
+        place = rng.randrange(len(letters))
+        letters[place] = rng.choice("0123456789 =.+-x/\n:<>,ABCDN")
+    for c in check(p, "".join(letters)):
+        assert isinstance(c.verdict, StepVerdict)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1 + " * 200_000, "(" * 500_000, "=" * 500_000, " " * 500_000, "a " * 300_000, "But wait, " * 100_000,
+        "the answer is " * 50_000, "9" * 1_000_000, "1=" * 300_000, ". " * 300_000, "Step 1: " * 100_000,
+        "\n".join(f"Step {k}: 1 + 1 = 2." for k in range(20_000)),
+    ],
+    ids=range(12),
+)  # fmt: skip
+def test_no_text_makes_the_checker_slow(text: str) -> None:
+    start = time.monotonic()
+    check(GAP, text)
+    answer_is_right(GAP, text)
+    assert time.monotonic() - start < 5
+
+
+def test_other_problems_are_refused_with_their_id() -> None:
+    with pytest.raises(BadRecord, match="other-1"):
+        check(Problem(id="other-1", question="?", answer="A"), "Step 1: x")
+    broken = Problem(id="b", question="?", answer="A", meta={"clinic": {"kind": "anion_gap", "values": {"na": "x"}}})
+    with pytest.raises(BadRecord, match="do not fit anion_gap"):
+        check(broken, "Step 1: x")
+
+
+# The command
+
+
+def medsss(*args: str, given: str = "") -> subprocess.CompletedProcess[str]:
+    run = "import sys; from medsss_cli.app import main; sys.argv[0] = 'medsss'; main()"
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-c", run, "clinic", *args], input=given, capture_output=True, text=True, env=env
+    )
+
+
+def test_command_prints_problems() -> None:
+    done = medsss("-n", "20", "--seed", "3")
+    assert done.returncode == 0, done.stderr
+    assert [parse(Problem, json.loads(line)) for line in done.stdout.splitlines()] == list(problems(20, seed=3))
+    assert medsss("-n", "0").stdout == ""
+
+
+def test_command_takes_kinds_domains_and_a_file(tmp_path: Path) -> None:
+    out = tmp_path / "p.jsonl"
+    assert medsss("-n", "9", "--kind", "parkland", "--kind", "qsofa", "--split", "test", "-o", str(out)).returncode == 0
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert {line["meta"]["clinic"]["kind"] for line in lines} == {"parkland", "qsofa"}
+    assert lines[0]["id"] == "clinic-test-0-0"
+    done = medsss("--kind", "nosuch")
+    assert done.returncode == 2
+    assert "no clinic kind" in done.stderr
+    listed = medsss("--list", "--domain", "fluids").stdout.splitlines()
+    assert [line.split()[0] for line in listed] == ["maintenance_fluid", "drip_rate", "parkland"]
+
+
+def test_command_checks_what_it_writes(tmp_path: Path) -> None:
+    solved = medsss("-n", "34", "--solutions").stdout
+    out = tmp_path / "checked.jsonl"
+    done = medsss("--check", "-", "-o", str(out), given=solved + "{broken\n")
+    assert done.returncode == 1
+    assert "stdin:35" in done.stderr
+    counts = json.loads(done.stdout)["all"]
+    assert counts["responses"] == counts["answer_right"] == counts["no_fault"] == 34
+    first = json.loads(out.read_text().splitlines()[0])
+    assert set(first["meta"]["clinic"]["steps"][0]) == {"right"}
+    assert medsss("--check", "-", given='{"id": "x"}').returncode == 2
