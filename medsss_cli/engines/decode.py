@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 ATTENTION = "medsss_grouped"
 _BLOCK = 16  # tokens: how finely shared beginnings of prompts are looked up
 _MIN_CAPACITY = 128
-_CHUNK = 16  # rows whose attention is computed together on a CPU
 
 
 @dataclass(slots=True, eq=False)
@@ -292,8 +291,11 @@ class Decoder:
             # The last token is always computed: its logits are what the caller wants.
             plans.append((ids, state, min(common, len(ids) - 1)))
         states, logits = self._forward_prompts(plans)
-        for state in states:
-            self._remember(state)
+        for place, (ids, known, common) in enumerate(plans):
+            if known is not None and common == len(ids) - 1 and known.ids == ids:
+                states[place] = known  # the very prompt again (rollouts after a step)
+            else:
+                self._remember(states[place])
         return states, logits
 
     def cost(self, ids: list[int]) -> int:
@@ -420,7 +422,8 @@ class Decoder:
                     scale=lean.scale,
                     enable_gqa=grouped,
                 )[0].transpose(0, 1)
-            return mixed.view(mixed.shape[0], -1)
+            whole: Tensor = mixed.view(mixed.shape[0], -1)
+            return whole
 
         lean.reach(int(positions.max()) + 1)
         logits = lean(
@@ -538,7 +541,7 @@ class Decoder:
             for count, heads in self._heads.items()
         }
         if self.lean is not None:
-            return self._step_lean(self.lean, ids[:, 0], at, where[self.lean.kept], positions)
+            return self._step_lean(self.lean, ids[:, 0], at, where[self.lean.kept], length)
         for layer in self._layers:
             layer.where = where[layer.shape.heads]
             layer.shown = (rows, length)
@@ -554,43 +557,39 @@ class Decoder:
         logits: Tensor = out.logits[:, -1]
         return logits
 
-    def _step_lean(self, lean: Lean, ids: Tensor, at: Tensor, where: Tensor, positions: NDArray[np.int64]) -> Tensor:
-        """`step` for a lean model. Attention goes over chunks of rows, each up to its own longest: on a CPU most of its
-        time is reading keys and values, and rows that came together are of one length."""
+    def _step_lean(self, lean: Lean, ids: Tensor, at: Tensor, where: Tensor, length: int) -> Tensor:
+        """`step` for a lean model, over the first `length` places of each row."""
         torch = self._torch
-        rows = len(positions)
-        chunk = _CHUNK if self.device.type == "cpu" else rows
-        spans = []
-        for begin in range(0, rows, chunk):
-            end = min(begin + chunk, rows)
-            length = int(positions[begin:end].max()) + 1
-            if self.device.type == "cuda":
-                length = min(-(-length // 8) * 8, self.capacity)
-            assert self._mask is not None
-            spans.append((begin, end, length, self._mask[begin:end, None, None, :length]))
+        rows = len(ids)
         heads, kept, size = lean.heads, lean.kept, lean.size
-        attention = torch.nn.functional.scaled_dot_product_attention
+        assert self._mask is not None
+        mask = self._mask[:rows, None, None, :length]
+        # On a CPU two batched products beat sdpa, whose blocks are made for many queries. In half precision they would
+        # round the scores.
+        by_hand = self.device.type == "cpu" and self.dtype == torch.float32
+        if by_hand:
+            mask = mask.expand(-1, kept, 1, -1).reshape(rows * kept, 1, length)
 
         def attend(number: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             layer = self._layers[number]
             layer.write(where, key, value)
+            keys, values = layer.keys[:rows, :, :length], layer.values[:rows, :, :length]
             # Query heads that share a key head are so many query positions of it.
             query = query.reshape(rows, kept, heads // kept, size)
-            parts = [
-                attention(
-                    query[begin:end],
-                    layer.keys[begin:end, :, :length],
-                    layer.values[begin:end, :, :length],
-                    attn_mask=mask,
-                    scale=lean.scale,
+            if by_hand:
+                keys, values = keys.flatten(0, 1), values.flatten(0, 1)
+                scores = torch.baddbmm(mask, query.flatten(0, 1), keys.transpose(1, 2), alpha=lean.scale)
+                mixed = torch.bmm(torch.softmax(scores, dim=-1), values)
+            else:
+                mixed = torch.nn.functional.scaled_dot_product_attention(
+                    query, keys, values, attn_mask=mask, scale=lean.scale
                 )
-                for begin, end, length, mask in spans
-            ]
-            mixed = parts[0] if len(parts) == 1 else torch.cat(parts)
-            return mixed.reshape(rows, heads * size)
+            flat: Tensor = mixed.reshape(rows, heads * size)
+            return flat
 
-        lean.reach(int(positions.max()) + 1)
-        return lean(ids, at, attend)
+        lean.reach(self.capacity)
+        logits: Tensor = lean(ids, at, attend)
+        return logits
 
 
 def _owned(tensor: Tensor) -> Tensor:

@@ -214,7 +214,7 @@ class HfEngine:
         (docs/engines.md); on a GPU what half of the free memory holds at 2,048 tokens a row, at most 256."""
         if self._loaded.device.type == "cpu":
             parameters = sum(p.numel() for p in self.model.parameters())
-            return 128 if parameters < 50_000_000 else 32
+            return 256 if parameters < 4_000_000 else 128 if parameters < 50_000_000 else 32
         row = self._token_bytes() * min(self.context, 2048)
         return max(4, min(256, self._bytes_free() // 2 // row))
 

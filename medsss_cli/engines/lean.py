@@ -74,9 +74,9 @@ class Lean:
             return None
         if getattr(config, "hidden_act", None) != "silu" or rope.get("rope_type", "default") not in _STATIC_ROPE:
             return None
-        linear = [module for module in model.model.layers.modules() if hasattr(module, "weight")]
-        plain = all(type(part) is torch.nn.Linear or type(part).__name__.endswith("RMSNorm") for part in linear)
-        if not plain or type(model.lm_head) is not torch.nn.Linear or model.lm_head.bias is not None:
+        parts = [part for part in model.model.layers.modules() if hasattr(part, "weight")]
+        others = [part for part in parts if not type(part).__name__.endswith("RMSNorm")] + [model.lm_head]
+        if {type(part) for part in others} != {torch.nn.Linear} or model.lm_head.bias is not None:
             return None
         return cls(model)
 
@@ -147,11 +147,12 @@ class Lean:
             x = torch.addmm(x, torch.nn.functional.silu(gate).mul_(up), layer.down)
         if last is not None:
             x = x[last]
-        return linear(normal(x, width, self._norm, eps), self._head)
+        logits: Tensor = linear(normal(x, width, self._norm, eps), self._head)
+        return logits
 
 
 def _fuse(parts: list[Any]) -> Tensor:
-    """The weights of linear layers in one block, of which the layers' own weights become views: no second copy stays."""
+    """The weights of linear layers in one block. The layers' own weights become views of it: no second copy stays."""
     import torch
 
     block = torch.cat([part.weight.data for part in parts])
