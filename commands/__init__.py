@@ -1,1 +1,1 @@
-"""One short module per subcommand, installed as `medsss_cli.commands`. `app.py` names them as strings and imports the chosen one."""
+"""One short module per subcommand, installed as `medsss_cli.commands`; `app.py` imports the one that was chosen."""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
-    from ..jsonl import Where
-    from ..training.common import TrainingSummary
+    from medsss_cli.jsonl import Where
+    from medsss_cli.training.common import TrainingSummary
 
 _TRAINING = "Training"
 
@@ -64,7 +64,7 @@ class TrainingInput:
     """The rows of a training: read when the library asks for them, bad lines said and counted."""
 
     def __init__(self, inputs: Sequence[str] | None, *, limit: int | None, strict: bool, quiet: bool) -> None:
-        from ..jsonl import check_inputs
+        from medsss_cli.jsonl import check_inputs
 
         self.inputs = tuple(inputs or ())
         self.limit = limit
@@ -82,14 +82,14 @@ class TrainingInput:
 
     @property
     def rows(self) -> Iterator[tuple[Where, dict[str, Any]]]:
-        from ..jsonl import read_objects
+        from medsss_cli.jsonl import read_objects
 
         return islice(read_objects(self.inputs, on_bad=self.bad), self.limit)
 
     def bad(self, where: Where, what: str) -> None:
         """Say what is wrong with a line; raise BadRecord under --strict."""
-        from .. import console
-        from ..errors import BadRecord
+        from medsss_cli import console
+        from medsss_cli.errors import BadRecord
 
         if self.strict:
             raise BadRecord(f"{where}: {what}")
@@ -97,7 +97,7 @@ class TrainingInput:
         console.say(f"{where}: {what}")
 
     def say(self, message: str) -> None:
-        from .. import console
+        from medsss_cli import console
 
         if not self.quiet:
             console.note(message)
@@ -107,8 +107,8 @@ def finish(summary: TrainingSummary, given: TrainingInput) -> None:
     """Write the summary as one line, from process 0, and leave with 1 if a line of the input could not be used."""
     import dataclasses
 
-    from ..jsonl import LineWriter
-    from ..training.common import is_main_process
+    from medsss_cli.jsonl import LineWriter
+    from medsss_cli.training.common import is_main_process
 
     if is_main_process():
         with LineWriter() as out:

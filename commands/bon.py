@@ -10,8 +10,8 @@ import typer
 from . import _options as o
 
 if TYPE_CHECKING:
-    from ..jsonl import Where
-    from ..records import Problem, Samples
+    from medsss_cli.jsonl import Where
+    from medsss_cli.records import Problem, Samples
 
 
 def run(
@@ -82,17 +82,17 @@ def run(
     from concurrent.futures import ThreadPoolExecutor
     from contextlib import AsyncExitStack
 
-    from ..answers import answer_key
-    from ..console import Progress, note, warn
-    from ..engines import open_engine
-    from ..engines.base import Engine, EngineSpec, Sampling
-    from ..prm.aggregate import StepAggregation, aggregate_steps
-    from ..prm.scorer import Scorer, find_convention
-    from ..prompts import Prompting
-    from ..records import Candidate, Samples, Scored, problem_fields
-    from ..sampling import draw
-    from ..selection import AnswerAggregation, select
-    from ..streams import Stream, run_concurrently
+    from medsss_cli.answers import answer_key
+    from medsss_cli.console import Progress, note, warn
+    from medsss_cli.engines import open_engine
+    from medsss_cli.engines.base import Engine, EngineSpec, Sampling
+    from medsss_cli.prm.aggregate import StepAggregation, aggregate_steps
+    from medsss_cli.prm.scorer import Scorer, find_convention
+    from medsss_cli.prompts import Prompting
+    from medsss_cli.records import Candidate, Samples, Scored, problem_fields
+    from medsss_cli.sampling import draw
+    from medsss_cli.selection import AnswerAggregation, select
+    from medsss_cli.streams import Stream, run_concurrently
 
     count = n or 16
     by_step, by_answer = StepAggregation(step_aggregation), AnswerAggregation(answer_aggregation)
@@ -201,7 +201,7 @@ def run(
 
 def problem_or_samples(obj: dict[str, Any], where: Where) -> Problem | Samples:
     """A record with answers as samples, any other as the problem that it holds."""
-    from ..adapters import to_problem, to_samples
+    from medsss_cli.adapters import to_problem, to_samples
 
     if any(key in obj for key in ("responses", "candidates", "response", "output")):
         return to_samples(obj, where)

@@ -13,8 +13,8 @@ import typer
 from . import _options as o
 
 if TYPE_CHECKING:
-    from ..jsonl import Where
-    from ..metrics import Tally
+    from medsss_cli.jsonl import Where
+    from medsss_cli.metrics import Tally
 
 FAILED = "(failed)"
 MAJORITY, PASS = "majority@k", "pass@k"
@@ -56,10 +56,10 @@ def run(
     table goes to stderr, the report as one JSON object to stdout. All means are over problems; what failed or gave no
     answer stays in the denominator. Exit status 1 where there was nothing to evaluate.
     """
-    from ..console import Progress
-    from ..errors import MedsssError
-    from ..jsonl import LineWriter
-    from ..streams import Stream
+    from medsss_cli.console import Progress
+    from medsss_cli.errors import MedsssError
+    from medsss_cli.jsonl import LineWriter
+    from medsss_cli.streams import Stream
 
     points = _points(k)
     _check_output(output, inputs or [], errors)
@@ -89,7 +89,7 @@ def run(
 
 
 def _points(text: str | None) -> list[int] | None:
-    from ..errors import UsageError
+    from medsss_cli.errors import UsageError
 
     if text is None:
         return None
@@ -105,7 +105,7 @@ def _points(text: str | None) -> list[int] | None:
 def _check_output(output: str | None, inputs: Sequence[str], errors: str | None) -> None:
     import os
 
-    from ..errors import UsageError
+    from medsss_cli.errors import UsageError
 
     for other in [*inputs, *([errors] if errors else [])]:
         if output and os.path.exists(output) and os.path.isfile(other) and os.path.samefile(output, other):
@@ -135,9 +135,9 @@ class _Item:
 
 
 def _item_reader(rejudge: bool) -> Callable[[dict[str, Any], Where], _Item]:
-    from ..adapters import to_samples
-    from ..answers import answer_key
-    from ..records import Verdict
+    from medsss_cli.adapters import to_samples
+    from medsss_cli.answers import answer_key
+    from medsss_cli.records import Verdict
 
     def read(obj: dict[str, Any], where: Where) -> _Item:
         if {"id", "error", "stage"} == set(obj) and isinstance(obj["id"], str):
@@ -174,7 +174,7 @@ def _item_reader(rejudge: bool) -> Callable[[dict[str, Any], Where], _Item]:
 
 def _scores(obj: dict[str, Any], id: str) -> tuple[list[list[float]] | None, int | None]:
     """The step scores and the selection of a scored record; None and None for any other."""
-    from ..errors import BadRecord
+    from medsss_cli.errors import BadRecord
 
     candidates = obj.get("candidates")
     if not isinstance(candidates, list) or "responses" in obj:
@@ -202,8 +202,8 @@ class _Totals:
     """The tallies of a run: memory for data sets and points of curves, none for problems."""
 
     def __init__(self, points: list[int] | None, seed: int) -> None:
-        from ..metrics import Tally
-        from ..prm.aggregate import StepAggregation
+        from medsss_cli.metrics import Tally
+        from medsss_cli.prm.aggregate import StepAggregation
 
         self._points = points
         self._seed = seed
@@ -244,7 +244,7 @@ class _Totals:
             self._add_curves(item)
 
     def _add_curves(self, item: _Item) -> None:
-        from ..metrics import best_of_ks, k_values, pass_at_k, votes_at_k
+        from medsss_cli.metrics import best_of_ks, k_values, pass_at_k, votes_at_k
 
         n, right = len(item.correct), sum(item.correct)
         by_step = self._step_scores(item)
@@ -263,7 +263,7 @@ class _Totals:
 
     def _step_scores(self, item: _Item) -> dict[str, list[float]]:
         """The score of every candidate, by step aggregation; nothing without step scores."""
-        from ..prm.aggregate import aggregate_steps
+        from medsss_cli.prm.aggregate import aggregate_steps
 
         if item.scores is None:
             return {}
@@ -277,8 +277,8 @@ class _Totals:
 
     def report(self, *, name: str | None, resamples: int, bad_lines: int, inputs: Sequence[str]) -> dict[str, Any]:
         """The report, as it is written."""
-        from .. import __version__
-        from ..metrics import LEVEL, SUBSETS, Interval, as_record, macro_interval
+        from medsss_cli import __version__
+        from medsss_cli.metrics import LEVEL, SUBSETS, Interval, as_record, macro_interval
 
         def interval(tally: Tally) -> dict[str, Any]:
             return {"n": tally.count, **as_record(tally.interval(self._seed, resamples=resamples))}
@@ -351,7 +351,7 @@ def _show(report: dict[str, Any]) -> None:
     """The report as tables on stderr."""
     from rich.table import Table
 
-    from ..console import console, printable
+    from medsss_cli.console import console, printable
 
     screen = console()
 

@@ -12,9 +12,9 @@ import typer
 from . import _options as o
 
 if TYPE_CHECKING:
-    from ..jsonl import Where
-    from ..labelling.trajectories import Trajectory
-    from ..records import Preference, Prm, Sft, Tree
+    from medsss_cli.jsonl import Where
+    from medsss_cli.labelling.trajectories import Trajectory
+    from medsss_cli.records import Preference, Prm, Sft, Tree
 
 
 def run(
@@ -73,11 +73,11 @@ def run(
 
     Reads what `medsss search` writes; several records a tree, or none. The records are in the forms that TRL reads.
     """
-    from ..console import Progress, note
-    from ..errors import BadRecord
-    from ..labelling.labels import StepLabels
-    from ..labelling.trajectories import trajectories
-    from ..streams import Stream
+    from medsss_cli.console import Progress, note
+    from medsss_cli.errors import BadRecord
+    from medsss_cli.labelling.labels import StepLabels
+    from medsss_cli.labelling.trajectories import trajectories
+    from medsss_cli.streams import Stream
 
     _refuse_foreign(
         to,
@@ -126,7 +126,7 @@ def run(
 
 def _refuse_foreign(to: str, given: dict[str, dict[str, object]]) -> None:
     """An option that the chosen kind of record does not look at is a mistake, not a wish to be passed over."""
-    from ..errors import UsageError
+    from medsss_cli.errors import UsageError
 
     for kind, options in given.items():
         for name, value in options.items():
@@ -135,9 +135,9 @@ def _refuse_foreign(to: str, given: dict[str, dict[str, object]]) -> None:
 
 
 def _tree_reader() -> Callable[[dict[str, Any], Where], Tree]:
-    from ..errors import BadRecord
-    from ..labelling.trajectories import check_tree
-    from ..records import Tree, parse
+    from medsss_cli.errors import BadRecord
+    from medsss_cli.labelling.trajectories import check_tree
+    from medsss_cli.records import Tree, parse
 
     def read(obj: dict[str, Any], where: Where) -> Tree:
         if "nodes" not in obj:
@@ -151,8 +151,8 @@ def _tree_reader() -> Callable[[dict[str, Any], Where], Tree]:
 
 def _joiner(tree: Tree) -> Callable[[Sequence[int]], str]:
     """Writes the steps of a path as one answer."""
-    from ..errors import BadRecord
-    from ..steps import join_steps
+    from medsss_cli.errors import BadRecord
+    from medsss_cli.steps import join_steps
 
     texts = [node.text for node in tree.nodes]
 
@@ -167,8 +167,8 @@ def _joiner(tree: Tree) -> Callable[[Sequence[int]], str]:
 
 def _sft(min_value: float, most: int | None) -> Callable[[Tree, list[Trajectory]], list[Sft] | str]:
     """Correct trajectories, each text once, the largest smallest value first."""
-    from ..prompts import question_text
-    from ..records import Message, Sft, problem_fields
+    from medsss_cli.prompts import question_text
+    from medsss_cli.records import Message, Sft, problem_fields
 
     def made(tree: Tree, found: list[Trajectory]) -> list[Sft] | str:
         correct = sorted((each for each in found if each.correct), key=lambda each: -each.min_value)
@@ -194,9 +194,9 @@ def _sft(min_value: float, most: int | None) -> Callable[[Tree, list[Trajectory]
 
 def _preference(margin: float, most: int | None) -> Callable[[Tree, list[Trajectory]], list[Preference] | str]:
     """Pairs by both rules, the largest margin first."""
-    from ..labelling.preferences import preference_pairs
-    from ..prompts import question_text
-    from ..records import Message, Preference, problem_fields
+    from medsss_cli.labelling.preferences import preference_pairs
+    from medsss_cli.prompts import question_text
+    from medsss_cli.records import Message, Preference, problem_fields
 
     def made(tree: Tree, found: list[Trajectory]) -> list[Preference] | str:
         pairs = preference_pairs(tree, _joiner(tree), margin=margin, most=most, found=found)
@@ -223,9 +223,9 @@ def _prm(
     how: Any, b: float, threshold: float, all_problems: bool, most: int | None
 ) -> Callable[[Tree, list[Trajectory]], list[Prm] | str]:
     """Every trajectory with its labels, in the order of the tree; with a limit, wrong and correct ones by turns."""
-    from ..labelling.labels import step_labels
-    from ..prompts import question_text
-    from ..records import Prm, problem_fields
+    from medsss_cli.labelling.labels import step_labels
+    from medsss_cli.prompts import question_text
+    from medsss_cli.records import Prm, problem_fields
 
     made_with = {"labels": str(how), "b": b, "threshold": threshold}
 

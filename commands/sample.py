@@ -20,12 +20,12 @@ from . import _options as o
 if TYPE_CHECKING:
     import asyncio
 
-    from ..console import Progress
-    from ..curriculum import Curriculum
-    from ..engines.base import Engine, EngineSpec
-    from ..jsonl import LineWriter, Where
-    from ..records import Problem, Samples
-    from ..streams import Stream
+    from medsss_cli.console import Progress
+    from medsss_cli.curriculum import Curriculum
+    from medsss_cli.engines.base import Engine, EngineSpec
+    from medsss_cli.jsonl import LineWriter, Where
+    from medsss_cli.records import Problem, Samples
+    from medsss_cli.streams import Stream
 
 
 def run(
@@ -87,14 +87,14 @@ def run(
     import asyncio
     from dataclasses import replace
 
-    from ..adapters import to_problem
-    from ..console import Progress
-    from ..curriculum import Curriculum
-    from ..engines.base import EngineSpec, Sampling
-    from ..errors import UsageError
-    from ..prompts import Prompting
-    from ..records import Samples
-    from ..streams import Stream, run_concurrently
+    from medsss_cli.adapters import to_problem
+    from medsss_cli.console import Progress
+    from medsss_cli.curriculum import Curriculum
+    from medsss_cli.engines.base import EngineSpec, Sampling
+    from medsss_cli.errors import UsageError
+    from medsss_cli.prompts import Prompting
+    from medsss_cli.records import Samples
+    from medsss_cli.streams import Stream, run_concurrently
 
     if greedy and n not in (None, 1):
         raise UsageError("--greedy gives one answer, and -n asks for more", hint="leave one of the two out")
@@ -133,7 +133,7 @@ def run(
         options = replace(options, output=samples or os.devnull)
 
     async def work(stream: Stream[Problem], watcher: _Watcher) -> None:
-        from ..sampling import draw
+        from medsss_cli.sampling import draw
 
         async with _LazyEngine(spec, watcher) as lazy:
             # A curriculum over samples records needs no engine, so there it is opened by the first problem without.
@@ -175,16 +175,16 @@ def run(
 
 def _samples_or_problem(obj: dict[str, Any], where: Where) -> Problem | Samples:
     """A record with answers as samples, any other as the problem that it holds."""
-    from ..adapters import to_problem, to_samples
+    from medsss_cli.adapters import to_problem, to_samples
 
     return to_samples(obj, where) if "responses" in obj else to_problem(obj, where)
 
 
 def _offer_file(chooser: Curriculum, path: str) -> None:
     """Look at every samples record of a file that `sample` wrote: this run's and those of the runs before."""
-    from ..adapters import to_samples
-    from ..console import say
-    from ..jsonl import read_objects
+    from medsss_cli.adapters import to_samples
+    from medsss_cli.console import say
+    from medsss_cli.jsonl import read_objects
 
     for where, obj in read_objects([path], on_bad=lambda where, what: say(f"{where}: {what}")):
         chooser.offer(to_samples(obj, where))
@@ -199,7 +199,7 @@ class _FinalOutput:
         self._part = ""
 
     def __enter__(self) -> _FinalOutput:
-        from ..jsonl import LineWriter
+        from medsss_cli.jsonl import LineWriter
 
         if self._path is not None and not (os.path.exists(self._path) and not os.path.isfile(self._path)):
             # In front of the name: what stands at its end (.gz) says how to compress.
@@ -244,8 +244,8 @@ class _LazyEngine:
 
     async def get(self) -> Engine:
         """The engine. Raises UsageError where it cannot be opened."""
-        from ..console import warn
-        from ..engines import open_engine
+        from medsss_cli.console import warn
+        from medsss_cli.engines import open_engine
 
         assert self._opening is not None
         async with self._opening:
@@ -278,7 +278,7 @@ class _Watcher:
 
     def done(self, samples: Samples) -> None:
         """The answers to one problem are there."""
-        from ..records import Verdict
+        from medsss_cli.records import Verdict
 
         self.problems += 1
         self.responses += len(samples.responses)
@@ -294,7 +294,7 @@ class _Watcher:
 
     def summary(self, chooser: Curriculum | None) -> None:
         """The line at the end."""
-        from ..console import note
+        from medsss_cli.console import note
 
         if self.problems:
             note(

@@ -12,9 +12,9 @@ import typer
 from . import _options as o
 
 if TYPE_CHECKING:
-    from ..console import Progress
-    from ..engines.base import Completion
-    from ..search.mcts import Request
+    from medsss_cli.console import Progress
+    from medsss_cli.engines.base import Completion
+    from medsss_cli.search.mcts import Request
 
 
 def run(
@@ -77,15 +77,15 @@ def run(
 
     import msgspec
 
-    from ..adapters import to_problem
-    from ..console import Progress
-    from ..engines import open_engine
-    from ..engines.base import EngineSpec
-    from ..prompts import Prompting
-    from ..records import Problem, Tree
-    from ..search.config import Expand, SearchConfig
-    from ..search.driver import grow
-    from ..streams import Stream, run_concurrently
+    from medsss_cli.adapters import to_problem
+    from medsss_cli.console import Progress
+    from medsss_cli.engines import open_engine
+    from medsss_cli.engines.base import EngineSpec
+    from medsss_cli.prompts import Prompting
+    from medsss_cli.records import Problem, Tree
+    from medsss_cli.search.config import Expand, SearchConfig
+    from medsss_cli.search.driver import grow
+    from medsss_cli.streams import Stream, run_concurrently
 
     config = SearchConfig(
         max_nodes=max_nodes,
@@ -190,7 +190,7 @@ class _Watcher:
         )
 
     def summary(self) -> None:
-        from ..console import note
+        from medsss_cli.console import note
 
         if not self.trees:
             return

@@ -67,7 +67,7 @@ def run(
     Writes a folder that transformers, vLLM and every medsss command take as a model, and one JSON line with the losses.
     Run again, it goes on from its last checkpoint. Runs under torchrun and `accelerate launch -m medsss_cli.app`.
     """
-    from ..training.policy import Method, PolicyTraining, train_policy
+    from medsss_cli.training.policy import Method, PolicyTraining, train_policy
 
     options = PolicyTraining(
         policy=policy,

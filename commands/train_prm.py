@@ -55,8 +55,8 @@ def run(
     Writes a folder that AutoModelForTokenClassification and `bon --prm` take, and one JSON line with the losses. Labels
     may be any number from 0 to 1. Run again, it goes on from its last checkpoint.
     """
-    from ..prm.conventions import Convention
-    from ..training.prm import PrmTraining, train_prm
+    from medsss_cli.prm.conventions import Convention
+    from medsss_cli.training.prm import PrmTraining, train_prm
 
     options = PrmTraining(
         policy=policy,

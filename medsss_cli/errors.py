@@ -18,7 +18,7 @@ class MedsssError(Exception):
 
 
 class UsageError(MedsssError):
-    """The command line cannot be carried out as it stands: a missing file, an unknown name, options that exclude each other."""
+    """The command line cannot be carried out as it stands: a missing file, an unknown name, options at odds."""
 
     exit_code = 2
 

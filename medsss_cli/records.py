@@ -24,7 +24,7 @@ class Task(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What a rule says of a written answer. The four are different things: no_answer counts as a failure, not_judged as unknown."""
+    """What a rule says of a written answer. All four differ: no_answer counts as a failure, not_judged as unknown."""
 
     CORRECT = "correct"
     WRONG = "wrong"
@@ -65,7 +65,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Response(msgspec.Struct, frozen=True, kw_only=True):
-    """One whole answer of a policy. `answer` is what was extracted, None if nothing could be; `tokens` were generated."""
+    """One whole answer of a policy. `answer` is what was extracted, None if nothing was; `tokens` were generated."""
 
     text: str
     answer: str | None = None
@@ -75,7 +75,7 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Samples(Problem, frozen=True, kw_only=True):
-    """A problem with the policy's responses. `pass_rate` is correct / all in [0, 1], unparsed answers counting as failures."""
+    """A problem with responses. `pass_rate` is correct / all in [0, 1], unparsed answers counting as failures."""
 
     responses: list[Response]
     pass_rate: float
@@ -119,7 +119,7 @@ class Sft(Problem, frozen=True, kw_only=True):
 
 
 class Preference(Problem, frozen=True, kw_only=True):
-    """TRL preference. `margin` is the difference of values in (0, 1]; `kind` is "step" (rule a) or "trajectory" (rule b)."""
+    """TRL preference. `margin` is the difference of values in (0, 1]; `kind` is "step" (rule a), "trajectory" (b)."""
 
     prompt: list[Message]
     chosen: list[Message]
@@ -129,7 +129,7 @@ class Preference(Problem, frozen=True, kw_only=True):
 
 
 class Prm(Problem, frozen=True, kw_only=True):
-    """TRL stepwise supervision: a trajectory with a label in [0, 1] for every step, null where a step has none (step 0).
+    """TRL stepwise supervision: a trajectory with a label in [0, 1] for each step, null where it has none (step 0).
 
     `completions` are bare steps, step 0 first; `labels` and `values` (backed-up values) run beside them.
     """
@@ -153,7 +153,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Scored(Problem, frozen=True, kw_only=True):
-    """N candidates of a problem. `selected` indexes `candidates`; `strategy` is "<step>-<answer> aggregation", "min-max" say."""
+    """N candidates of a problem. `selected` indexes them; `strategy` is "<step>-<answer> aggregation", say "min-max"."""
 
     candidates: list[Candidate]
     selected: int
@@ -198,5 +198,5 @@ def dump(record: msgspec.Struct) -> dict[str, Any]:
 
 
 def problem_fields(record: Problem) -> dict[str, Any]:
-    """The fields of the problem within any record, to build the next record from: `Tree(**problem_fields(p), nodes=...)`."""
+    """The fields of the problem in any record, to build the next from: `Tree(**problem_fields(p), nodes=...)`."""
     return {name: getattr(record, name) for name in Problem.__struct_fields__}

@@ -23,8 +23,8 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A chat to continue: `messages`, rendered by the model's template with the generation prompt, then `prefix`, text
-    that the assistant has already written in the open turn."""
+    """A chat to continue: `messages`, rendered by the model's template with the generation prompt, then `prefix`, what
+    the assistant has already written in the open turn."""
 
     messages: tuple[Message, ...]
     prefix: str = ""
@@ -34,9 +34,9 @@ class Prompt:
 class Sampling:
     """How to draw. `temperature` 0 is greedy. A completion ends before the first of the `stop` strings.
 
-    `allowed_tokens` restricts the draw to the first tokens of these words and ends after one token; the completion's text
-    is the whole word that was chosen. Two words with one first token raise EngineError. `seed` fixes the draw of each of
-    the n completions, whatever else the engine is doing.
+    `allowed_tokens` restricts the draw to the first tokens of these words and ends after one token; the completion's
+    text is the whole word that was chosen. Two words with one first token raise EngineError. `seed` fixes the draw of
+    each of the n completions, whatever else the engine is doing.
     """
 
     temperature: float = 1.0
@@ -98,6 +98,6 @@ class EngineSpec:
 
 
 def derive_seed(seed: int, *parts: object) -> int:
-    """A 63-bit seed from the run's seed and what the draw is for (id, node, purpose): equal on every machine and order."""
+    """A 63-bit seed from the run's seed and what the draw is for (id, node, purpose), equal on every machine."""
     text = "\x1f".join([str(seed), *(str(part) for part in parts)])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
