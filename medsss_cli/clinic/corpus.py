@@ -21,13 +21,13 @@ SYSTEM = "You are a careful clinician."
 CHOICE_SHARE = 0.08
 CORRECTION_SHARE = 0.08
 SYSTEM_SHARE = 0.03
-DRILL_CHATS = 16_000
+DRILL_CHATS = 4_000
 
 
 def chats(seed: int, drills: float = 0.0) -> Iterator[list[Message]]:
     """Chats that end with an assistant turn, without end; the same for the same seed.
 
-    `drills` in [0, 1] is the share of drills at the beginning; it falls to a fifth of that over `DRILL_CHATS` chats.
+    `drills` in [0, 1] is the share of drills among the first `DRILL_CHATS` chats; after them it is a quarter of that.
     """
     rng = Random(f"clinic/corpus/{seed}")
     kinds = list(KINDS.values())
@@ -41,7 +41,7 @@ def chats(seed: int, drills: float = 0.0) -> Iterator[list[Message]]:
         while values is None or split_of(kind.name, values) is not Split.TRAIN:
             values = kind.draw(rng)
         problem = make_problem(kind, values, rng, f"corpus-{index}")
-        chat = drill(problem, rng) if rng.random() < drills * max(0.2, 1 - index / DRILL_CHATS) else _chat(problem, rng)
+        chat = drill(rng) if rng.random() < (drills if index < DRILL_CHATS else drills / 4) else _chat(problem, rng)
         yield [Message("system", SYSTEM), *chat] if rng.random() < SYSTEM_SHARE else chat
         index += 1
 
@@ -72,14 +72,15 @@ _SUM = re.compile(r"(\d[\d.]*(?: [-+x/] \d[\d.]*)+) = (\d+(?:\.\d+)?)")
 
 
 def drill(problem: Problem, rng: Random) -> list[Message]:
-    """Practice in the two skills that every solution needs and a single one hardly teaches: an option's letter by its
-    text, four times over; or five sums as the solutions of train-split problems write them."""
-    if problem.options is not None and rng.random() < 0.75:
+    """Practice in the two skills that every solution needs and a single one hardly teaches: the letters of four options
+    by their texts, or five sums as the solutions of train-split problems write them. The user says which and in what
+    order, so that everything the assistant writes can be known: with a free order the look-up was not learned."""
+    if problem.options is not None:
         letters = rng.sample(sorted(problem.options), len(problem.options))
         listed = "\n".join(f"{letter}. {text}" for letter, text in problem.options.items())
         asked = "; ".join(problem.options[letter] for letter in letters)
-        said = " ".join(f"So {problem.options[letter]} ({letter}). The answer is {letter}." for letter in letters)
-        return [Message("user", f"{asked}?\n{listed}"), Message("assistant", said)]
+        said = " ".join(f"So {problem.options[letter]} ({letter})." for letter in letters)
+        return [Message("user", f"Options\n{listed}\n{asked}"), Message("assistant", said)]
     sums: list[tuple[str, str]] = []
     while len(sums) < 5:
         kind = rng.choice(list(KINDS.values()))

@@ -95,7 +95,7 @@ def _plan(answer: str, *steps: str | tuple[str, ...]) -> Solution:
 
 
 def _anion_gap_draw(r: Random) -> Values | None:
-    v = {"na": r.randint(128, 150), "cl": r.randint(94, 112), "hco3": r.randint(10, 28)}
+    v = {"na": r.randrange(130, 151, 5), "cl": r.randrange(95, 111, 5), "hco3": r.randint(10, 28)}
     return v if 4 <= v["na"] - v["cl"] - v["hco3"] <= 40 else None
 
 
@@ -114,7 +114,7 @@ def _anion_gap_solve(v: Values, slip: str | None) -> Solution:
 
 
 def _map_draw(r: Random) -> Values:
-    dbp = r.randint(45, 115)
+    dbp = r.randrange(50, 100, 2)
     return {"sbp": dbp + r.randrange(24, 73, 6), "dbp": dbp}
 
 
@@ -304,8 +304,8 @@ def _volume_solve(v: Values, slip: str | None) -> Solution:
 
 def _divided_draw(r: Random) -> Values | None:
     v = {
-        "kg": r.randint(3, 60),
-        "daily": r.choice([20, 30, 40, 50, 60, 80, 90, 100, 120]),
+        "kg": r.randint(3, 20),
+        "daily": r.choice([30, 40, 60, 90, 120]),
         "hours": r.choice([6, 8, 12]),
     }
     return v if v["kg"] * v["daily"] % 24 == 0 else None
@@ -372,51 +372,7 @@ def _drip_solve(v: Values, slip: str | None) -> Solution:
     return _plan(str(rate // by), flow, f"60 / {drops} = {by}.", f"{rate} / {by} = {rate // by}.")
 
 
-def _parkland_draw(r: Random) -> Values:
-    return {"kg": r.randint(20, 99), "burn": r.randrange(10, 61, 10)}
-
-
-def _parkland_solve(v: Values, slip: str | None) -> Solution:
-    kg, burn = v["kg"], v["burn"]
-    factor = 2 if slip == "factor_two" else 4
-    each = factor * kg
-    total = each * burn
-    work = f"{factor} x {kg} = {each}. {each} x {burn} = {total}."
-    if slip == "not_halved":
-        return _plan(str(total), ("First 8 h = 4 x kg x burn.", "The first 8 h take 4 x kg x burn."), work)
-    rule = (f"First 8 h = half of {factor} x kg x burn.", f"The first 8 h take half of {factor} x kg x burn.")
-    return _plan(str(total // 2), rule, work, f"{total} / 2 = {total // 2}.")
-
-
 # triage
-
-
-def _shock_draw(r: Random) -> Values | None:
-    sbp = r.randint(88, 116)
-    v = {
-        "shocked": [sbp + r.randint(4, 24), sbp],
-        "fast": [r.randint(112, 148), r.randint(130, 178)],
-        "low": [r.randint(50, 78), r.randint(80, 98)],
-        "calm": [r.randint(60, 100), r.randint(112, 150)],
-    }
-    fits = v["fast"][0] > v["shocked"][0] and v["fast"][0] < v["fast"][1] and v["low"][1] < v["shocked"][1]
-    return v if fits else None
-
-
-def _shock_text(pair: list[int]) -> str:
-    return f"HR {pair[0]}, SBP {pair[1]}"
-
-
-def _shock_solve(v: Values, slip: str | None) -> Solution:
-    match slip:
-        case "highest_rate":
-            rule = ("The highest HR goes first.", "Choose the highest HR.")
-            return _plan(_shock_text(v["fast"]), rule, f"HR {v['fast'][0]} is the highest.")
-        case "lowest_pressure":
-            rule = ("The lowest SBP goes first.", "Choose the lowest SBP.")
-            return _plan(_shock_text(v["low"]), rule, f"SBP {v['low'][1]} is the lowest.")
-    rule = ("The highest HR / SBP goes first.", "Choose the highest HR / SBP.")
-    return _plan(_shock_text(v["shocked"]), rule, f"HR {v['shocked'][0]} > SBP {v['shocked'][1]}.")
 
 
 def _start_draw(r: Random) -> Values:
@@ -479,20 +435,37 @@ AVOID = {
 }
 """Condition -> (class to avoid, class that is taken for it). The other two options come from `HARMLESS`."""
 
-HARMLESS = ("cetirizine", "loratadine", "cyanocobalamin", "folic acid", "thiamine", "nystatin")
-"""Drugs of other classes that none of the conditions rules out."""
+HARMLESS = (
+    ("cetirizine", "loratadine"),
+    ("cyanocobalamin", "folic acid"),
+    ("thiamine", "biotin"),
+    ("nystatin", "pyridoxine"),
+)
+"""Drugs of other classes that none of the conditions rules out, those for the options A, B, C and D."""
+
+
+def _four_drugs(r: Random, right: tuple[str, ...], taken: tuple[str, ...]) -> Values:
+    """The right drug, one of the class that is taken for it, and two harmless ones. A drug has its place among the
+    options for good (the n-th member of its class is the n-th option), so the places of the four differ."""
+    i, j, *rest = r.sample(range(4), 4)
+    return {"right": right[i], "taken": taken[j], "others": sorted(r.choice(HARMLESS[k]) for k in rest)}
+
+
+def _drugs(v: Values) -> list[str]:
+    """The four options in their places."""
+
+    def place(drug: str) -> int:
+        groups = [*CLASSES.values(), *BLOCKERS.values(), *zip(*HARMLESS, strict=True)]
+        return next(group.index(drug) for group in groups if drug in group)
+
+    return sorted([v["right"], v["taken"], *v["others"]], key=place)
 
 
 def _avoid_draw(r: Random) -> Values:
     condition = r.choice(list(AVOID))
     right, taken = AVOID[condition]
     # Some conditions rule out more than one class; the options beside the right one are from none of those.
-    return {
-        "condition": condition,
-        "right": r.choice(CLASSES[right]),
-        "taken": r.choice(CLASSES[taken]),
-        "others": sorted(r.sample(HARMLESS, 2)),
-    }
+    return {"condition": condition, **_four_drugs(r, CLASSES[right], CLASSES[taken])}
 
 
 def _capital(text: str) -> str:
@@ -531,12 +504,7 @@ _TAKEN = {"CYP3A4": "CYP2D6", "CYP2C9": "CYP2D6", "CYP2D6": "CYP1A2", "CYP1A2": 
 def _interaction_draw(r: Random) -> Values:
     enzyme = r.choice(list(SUBSTRATES))
     taken = _TAKEN[enzyme]
-    return {
-        "drug": r.choice(SUBSTRATES[enzyme]),
-        "right": r.choice(BLOCKERS[enzyme]),
-        "taken": r.choice(BLOCKERS[taken]),
-        "others": sorted(r.sample(HARMLESS, 2)),
-    }
+    return {"drug": r.choice(SUBSTRATES[enzyme]), **_four_drugs(r, BLOCKERS[enzyme], BLOCKERS[taken])}
 
 
 def _enzyme(drug: str) -> str:
@@ -559,10 +527,6 @@ def _interaction_solve(v: Values, slip: str | None) -> Solution:
 
 def _interaction_also(v: Values) -> list[str]:
     return [f"{_capital(v['taken'])} blocks {_TAKEN[_enzyme(v['drug'])]}."]
-
-
-def _drugs(v: Values) -> list[str]:
-    return [v["right"], v["taken"], *v["others"]]
 
 
 _ALL = [
@@ -598,7 +562,7 @@ _ALL = [
         Domain.CALCULATION,
         "Ca + 0.02 x (40 - albumin) (mmol/L, g/L)",
         {"factor_halved": Slip(0.18, "factor 0.01"), "subtracted": Slip(0.10, "the correction taken off")},
-        lambda r: {"ca": r.randint(175, 255), "albumin": r.randint(20, 38)},
+        lambda r: {"ca": r.randrange(175, 255, 5), "albumin": r.randint(20, 38)},
         lambda v: (
             f"Calcium {_ca(v)} mmol/L, albumin {v['albumin']} g/L. What is the corrected calcium?",
             f"Albumin is {v['albumin']} g/L, calcium {_ca(v)} mmol/L. Correct the calcium.",
@@ -610,7 +574,7 @@ _ALL = [
         Domain.CALCULATION,
         "2 x Na + glucose + urea (mmol/L)",
         {"sodium_once": Slip(0.50, "sodium not doubled"), "urea_forgotten": Slip(0.10, "no urea")},
-        lambda r: {"na": r.randint(124, 156), "glucose": r.randint(4, 40), "urea": r.randint(3, 30)},
+        lambda r: {"na": r.randrange(130, 151, 5), "glucose": r.randint(4, 40), "urea": r.randint(3, 30)},
         lambda v: (
             f"Na {v['na']}, glucose {v['glucose']}, urea {v['urea']} mmol/L. What is the serum osmolality?",
             f"What is the osmolality with Na {v['na']}, glucose {v['glucose']} and urea {v['urea']} mmol/L?",
@@ -663,6 +627,7 @@ _ALL = [
             f"qSOFA score with GCS {v['gcs']}, SBP {v['sbp']}, RR {v['rr']}?",
         ),
         _qsofa_solve,
+        choices=lambda v: ["0", "1", "2", "3"],
     ),
     Kind(
         "dose_volume",
@@ -719,25 +684,6 @@ _ALL = [
         _drip_solve,
     ),
     Kind(
-        "parkland",
-        Domain.FLUIDS,
-        "4 mL x kg x % burned, half of it in the first 8 h",
-        {"not_halved": Slip(0.54, "the whole volume in 8 h"), "factor_two": Slip(0.10, "2 mL")},
-        _parkland_draw,
-        lambda v: (f"Parkland: {v['kg']} kg, {v['burn']} % burned. How many mL in the first 8 h?",),
-        _parkland_solve,
-    ),
-    Kind(
-        "shock_index",
-        Domain.TRIAGE,
-        "the highest HR / SBP first (only one patient is above 1)",
-        {"highest_rate": Slip(0.50, "the highest heart rate"), "lowest_pressure": Slip(0.12, "the lowest pressure")},
-        _shock_draw,
-        lambda v: ("Which patient is first by shock index?", "Triage by shock index: who goes first?"),
-        _shock_solve,
-        choices=lambda v: [_shock_text(v[who]) for who in ("shocked", "fast", "low", "calm")],
-    ),
-    Kind(
         "start_triage",
         Domain.TRIAGE,
         "walks: minor; RR > 30, refill > 2 s or does not obey: immediate; else delayed",
@@ -748,7 +694,7 @@ _ALL = [
             f"{'obeys' if v['obeys'] else 'does not obey'}. Which tag?",
         ),
         _start_solve,
-        choices=lambda v: ["immediate", "delayed", "minor", "deceased"],
+        choices=lambda v: ["minor", "delayed", "immediate", "deceased"],
     ),
     Kind(
         "contraindication",
