@@ -21,7 +21,7 @@ SYSTEM = "You are a careful clinician."
 CHOICE_SHARE = 0.08
 CORRECTION_SHARE = 0.08
 SYSTEM_SHARE = 0.03
-DRILL_CHATS = 4_000
+DRILL_CHATS = 32_000
 
 
 def chats(seed: int, drills: float = 0.0) -> Iterator[list[Message]]:
@@ -71,16 +71,9 @@ def _chat(problem: Problem, rng: Random) -> list[Message]:
 _SUM = re.compile(r"(\d[\d.]*(?: [-+x/] \d[\d.]*)+) = (\d+(?:\.\d+)?)")
 
 
-def drill(problem: Problem, rng: Random) -> list[Message]:
-    """Practice in the two skills that every solution needs and a single one hardly teaches: the letters of four options
-    by their texts, or five sums as the solutions of train-split problems write them. The user says which and in what
-    order, so that everything the assistant writes can be known: with a free order the look-up was not learned."""
-    if problem.options is not None:
-        letters = rng.sample(sorted(problem.options), len(problem.options))
-        listed = "\n".join(f"{letter}. {text}" for letter, text in problem.options.items())
-        asked = "; ".join(problem.options[letter] for letter in letters)
-        said = " ".join(f"So {problem.options[letter]} ({letter})." for letter in letters)
-        return [Message("user", f"Options\n{listed}\n{asked}"), Message("assistant", said)]
+def drill(rng: Random) -> list[Message]:
+    """Practice in what every solution needs and a single one hardly teaches: five sums as the solutions of train-split
+    problems write them. The user says which, so that everything the assistant writes can be known."""
     sums: list[tuple[str, str]] = []
     while len(sums) < 5:
         kind = rng.choice(list(KINDS.values()))
