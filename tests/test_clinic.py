@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 import time
@@ -67,7 +66,6 @@ BY_HAND: list[tuple[str, dict[str, Any], str]] = [
     ("maintenance_fluid", {"kg": 28, "given": 30}, "38"),  # 40 + 20 + 8 - 30
     ("maintenance_fluid", {"kg": 14, "given": 20}, "28"),  # 40 + 8 - 20
     ("drip_rate", {"rate": 120, "hours": 5, "drops": 20}, "40"),  # 600 mL / 5 h = 2 mL/min
-    ("parkland", {"kg": 70, "burn": 20}, "2800"),  # half of 5600
 ]
 
 
@@ -101,15 +99,6 @@ def test_drug_kinds_have_one_right_option() -> None:
     assert len(set(blockers)) == len(blockers)
     assert not set(HARMLESS) & {*drugs, *blockers}
     assert set(SUBSTRATES) == set(BLOCKERS)
-
-
-def test_shock_index_has_one_patient_above_one() -> None:
-    for p in problems(100, kinds=["shock_index"]):
-        assert p.options is not None
-        values = p.meta["clinic"]["values"]
-        assert [who for who, (hr, sbp) in values.items() if hr > sbp] == ["shocked"]
-        index = {letter: int(t.split()[1].strip(",")) / int(t.split()[3]) for letter, t in p.options.items()}
-        assert max(index, key=lambda letter: index[letter]) == p.answer
 
 
 def test_there_are_enough_kinds_and_each_domain_has_one() -> None:
@@ -160,17 +149,21 @@ def test_same_seed_same_problems_and_a_longer_run_begins_the_same() -> None:
     assert len({p.id for p in problems(200, seed=3)}) == 200
 
 
-def test_no_values_twice_and_no_end() -> None:
-    some = [value_key(p.meta["clinic"]["kind"], p.meta["clinic"]["values"]) for p in problems(1000, seed=1)]
-    assert len(set(some)) == 1000
-    few = list(problems(200, seed=1, kinds=["parkland"]))  # 96 combinations or so in the split
+def test_values_come_twice_only_where_a_kind_has_run_out() -> None:
+    seen: dict[str, set[str]] = {}
+    for p in problems(600, seed=1):
+        kind, values = p.meta["clinic"]["kind"], p.meta["clinic"]["values"]
+        seen.setdefault(kind, set()).add(value_key(kind, values))
+    # 40 of each; divided_dose has about 20 combinations in a split, the next smallest about 50.
+    assert {kind for kind, keys in seen.items() if len(keys) < 40} == {"divided_dose"}
+    few = list(problems(200, seed=1, kinds=["divided_dose"]))
     assert len(few) == 200
 
 
 def test_forms() -> None:
     some = list(problems(1700))
     choices = [p for p in some if p.task is Task.CHOICE]
-    assert 0.58 < len(choices) / len(some) < 0.75
+    assert 0.2 < len(choices) / len(some) < 0.35  # four kinds of fifteen are choices
     for p in some:
         assert parse(Problem, dump(p)) == p
         if p.task is Task.CHOICE:
@@ -182,7 +175,7 @@ def test_forms() -> None:
             assert p.options is None
             float(p.answer)
     letters = [p.answer for p in choices]
-    assert all(0.19 < letters.count(letter) / len(letters) < 0.31 for letter in "ABCD")
+    assert all(0.1 < letters.count(letter) / len(letters) < 0.4 for letter in "ABCD")
 
 
 def test_unknown_names_are_usage_errors() -> None:
@@ -271,26 +264,20 @@ def test_corpus_has_its_make_up() -> None:
 
 def test_drills_are_true() -> None:
     rng = Random(2)
-    for p in problems(300, split=Split.TRAIN):
-        asked, said = (m.content for m in drill(p, rng))
-        if "?\nA. " in asked:
-            options = dict(line.split(". ", 1) for line in asked.split("\n")[1:])
-            found = re.findall(r"So (.+?) \(([A-D])\)\. The answer is ([A-D])\.", said)
-            assert [(text, letter) for letter, text in sorted(options.items())] == sorted(
-                ((text, letter) for text, letter, _ in found), key=lambda pair: pair[1]
-            )
-            assert all(letter == again for _, letter, again in found)
-        else:
-            for claim in said.removesuffix(".").split(". "):
-                left, right = map(parse_sum, claim.split(" = "))
-                assert left is not None
-                assert right is not None
-                assert left.value == right.value
+    for _ in range(200):
+        asked, said = (m.content for m in drill(rng))
+        claims = said.removesuffix(".").split(". ")
+        assert asked == ", ".join(claim.split(" = ")[0] for claim in claims)
+        for claim in claims:
+            left, right = map(parse_sum, claim.split(" = "))
+            assert left is not None
+            assert right is not None
+            assert left.value == right.value
 
 
 def test_shares_of_slips_are_those_of_the_table() -> None:
     rng = Random(3)
-    for p in (make("anion_gap", na=140, cl=104, hco3=24), make("parkland", kg=70, burn=20)):
+    for p in (make("anion_gap", na=140, cl=104, hco3=24), make("divided_dose", kg=15, daily=40, hours=8)):
         kind = KINDS[p.meta["clinic"]["kind"]]
         drawn = [pick_slip(p, rng) for _ in range(4000)]
         for name, slip in kind.slips.items():
@@ -348,8 +335,8 @@ def test_the_answer_is_right_or_not() -> None:
 
 
 def test_order_of_addends_and_factors_does_not_matter() -> None:
-    p = make("parkland", kg=70, burn=20)
-    assert [c.verdict for c in check_steps(p, ["70 x 4 = 280. 20 * 280 = 5600."], first=1)] == [StepVerdict.RIGHT]
+    p = make("divided_dose", kg=15, daily=40, hours=8)
+    assert [c.verdict for c in check_steps(p, ["40 * 15 = 600. 600 / 3 = 200 mg."], first=1)] == [StepVerdict.RIGHT]
 
 
 @pytest.mark.parametrize(
@@ -430,15 +417,17 @@ def test_command_prints_problems() -> None:
 
 def test_command_takes_kinds_domains_and_a_file(tmp_path: Path) -> None:
     out = tmp_path / "p.jsonl"
-    assert medsss("-n", "9", "--kind", "parkland", "--kind", "qsofa", "--split", "test", "-o", str(out)).returncode == 0
+    assert (
+        medsss("-n", "9", "--kind", "drip_rate", "--kind", "qsofa", "--split", "test", "-o", str(out)).returncode == 0
+    )
     lines = [json.loads(line) for line in out.read_text().splitlines()]
-    assert {line["meta"]["clinic"]["kind"] for line in lines} == {"parkland", "qsofa"}
+    assert {line["meta"]["clinic"]["kind"] for line in lines} == {"drip_rate", "qsofa"}
     assert lines[0]["id"] == "clinic-test-0-0"
     done = medsss("--kind", "nosuch")
     assert done.returncode == 2
     assert "no clinic kind" in done.stderr
     listed = medsss("--list", "--domain", "fluids").stdout.splitlines()
-    assert [line.split()[0] for line in listed] == ["maintenance_fluid", "drip_rate", "parkland"]
+    assert [line.split()[0] for line in listed] == ["maintenance_fluid", "drip_rate"]
 
 
 def test_command_checks_what_it_writes(tmp_path: Path) -> None:
@@ -452,3 +441,10 @@ def test_command_checks_what_it_writes(tmp_path: Path) -> None:
     first = json.loads(out.read_text().splitlines()[0])
     assert set(first["meta"]["clinic"]["steps"][0]) == {"right"}
     assert medsss("--check", "-", given='{"id": "x"}').returncode == 2
+
+
+def test_docs_have_the_table_of_kinds_and_slips() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "clinic.md").read_text()
+    for kind in KINDS.values():
+        slips = "; ".join(f"`{name}` ({slip.what}) {slip.share:.0%}" for name, slip in kind.slips.items())
+        assert f"| {kind.domain.value} | `{kind.name}` | {kind.formula} | {slips} |" in text
