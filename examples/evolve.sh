@@ -14,6 +14,7 @@ CURRICULUM=${CURRICULUM:-500}     # hard questions to keep, per dataset and iter
 DRAWS=${DRAWS:-8}                 # answers a question that decide which are hard
 N=${N:-16}                        # candidates a question at the end
 LABELS=${LABELS:-"hard soft dual"}
+JOBS=${JOBS:-1}                   # processes side by side, each with a shard of the questions
 PROMPTING=${PROMPTING:-native}    # of the first iteration: instruct for a general chat model
 EXTRA=${EXTRA:-} SAMPLE_EXTRA=${SAMPLE_EXTRA:-} SEARCH_EXTRA=${SEARCH_EXTRA:-} LABEL_EXTRA=${LABEL_EXTRA:-}
 SFT_EXTRA=${SFT_EXTRA:-} DPO_EXTRA=${DPO_EXTRA:-} PRM_EXTRA=${PRM_EXTRA:-}
@@ -21,25 +22,33 @@ SFT_EXTRA=${SFT_EXTRA:-} DPO_EXTRA=${DPO_EXTRA:-} PRM_EXTRA=${PRM_EXTRA:-}
 mkdir -p "$OUT"
 say() { printf '\n== %s (%d s)\n' "$*" "$SECONDS" >&2; }
 # shellcheck disable=SC2086  # the EXTRA variables are lists of words
-measure() {  # measure NAME POLICY PROMPTING: one greedy answer a question, then N at T = 1
-    medsss sample "$TEST" --policy "$2" --prompting "$3" --seed "$SEED" --greedy -n 1 $EXTRA $SAMPLE_EXTRA -o "$OUT/$1.greedy.jsonl"
-    medsss sample "$TEST" --policy "$2" --prompting "$3" --seed "$SEED" -n "$N" $EXTRA $SAMPLE_EXTRA -o "$OUT/$1.samples.jsonl"
+sharded() {  # sharded OUT COMMAND...: the command on JOBS shards at once, their outputs merged
+    local out=$1 pids=() shard; shift
+    for shard in $(seq 0 $((JOBS - 1))); do "$@" --shard "$shard/$JOBS" -o "$out.$shard" & pids+=($!); done
+    for shard in "${pids[@]}"; do wait "$shard"; done
+    cat $(seq -f "$out.%g" 0 $((JOBS - 1))) > "$out"
+}
+draw() { medsss sample "$@" --prompting "$prompting" $EXTRA $SAMPLE_EXTRA; }
+measure() {  # measure NAME: one greedy answer a question, then N at T = 1
+    draw "$TEST" --policy "$policy" --seed "$SEED" --greedy -o "$OUT/$1.greedy.jsonl"
+    sharded "$OUT/$1.samples.jsonl" draw "$TEST" --policy "$policy" --seed "$SEED" -n "$N"
     medsss eval "$OUT/$1.greedy.jsonl" --name "$1, greedy" -q > "$OUT/$1.greedy.report.json"
-    medsss eval "$OUT/$1.samples.jsonl" --name "$1, majority@$N" -q > "$OUT/$1.samples.report.json"
+    medsss eval "$OUT/$1.samples.jsonl" --name "$1" -q > "$OUT/$1.samples.report.json"
 }
 
-say "the base policy"
-measure base "$POLICY" "$PROMPTING"
-
 policy=$POLICY prompting=$PROMPTING
+say "the base policy"
+measure base
+
 for i in $(seq "$ITERATIONS"); do
     o=$OUT/iteration$i
     mkdir -p "$o"
     say "iteration $i: hard questions"
-    medsss sample "$POOL" --policy "$policy" --prompting "$prompting" --seed "$SEED$i" -n "$DRAWS" \
-        --curriculum "$CURRICULUM" $EXTRA $SAMPLE_EXTRA -o "$o/seed.jsonl"
+    sharded "$o/pool.jsonl" draw "$POOL" --policy "$policy" --seed "$SEED$i" -n "$DRAWS"
+    medsss sample "$o/pool.jsonl" --curriculum "$CURRICULUM" > "$o/seed.jsonl"
     say "iteration $i: search"
-    medsss search "$o/seed.jsonl" --policy "$policy" --prompting "$prompting" --seed "$SEED$i" $EXTRA $SEARCH_EXTRA -o "$o/trees.jsonl"
+    sharded "$o/trees.jsonl" medsss search "$o/seed.jsonl" --policy "$policy" --prompting "$prompting" --seed "$SEED$i" \
+        $EXTRA $SEARCH_EXTRA
     say "iteration $i: fine-tuning on the correct trajectories"
     medsss label "$o/trees.jsonl" --to sft $LABEL_EXTRA -o "$o/sft.jsonl"
     if [ -s "$o/sft.jsonl" ]; then
@@ -57,17 +66,22 @@ for i in $(seq "$ITERATIONS"); do
         say "iteration $i: no preference pair: no DPO"
     fi
     say "iteration $i: what it brought"
-    measure "iteration$i" "$policy" "$prompting"
+    measure "iteration$i"
 done
 
+reward() {  # reward LABELS: a process reward model, and the best of N by it
+    cat "$OUT"/iteration*/trees.jsonl | medsss label --to prm --labels "$1" $LABEL_EXTRA > "$OUT/prm-$1.jsonl"
+    if [ ! -s "$OUT/prm-$1.jsonl" ]; then say "no tree has correct and wrong trajectories: no reward model"; return; fi
+    medsss train-prm "$OUT/prm-$1.jsonl" --policy "$policy" --seed "$SEED" $PRM_EXTRA -o "$OUT/prm-$1"
+    medsss bon "$OUT/iteration$ITERATIONS.samples.jsonl" --prm "$OUT/prm-$1" -o "$OUT/bon-$1.jsonl"
+    medsss eval "$OUT/bon-$1.jsonl" --name "iteration$ITERATIONS, PRM on $1 labels" -q > "$OUT/bon-$1.report.json"
+}
+say "process reward models on $LABELS labels, and best of $N"
 for labels in $LABELS; do
-    say "a process reward model on $labels labels, and best of $N"
-    cat "$OUT"/iteration*/trees.jsonl | medsss label --to prm --labels "$labels" > "$OUT/prm-$labels.jsonl"
-    if [ ! -s "$OUT/prm-$labels.jsonl" ]; then say "no tree has both correct and wrong trajectories: no reward model"; continue; fi
-    medsss train-prm "$OUT/prm-$labels.jsonl" --policy "$policy" --seed "$SEED" $PRM_EXTRA -o "$OUT/prm-$labels"
-    medsss bon "$OUT/iteration$ITERATIONS.samples.jsonl" --prm "$OUT/prm-$labels" -o "$OUT/bon-$labels.jsonl"
-    medsss eval "$OUT/bon-$labels.jsonl" --name "iteration$ITERATIONS, best of $N, $labels" -q > "$OUT/bon-$labels.report.json"
+    reward "$labels" &
+    if [ "$(jobs -rp | wc -l)" -ge "$JOBS" ]; then wait -n; fi
 done
+for job in $(jobs -p); do wait "$job"; done
 
 say "done"
 medsss report "$OUT"/base.*.report.json "$OUT"/iteration*.report.json "$OUT"/bon-*.report.json
