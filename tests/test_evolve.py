@@ -1,0 +1,51 @@
+"""`examples/evolve.sh`, the script that people start from, runs whole: every command on what the one before wrote."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import clean_env, read_jsonl, run_medsss
+
+ROOT = Path(__file__).parent.parent
+
+SIZES = {
+    "ITERATIONS": "1",
+    "LABELS": "dual",
+    "N": "4",
+    "DRAWS": "2",
+    "CURRICULUM": "4",
+    "JOBS": "2",
+    "SAMPLE_EXTRA": "--max-tokens 120",
+    "SEARCH_EXTRA": "--max-nodes 12 --rollouts 4 --min-rollouts 2 --max-tokens 120 --max-step-tokens 60",
+    "SFT_EXTRA": "--full --lr 1e-4 --batch-size 8 --accumulation 1",
+    "DPO_EXTRA": "--full --lr 1e-5 --batch-size 8 --accumulation 1",
+    "PRM_EXTRA": "--full --lr 1e-4 --epochs 1 --batch-size 8 --accumulation 1",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_loop_runs_from_problems_to_the_table(tmp_path: Path) -> None:
+    pool, test, out = tmp_path / "pool.jsonl", tmp_path / "test.jsonl", tmp_path / "out"
+    run_medsss(["clinic", "-n", "30", "--seed", "4", "-o", pool]).ok()
+    run_medsss(["clinic", "-n", "12", "--seed", "4", "--split", "test", "-o", test]).ok()
+    bin = tmp_path / "bin"
+    bin.mkdir()
+    (bin / "medsss").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m medsss_cli.app "$@"\n')
+    (bin / "medsss").chmod(0o755)
+    env = clean_env(**SIZES, POOL=str(pool), TEST=str(test), OUT=str(out))
+    env["PATH"] = f"{bin}{os.pathsep}{env['PATH']}"
+    ran = subprocess.run(
+        ["bash", str(ROOT / "examples" / "evolve.sh")], env=env, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    for row in ("base, greedy", "base  ", "iteration1, greedy", "iteration1, PRM on dual labels"):
+        assert row in ran.stdout, ran.stdout
+    assert "best of 4, min-max" in ran.stdout
+    # The shards were merged whole: every question has its candidates and its selection.
+    assert {row["id"] for row in read_jsonl(out / "bon-dual.jsonl")} == {row["id"] for row in read_jsonl(test)}
+    assert len(read_jsonl(out / "iteration1" / "trees.jsonl")) == len(read_jsonl(out / "iteration1" / "seed.jsonl"))
