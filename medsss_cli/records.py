@@ -153,7 +153,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Scored(Problem, frozen=True, kw_only=True):
-    """N candidates of a problem. `selected` indexes them; `strategy` is "<step>-<answer> aggregation", say "min-max"."""
+    """N candidates of a problem. `selected` indexes them; `strategy` is "<step>-<answer aggregation>": "min-max"."""
 
     candidates: list[Candidate]
     selected: int

@@ -534,7 +534,7 @@ _ALL = [
         "anion_gap",
         Domain.CALCULATION,
         "AG = Na - Cl - HCO3 (mmol/L)",
-        {"bicarbonate_forgotten": Slip(0.22, "AG = Na - Cl"), "bicarbonate_added": Slip(0.08, "AG = Na - Cl + HCO3")},
+        {"bicarbonate_forgotten": Slip(0.52, "AG = Na - Cl"), "bicarbonate_added": Slip(0.08, "AG = Na - Cl + HCO3")},
         _anion_gap_draw,
         lambda v: (
             f"Na {v['na']}, Cl {v['cl']}, HCO3 {v['hco3']} mmol/L. What is the anion gap?",
@@ -585,7 +585,7 @@ _ALL = [
         "glasgow_coma_scale",
         Domain.SCORING,
         "eyes 1-4 + speech 1-5 + motor 1-6; fall from an earlier total",
-        {"motor_of_five": Slip(0.22, "motor one point too low"), "eyes_from_zero": Slip(0.10, "eyes counted from 0")},
+        {"motor_of_five": Slip(0.50, "motor one point too low"), "eyes_from_zero": Slip(0.10, "eyes counted from 0")},
         _gcs_draw,
         lambda v: (
             f"GCS was {v['was']}. Now eyes {EYES[v['eyes']]}, speech {SPEECH[v['speech']]}, motor {MOTOR[v['motor']]}. "
