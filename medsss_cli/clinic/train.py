@@ -3,7 +3,7 @@
 A tokenizer and a Llama of about 1.4 M parameters, trained on `corpus.chats` with a plain loop on the CPU. The policy is
 left mid-trained on purpose, in two ways: the corpus holds a documented share of typical mistakes (`kinds.py`), and the
 training is short. About half of the problems come out right greedily, most of them at least once in sixteen samples;
-the rest is for search to win. It is a test bed and knows no medicine beyond its seventeen kinds of problem.
+the rest is for search to win. It is a test bed and knows no medicine beyond its fifteen kinds of problem.
 
 The result depends on --seed, --steps, --batch and the versions of torch and numpy, not on the clock; the sums' order,
 and so the last digits, on the number of threads (one by default).
