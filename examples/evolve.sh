@@ -28,7 +28,9 @@ sharded() {  # sharded OUT COMMAND...: the command on JOBS shards at once, their
     for shard in "${pids[@]}"; do wait "$shard"; done
     cat $(seq -f "$out.%g" 0 $((JOBS - 1))) > "$out"
 }
-draw() { medsss sample "$@" --prompting "$prompting" $EXTRA $SAMPLE_EXTRA; }
+# Status 1 is "some questions failed", each named on stderr: the others go on.
+draw() { medsss sample "$@" --prompting "$prompting" $EXTRA $SAMPLE_EXTRA || [ $? -eq 1 ]; }
+grow() { medsss search "$@" --prompting "$prompting" $EXTRA $SEARCH_EXTRA || [ $? -eq 1 ]; }
 measure() {  # measure NAME: one greedy answer a question, then N at T = 1
     draw "$TEST" --policy "$policy" --seed "$SEED" --greedy -o "$OUT/$1.greedy.jsonl"
     sharded "$OUT/$1.samples.jsonl" draw "$TEST" --policy "$policy" --seed "$SEED" -n "$N"
@@ -47,8 +49,7 @@ for i in $(seq "$ITERATIONS"); do
     sharded "$o/pool.jsonl" draw "$POOL" --policy "$policy" --seed "$SEED$i" -n "$DRAWS"
     medsss sample "$o/pool.jsonl" --curriculum "$CURRICULUM" > "$o/seed.jsonl"
     say "iteration $i: search"
-    sharded "$o/trees.jsonl" medsss search "$o/seed.jsonl" --policy "$policy" --prompting "$prompting" --seed "$SEED$i" \
-        $EXTRA $SEARCH_EXTRA
+    sharded "$o/trees.jsonl" grow "$o/seed.jsonl" --policy "$policy" --seed "$SEED$i"
     say "iteration $i: fine-tuning on the correct trajectories"
     medsss label "$o/trees.jsonl" --to sft $LABEL_EXTRA -o "$o/sft.jsonl"
     if [ -s "$o/sft.jsonl" ]; then

@@ -105,8 +105,8 @@ def _draw(kind: Kind, split: Split, rng: Random, seen: set[str]) -> Values:
 def make_problem(kind: Kind, values: Values, rng: Random, id: str) -> Problem:
     """The problem record for these values, its wording by `rng`.
 
-    Kinds with `choices` give four options, always in the order that the kind states; the others a free number. Looking an
-    option's letter up in a shuffled list takes a model of this size a training of its own (docs/clinic.md).
+    Kinds with `choices` give four options, always in the order that the kind states; the others a free number. To look
+    an option's letter up in a shuffled list takes a model of this size a training of its own (docs/clinic.md).
     """
     question = rng.choice(kind.ask(values))
     gold = kind.solve(values, None).answer
