@@ -71,7 +71,10 @@ for i in $(seq "$ITERATIONS"); do
 done
 
 reward() {  # reward LABELS: a process reward model, and the best of N by it
-    cat "$OUT"/iteration*/trees.jsonl | medsss label --to prm --labels "$1" $LABEL_EXTRA > "$OUT/prm-$1.jsonl"
+    local trees
+    for trees in "$OUT"/iteration*/trees.jsonl; do  # one by one: a question may stand in both
+        medsss label "$trees" --to prm --labels "$1" $LABEL_EXTRA
+    done > "$OUT/prm-$1.jsonl"
     if [ ! -s "$OUT/prm-$1.jsonl" ]; then say "no tree has correct and wrong trajectories: no reward model"; return; fi
     medsss train-prm "$OUT/prm-$1.jsonl" --policy "$policy" --seed "$SEED" $PRM_EXTRA -o "$OUT/prm-$1"
     medsss bon "$OUT/iteration$ITERATIONS.samples.jsonl" --prm "$OUT/prm-$1" -o "$OUT/bon-$1.jsonl"
