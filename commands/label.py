@@ -58,6 +58,13 @@ def run(
             show_default=False,
         ),
     ] = None,
+    no_reflect: Annotated[
+        bool,
+        typer.Option(
+            "--no-reflect",
+            help="sft: leave out trajectories with a Reflect, which write a wrong answer before the right one.",
+        ),
+    ] = False,
     max_per_problem: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="At most N records a problem, the best first.", show_default=False),
@@ -84,14 +91,15 @@ def run(
         {
             "prm": {"--labels": labels, "--b": b, "--threshold": threshold, "--all": all_problems or None},
             "preference": {"--margin": margin},
-            "sft": {"--min-value": min_value},
+            "sft": {"--min-value": min_value, "--no-reflect": no_reflect or None},
         },
     )
     made: Callable[[Tree, list[Trajectory]], Sequence[Sft | Preference | Prm] | str]
     config: dict[str, Any] = {"to": to, "max_per_problem": max_per_problem}
     match to:
         case "sft":
-            made, config = _sft(min_value or 0.0, max_per_problem), config | {"min_value": min_value or 0.0}
+            made = _sft(min_value or 0.0, no_reflect, max_per_problem)
+            config |= {"min_value": min_value or 0.0, "no_reflect": no_reflect}
         case "preference":
             margin = 0.8 if margin is None else margin
             made, config = _preference(margin, max_per_problem), config | {"margin": margin}
@@ -165,15 +173,20 @@ def _joiner(tree: Tree) -> Callable[[Sequence[int]], str]:
     return joined
 
 
-def _sft(min_value: float, most: int | None) -> Callable[[Tree, list[Trajectory]], list[Sft] | str]:
+def _sft(min_value: float, no_reflect: bool, most: int | None) -> Callable[[Tree, list[Trajectory]], list[Sft] | str]:
     """Correct trajectories, each text once, the largest smallest value first."""
     from medsss_cli.prompts import question_text
-    from medsss_cli.records import Message, Sft, problem_fields
+    from medsss_cli.records import Action, Message, Sft, problem_fields
 
     def made(tree: Tree, found: list[Trajectory]) -> list[Sft] | str:
         correct = sorted((each for each in found if each.correct), key=lambda each: -each.min_value)
         if not correct:
             return "without a correct trajectory"
+        if no_reflect:
+            nodes = tree.nodes
+            correct = [each for each in correct if all(nodes[i].action is not Action.REFLECT for i in each.nodes)]
+            if not correct:
+                return "with no correct trajectory but by a Reflect"
         joined = _joiner(tree)
         texts: dict[str, float] = {}
         for each in correct:

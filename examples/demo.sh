@@ -12,7 +12,9 @@ export CURRICULUM=${CURRICULUM:-40} DRAWS=${DRAWS:-4} JOBS=${JOBS:-2}
 export SAMPLE_EXTRA=${SAMPLE_EXTRA:-"--max-tokens 160"}
 export SEARCH_EXTRA=${SEARCH_EXTRA:-"--max-nodes 30 --rollouts 8 --min-rollouts 3 --max-tokens 160 --max-step-tokens 60"}
 export LABEL_EXTRA=${LABEL_EXTRA:-"--max-per-problem 8"}
-export SFT_EXTRA=${SFT_EXTRA:-"--full --lr 4e-4 --epochs 3 --batch-size 32 --accumulation 1"}
+# Trajectories that reflect write a wrong answer before the right one; training on them costs accuracy (docs/benchmarks.md).
+export SFT_LABEL=${SFT_LABEL:-"--no-reflect"}
+export SFT_EXTRA=${SFT_EXTRA:-"--full --lr 5e-4 --epochs 4 --batch-size 32 --accumulation 1"}
 export DPO_EXTRA=${DPO_EXTRA:-"--full --lr 1e-4 --sft-weight 0.5 --batch-size 32 --accumulation 1"}
 export PRM_EXTRA=${PRM_EXTRA:-"--full --lr 5e-4 --batch-size 32 --accumulation 1"}
 

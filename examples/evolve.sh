@@ -17,7 +17,7 @@ LABELS=${LABELS:-"hard soft dual"}
 JOBS=${JOBS:-1}                   # processes side by side, each with a shard of the questions
 PROMPTING=${PROMPTING:-native}    # of the first iteration: instruct for a general chat model
 EXTRA=${EXTRA:-} SAMPLE_EXTRA=${SAMPLE_EXTRA:-} SEARCH_EXTRA=${SEARCH_EXTRA:-} LABEL_EXTRA=${LABEL_EXTRA:-}
-SFT_EXTRA=${SFT_EXTRA:-} DPO_EXTRA=${DPO_EXTRA:-} PRM_EXTRA=${PRM_EXTRA:-}
+SFT_LABEL=${SFT_LABEL:-} SFT_EXTRA=${SFT_EXTRA:-} DPO_EXTRA=${DPO_EXTRA:-} PRM_EXTRA=${PRM_EXTRA:-}
 
 mkdir -p "$OUT"
 say() { printf '\n== %s (%d s)\n' "$*" "$SECONDS" >&2; }
@@ -51,7 +51,7 @@ for i in $(seq "$ITERATIONS"); do
     say "iteration $i: search"
     sharded "$o/trees.jsonl" grow "$o/seed.jsonl" --policy "$policy" --seed "$SEED$i"
     say "iteration $i: fine-tuning on the correct trajectories"
-    medsss label "$o/trees.jsonl" --to sft $LABEL_EXTRA -o "$o/sft.jsonl"
+    medsss label "$o/trees.jsonl" --to sft $LABEL_EXTRA $SFT_LABEL -o "$o/sft.jsonl"
     if [ -s "$o/sft.jsonl" ]; then
         medsss train-policy "$o/sft.jsonl" --policy "$policy" --method sft --seed "$SEED" $SFT_EXTRA -o "$o/sft"
         policy=$o/sft prompting=native

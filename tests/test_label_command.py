@@ -70,6 +70,16 @@ def test_prm() -> None:
     assert rows[0].meta["label"] == {"labels": "dual", "b": 1.0, "threshold": 0.5}
 
 
+def test_sft_without_reflections() -> None:
+    """A policy trained on "B. But wait, ... A" is taught the wrong B too: who does not want that can leave it out."""
+    stdin = to_lines([record()])
+    every = [row["completion"][0]["content"] for row in run_medsss(["label", "--to", "sft"], stdin).ok().records]
+    first = run_medsss(["label", "--to", "sft", "--no-reflect"], stdin).ok().records
+    assert any("But wait" in text for text in every)
+    assert [row["completion"][0]["content"] for row in first] == [text for text in every if "But wait" not in text]
+    assert first
+
+
 def test_prm_options() -> None:
     stdin = to_lines([record()])
     soft = run_medsss(["label", "--to", "prm", "--labels", "soft", "--max-per-problem", "2"], stdin).ok()
