@@ -338,6 +338,19 @@ class GroupedSampler:
         yield from short
 
 
+def grouped(trainer: Any, sampler: GroupedSampler) -> Any:
+    """The trainer class with rows in the sampler's order, and without TRL's model card: medsss.json says it."""
+
+    class Grouped(trainer):  # type: ignore[misc,unused-ignore]
+        def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+            return sampler
+
+        def create_model_card(self, *_: Any, **__: Any) -> None:
+            """Nothing."""
+
+    return Grouped
+
+
 # --- libraries, kept quiet -------------------------------------------------------------------------------------------
 
 

@@ -49,6 +49,7 @@ from .common import (
     Stored,
     TrainingOptions,
     TrainingSummary,
+    grouped,
     rows_per_update,
     run_training,
 )
@@ -327,14 +328,7 @@ def sft_trainer(
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
 
-    class Grouped(SFTTrainer):  # type: ignore[misc,unused-ignore]
-        def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-            return sampler
-
-        def create_model_card(self, *_: Any, **__: Any) -> None:
-            """medsss.json says it."""
-
-    trainer: Trainer = Grouped(
+    trainer: Trainer = grouped(SFTTrainer, sampler)(
         model=model,
         args=SFTConfig(**arguments, max_length=None, dataset_kwargs={"skip_prepare_dataset": True}),
         train_dataset=dataset,
@@ -360,15 +354,9 @@ def dpo_trainer(
     from trl.trainer.dpo_config import DPOConfig
     from trl.trainer.dpo_trainer import DPOTrainer
 
-    class Grouped(DPOTrainer):  # type: ignore[misc,unused-ignore]
+    class Ready(DPOTrainer):  # type: ignore[misc,unused-ignore]
         def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
             return dataset
-
-        def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-            return sampler
-
-        def create_model_card(self, *_: Any, **__: Any) -> None:
-            """medsss.json says it."""
 
     losses, weights = [options.loss_type], None
     if options.sft_weight > 0:
@@ -384,7 +372,7 @@ def dpo_trainer(
         )
         # Under LoRA the adapter is switched off for the reference; precomputed, it is the model before its first step.
         needs_copy = adapter is None and not options.precompute_ref
-        trainer: Trainer = Grouped(
+        trainer: Trainer = grouped(Ready, sampler)(
             model=model,
             ref_model=copy.deepcopy(model) if needs_copy else None,
             args=config,

@@ -39,6 +39,7 @@ from .common import (
     Stored,
     TrainingOptions,
     TrainingSummary,
+    grouped,
     rows_per_update,
     run_training,
 )
@@ -221,14 +222,12 @@ def build_trainer(
         if arguments["gradient_checkpointing"]:
             model.enable_input_require_grads()
 
-    class StepTrainer(Trainer):
-        def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-            return GroupedSampler(stored.lengths, rows_per_update(options), options.seed)
+    sampler = GroupedSampler(stored.lengths, rows_per_update(options), options.seed)
 
     def loss(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
         return step_loss(outputs["logits"], labels, num_items_in_batch)
 
-    return StepTrainer(
+    trainer: Trainer = grouped(Trainer, sampler)(
         model=model,
         args=TrainingArguments(**arguments, remove_unused_columns=False, label_names=["labels"]),
         train_dataset=dataset,
@@ -236,3 +235,4 @@ def build_trainer(
         compute_loss_func=loss,
         callbacks=callbacks,
     )
+    return trainer
