@@ -1,17 +1,24 @@
 """The options that commands share, so that each has one spelling and one help text everywhere.
 
-A command takes `seed: Seed = 0` and the like; the default stands in its signature. The stream options go through
-`stream_options` in one piece.
+A command takes `seed: Seed = 0` and the like; the default stands in its signature. Options that go together are a
+function that takes them and returns one value: `@grouped(options=stream_options)` gives the command `options` and the
+user what `stream_options` takes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Literal
+import functools
+import inspect
+from collections.abc import Callable, Collection
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
 from medsss_cli.streams import Shard, StreamOptions
+
+if TYPE_CHECKING:
+    from medsss_cli.engines.base import EngineSpec
 
 Inputs = Annotated[
     list[str] | None,
@@ -160,17 +167,17 @@ ExtractOpt = Annotated[
 
 
 def stream_options(
-    inputs: Sequence[str] | None = None,
-    output: str | None = None,
-    errors: str | None = None,
-    shard: str | None = None,
-    limit: int | None = None,
-    strict: bool = False,
-    ordered: bool = False,
-    restart: bool = False,
-    quiet: bool = False,
+    inputs: Inputs = None,
+    output: Output = None,
+    errors: Errors = None,
+    shard: ShardOpt = None,
+    limit: Limit = None,
+    strict: Strict = False,
+    ordered: Ordered = False,
+    restart: Restart = False,
+    quiet: Quiet = False,
 ) -> StreamOptions:
-    """The options of the stream in one piece. Raises UsageError for a shard that cannot be."""
+    """The options of the stream. Raises UsageError for a shard that cannot be."""
     return StreamOptions(
         inputs=tuple(inputs or ()),
         output=None if output == "-" else output,
@@ -182,3 +189,80 @@ def stream_options(
         restart=restart,
         quiet=quiet,
     )
+
+
+def engine_spec(
+    policy: PolicyOpt = "builtin:clinic",
+    adapter: Adapter = None,
+    engine: EngineOpt = "auto",
+    base_url: BaseUrl = None,
+    served_model: ServedModel = None,
+    timeout: Timeout = 600.0,
+    retries: Retries = 8,
+    gpu_memory_utilization: GpuMemory = None,
+    tensor_parallel_size: TensorParallel = None,
+    vllm_arg: VllmArg = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    batch_size: BatchSize = None,
+    max_context: MaxContext = None,
+    trust_remote_code: TrustRemoteCode = False,
+) -> EngineSpec:
+    """The model that writes, and what runs it."""
+    from medsss_cli.engines.base import EngineSpec
+
+    return EngineSpec(
+        kind=engine,
+        policy=policy,
+        adapter=adapter,
+        device=device,
+        dtype=dtype,
+        batch_size=batch_size,
+        max_context=max_context,
+        trust_remote_code=trust_remote_code,
+        gpu_memory_utilization=gpu_memory_utilization,
+        tensor_parallel_size=tensor_parallel_size,
+        vllm_args=tuple(vllm_arg or ()),
+        base_urls=tuple(base_url or ()),
+        served_model=served_model,
+        timeout=timeout,
+        retries=retries,
+    )
+
+
+_FIRST = ("inputs", "output", "policy")  # in every --help
+
+
+def grouped(**groups: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A command whose parameter `name` is what `groups[name]` makes of options of its own, which stand in its place."""
+
+    def wrap(command: Callable[..., None]) -> Callable[..., None]:
+        parameters: list[inspect.Parameter] = []
+        for name, own in _parameters(command, leave=groups).items():
+            parameters.extend(_parameters(groups[name]).values() if name in groups else [own])
+        parameters.sort(key=lambda each: _FIRST.index(each.name) if each.name in _FIRST else len(_FIRST))
+        members = {name: tuple(_parameters(function)) for name, function in groups.items()}
+
+        def run(**given: Any) -> None:
+            made = {name: groups[name](**{each: given.pop(each) for each in members[name]}) for name in groups}
+            command(**given, **made)
+
+        functools.update_wrapper(run, command, assigned=("__module__", "__name__", "__qualname__", "__doc__"))
+        del run.__wrapped__  # type: ignore[attr-defined]  # its parameters are not those that the user has
+        run.__annotations__ = {each.name: each.annotation for each in parameters}
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return run
+
+    return wrap
+
+
+def _parameters(function: Callable[..., Any], leave: Collection[str] = ()) -> dict[str, inspect.Parameter]:
+    """Its parameters with their annotations evaluated, but for those to `leave`, whose types may not be imported."""
+    own = inspect.signature(function).parameters
+    written = {name: each.annotation for name, each in own.items() if name not in leave}
+    globals_ = function.__globals__
+    hints = get_type_hints(SimpleNamespace(__annotations__=written, __globals__=globals_), include_extras=True)
+    return {
+        name: each.replace(annotation=hints.get(name), kind=inspect.Parameter.KEYWORD_ONLY)
+        for name, each in own.items()
+    }

@@ -12,13 +12,15 @@ import typer
 from . import _options as o
 
 if TYPE_CHECKING:
+    from medsss_cli.engines.base import EngineSpec
     from medsss_cli.jsonl import Where
     from medsss_cli.records import Prm, Problem, Samples
+    from medsss_cli.streams import StreamOptions
 
 
+@o.grouped(spec=o.engine_spec, options=o.stream_options)
 def run(
-    inputs: o.Inputs = None,
-    output: o.Output = None,
+    *,
     prm: Annotated[
         str, typer.Option("--prm", metavar="MODEL", help="A folder of `train-prm`, or a hub name.", show_default=False)
     ] = ...,  # type: ignore[assignment]  # typer's mark of a required option
@@ -55,35 +57,15 @@ def run(
     batch_tokens: Annotated[
         int, typer.Option("--batch-tokens", min=1, metavar="N", help="Tokens in one pass of the reward model.")
     ] = 16384,
-    policy: o.PolicyOpt = "builtin:clinic",
     prompting: o.PromptingOpt = "native",
     temperature: o.Temperature = 1.0,
     top_p: o.TopP = 1.0,
     max_tokens: o.MaxTokens = 512,
     extract: o.ExtractOpt = "flexible",
     seed: o.Seed = 0,
-    engine: o.EngineOpt = "auto",
-    adapter: o.Adapter = None,
-    base_url: o.BaseUrl = None,
-    served_model: o.ServedModel = None,
-    timeout: o.Timeout = 600.0,
-    retries: o.Retries = 8,
-    gpu_memory_utilization: o.GpuMemory = None,
-    tensor_parallel_size: o.TensorParallel = None,
-    vllm_arg: o.VllmArg = None,
-    device: o.Device = "auto",
-    dtype: o.Dtype = "auto",
-    batch_size: o.BatchSize = None,
-    max_context: o.MaxContext = None,
     concurrency: o.Concurrency = None,
-    trust_remote_code: o.TrustRemoteCode = False,
-    errors: o.Errors = None,
-    shard: o.ShardOpt = None,
-    limit: o.Limit = None,
-    strict: o.Strict = False,
-    ordered: o.Ordered = False,
-    restart: o.Restart = False,
-    quiet: o.Quiet = False,
+    spec: EngineSpec,
+    options: StreamOptions,
 ) -> None:
     """Score candidates step by step with a process reward model and select the best of N.
 
@@ -98,7 +80,7 @@ def run(
     from medsss_cli.answers import Extract, answer_key
     from medsss_cli.console import Progress, note, warn
     from medsss_cli.engines import notes_of, open_engine
-    from medsss_cli.engines.base import Engine, EngineSpec, Sampling
+    from medsss_cli.engines.base import Engine, Sampling
     from medsss_cli.prm.aggregate import StepAggregation, aggregate_steps
     from medsss_cli.prm.scorer import Scorer, find_convention
     from medsss_cli.prompts import Prompting
@@ -109,23 +91,6 @@ def run(
 
     count = n or 16
     by_step, by_answer = StepAggregation(step_aggregation), AnswerAggregation(answer_aggregation)
-    spec = EngineSpec(
-        kind=engine,
-        policy=policy,
-        adapter=adapter,
-        device=device,
-        dtype=dtype,
-        batch_size=batch_size,
-        max_context=max_context,
-        trust_remote_code=trust_remote_code,
-        gpu_memory_utilization=gpu_memory_utilization,
-        tensor_parallel_size=tensor_parallel_size,
-        vllm_args=tuple(vllm_arg or ()),
-        base_urls=tuple(base_url or ()),
-        served_model=served_model,
-        timeout=timeout,
-        retries=retries,
-    )
     way = Extract(extract)
     sampling = Sampling(temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed)
     config = {
@@ -135,8 +100,8 @@ def run(
         "step_aggregation": step_aggregation,
         "answer_aggregation": answer_aggregation,
         "n": n,
-        "policy": policy,
-        **({"adapter": adapter} if adapter else {}),
+        "policy": spec.policy,
+        **({"adapter": spec.adapter} if spec.adapter else {}),
         **({} if extract == "flexible" else {"extract": extract}),
         "prompting": prompting,
         "temperature": temperature,
@@ -144,16 +109,15 @@ def run(
         "max_tokens": max_tokens,
         "seed": seed,
     }
-    options = o.stream_options(inputs, output, errors, shard, limit, strict, ordered, restart, quiet)
 
     async def work(stream: Stream[Problem | Steps], progress: Progress) -> int:
         scorer = Scorer.open(
             prm,
             format=prm_format,
-            device=prm_device or device,
+            device=prm_device or spec.device,
             dtype=prm_dtype,
             batch_tokens=batch_tokens,
-            trust_remote_code=trust_remote_code,
+            trust_remote_code=spec.trust_remote_code,
         )
         opened: list[Engine] = []
         opening = asyncio.Lock()
@@ -217,14 +181,14 @@ def run(
         if scorer.way is None:
             notes.append(f"the reward model takes no packs, so shared beginnings are computed again: {scorer.unpacked}")
         notes.append(f"scored {scorer.scored} candidates, {scorer.tokens} tokens of {scorer.path_tokens}")
-        for line in () if quiet else notes:
+        for line in () if options.quiet else notes:
             note(line)
         return scorer.too_long
 
     find_convention(prm, prm_format)
     with (
         Stream(options, command="bon", parse=what_to_score, config=config) as stream,
-        Progress("bon", total=stream.expected(), quiet=quiet) as progress,
+        Progress("bon", total=stream.expected(), quiet=options.quiet) as progress,
     ):
         too_long = asyncio.run(work(stream, progress))
     if too_long:

@@ -12,15 +12,16 @@ from . import _options as o
 if TYPE_CHECKING:
     from medsss_cli.jsonl import Where
     from medsss_cli.records import Tree
+    from medsss_cli.streams import StreamOptions
 
 
+@o.grouped(options=o.stream_options)
 def run(
-    inputs: o.Inputs = None,
+    *,
     to: Annotated[
         Literal["tree", "published"],
         typer.Option(help="tree: records as `search` writes them; published: the authors' layout."),
     ] = ...,  # type: ignore[assignment]  # typer's way to say that an option has to be given
-    output: o.Output = None,
     form: Annotated[
         Literal["steps", "leaf", "objects"] | None,
         typer.Option(
@@ -29,12 +30,7 @@ def run(
             show_default=False,
         ),
     ] = None,
-    errors: o.Errors = None,
-    shard: o.ShardOpt = None,
-    limit: o.Limit = None,
-    strict: o.Strict = False,
-    restart: o.Restart = False,
-    quiet: o.Quiet = False,
+    options: StreamOptions,
 ) -> None:
     """Turn the authors' tree files into tree records, and tree records into the authors' layout.
 
@@ -48,13 +44,12 @@ def run(
     if form is not None and to != "published":
         raise UsageError(f"--form belongs to --to published, not to --to {to}")
     config: dict[str, Any] = {"to": to} | ({"form": form} if to == "published" else {})
-    options = o.stream_options(inputs, output, errors, shard, limit, strict, False, restart, quiet)
     shape = None if form is None else Form(form)
     disputed = bare = 0
     stream: Stream[Tree]
     with (
         Stream(options, command="convert", parse=_reader(to), config=config) as stream,
-        Progress("trees", total=stream.expected(), quiet=quiet) as progress,
+        Progress("trees", total=stream.expected(), quiet=options.quiet) as progress,
     ):
         for tree in stream:
             try:
@@ -70,9 +65,9 @@ def run(
                 stream.fail(tree.id, "convert", str(error))
                 continue
             progress.advance()
-    if not quiet and disputed:
+    if not options.quiet and disputed:
         note(f"convert: in {disputed} trees our rules judge an answer otherwise than its list does; the list is kept")
-    if not quiet and bare:
+    if not options.quiet and bare:
         note(f"convert: {bare} records hold no trajectory")
     raise typer.Exit(stream.exit_code())
 

@@ -221,7 +221,7 @@ class _Reading:
         from medsss_cli.streams import Stream
 
         # The stream says nothing of its own: there is a summary.
-        options = o.stream_options(sources, None, self._errors, None, self._limit, self._strict, quiet=True)
+        options = o.stream_options(list(sources), None, self._errors, None, self._limit, self._strict, quiet=True)
         stream: Stream[T]
         with (
             Stream(options, command="eval", parse=parse, config={}) as stream,

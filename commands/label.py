@@ -15,17 +15,18 @@ if TYPE_CHECKING:
     from medsss_cli.jsonl import Where
     from medsss_cli.labelling.trajectories import Trajectory
     from medsss_cli.records import Preference, Prm, Sft, Tree
+    from medsss_cli.streams import StreamOptions
 
 
+@o.grouped(options=o.stream_options)
 def run(
-    inputs: o.Inputs = None,
+    *,
     to: Annotated[
         Literal["sft", "preference", "prm"],
         typer.Option(
             help="sft: correct trajectories; preference: pairs; prm: trajectories with a label for each step."
         ),
     ] = ...,  # type: ignore[assignment]  # typer's way to say that an option has to be given
-    output: o.Output = None,
     labels: Annotated[
         Literal["dual", "dual-soft", "soft", "hard", "monotone", "published"] | None,
         typer.Option(help="prm: how values become labels; default dual, the paper's equation 7.", show_default=False),
@@ -77,12 +78,7 @@ def run(
         int | None,
         typer.Option(min=1, metavar="N", help="At most N records a problem, the best first.", show_default=False),
     ] = None,
-    errors: o.Errors = None,
-    shard: o.ShardOpt = None,
-    limit: o.Limit = None,
-    strict: o.Strict = False,
-    restart: o.Restart = False,
-    quiet: o.Quiet = False,
+    options: StreamOptions,
 ) -> None:
     """Turn trees into training data: sft, preference or prm records.
 
@@ -123,12 +119,11 @@ def run(
             which = StepValues(values or "backed-up")
             made = _prm(how, which, weight, above, all_problems, max_per_problem)
             config |= {"labels": how.value, "b": weight, "threshold": above, "all": all_problems, "values": which.value}
-    options = o.stream_options(inputs, output, errors, shard, limit, strict, False, restart, quiet)
     nothing: Counter[str] = Counter()
     stream: Stream[Tree]
     with (
         Stream(options, command="label", parse=_tree_reader(), config=config) as stream,
-        Progress("trees", total=stream.expected(), quiet=quiet) as progress,
+        Progress("trees", total=stream.expected(), quiet=options.quiet) as progress,
     ):
         for tree in stream:
             try:
@@ -141,7 +136,7 @@ def run(
                 records = []
             stream.write(tree.id, records)
             progress.advance()
-    if not quiet and nothing:
+    if not options.quiet and nothing:
         reasons = ", ".join(f"{count} {reason}" for reason, count in nothing.most_common())
         note(f"label: {nothing.total()} trees gave no {to} record: {reasons}")
     raise typer.Exit(stream.exit_code())

@@ -25,13 +25,12 @@ if TYPE_CHECKING:
     from medsss_cli.engines.base import Engine, EngineSpec
     from medsss_cli.jsonl import LineWriter, Where
     from medsss_cli.records import Problem, Samples
-    from medsss_cli.streams import Stream
+    from medsss_cli.streams import Stream, StreamOptions
 
 
+@o.grouped(spec=o.engine_spec, options=o.stream_options)
 def run(
-    inputs: o.Inputs = None,
-    output: o.Output = None,
-    policy: o.PolicyOpt = "builtin:clinic",
+    *,
     n: Annotated[
         int | None,
         typer.Option(
@@ -65,28 +64,9 @@ def run(
     ] = None,
     extract: o.ExtractOpt = "flexible",
     seed: o.Seed = 0,
-    engine: o.EngineOpt = "auto",
-    adapter: o.Adapter = None,
-    base_url: o.BaseUrl = None,
-    served_model: o.ServedModel = None,
-    timeout: o.Timeout = 600.0,
-    retries: o.Retries = 8,
-    gpu_memory_utilization: o.GpuMemory = None,
-    tensor_parallel_size: o.TensorParallel = None,
-    vllm_arg: o.VllmArg = None,
-    device: o.Device = "auto",
-    dtype: o.Dtype = "auto",
-    batch_size: o.BatchSize = None,
-    max_context: o.MaxContext = None,
     concurrency: o.Concurrency = None,
-    trust_remote_code: o.TrustRemoteCode = False,
-    errors: o.Errors = None,
-    shard: o.ShardOpt = None,
-    limit: o.Limit = None,
-    strict: o.Strict = False,
-    ordered: o.Ordered = False,
-    restart: o.Restart = False,
-    quiet: o.Quiet = False,
+    spec: EngineSpec,
+    options: StreamOptions,
 ) -> None:
     """Draw n answers to each problem, judge them, and write them with their pass rate.
 
@@ -100,7 +80,7 @@ def run(
     from medsss_cli.answers import Extract
     from medsss_cli.console import Progress
     from medsss_cli.curriculum import Curriculum
-    from medsss_cli.engines.base import EngineSpec, Sampling
+    from medsss_cli.engines.base import Sampling
     from medsss_cli.errors import UsageError
     from medsss_cli.prompts import Prompting
     from medsss_cli.records import Samples
@@ -112,34 +92,17 @@ def run(
         temperature = 0.0
     if not 0 < top_p <= 1:
         raise UsageError(f"--top-p {top_p}: nothing is in a nucleus of no mass", hint="a number above 0, up to 1")
-    if samples is not None and samples == output:
+    if samples is not None and samples == options.output:
         raise UsageError(f"--samples and -o both name {samples}")
     if samples is not None and curriculum is None:
         raise UsageError("--samples goes with --curriculum", hint="without it, -o FILE keeps the answers")
     count = n or (1 if greedy else 8)
-    spec = EngineSpec(
-        kind=engine,
-        policy=policy,
-        adapter=adapter,
-        device=device,
-        dtype=dtype,
-        batch_size=batch_size,
-        max_context=max_context,
-        trust_remote_code=trust_remote_code,
-        gpu_memory_utilization=gpu_memory_utilization,
-        tensor_parallel_size=tensor_parallel_size,
-        vllm_args=tuple(vllm_arg or ()),
-        base_urls=tuple(base_url or ()),
-        served_model=served_model,
-        timeout=timeout,
-        retries=retries,
-    )
     way = Extract(extract)
     sampling = Sampling(temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed)
     # What is chosen from the answers is no part of it: a file of answers serves any --curriculum.
     config = {
-        "policy": policy,
-        **({"adapter": adapter} if adapter else {}),
+        "policy": spec.policy,
+        **({"adapter": spec.adapter} if spec.adapter else {}),
         **({} if extract == "flexible" else {"extract": extract}),
         "n": count,
         "temperature": temperature,
@@ -148,7 +111,7 @@ def run(
         "prompting": prompting,
         "seed": seed,
     }
-    options = o.stream_options(inputs, output, errors, shard, limit, strict, ordered, restart, quiet)
+    final_output = options.output
     chooser = None if curriculum is None else Curriculum(curriculum)
     if chooser is not None:
         options = replace(options, output=samples or os.devnull)
@@ -178,10 +141,10 @@ def run(
     parse = to_problem if chooser is None else _samples_or_problem
     with contextlib.ExitStack() as stack:
         # Opened before the first answer is drawn: that it cannot be written is no news for the end of a long run.
-        final = None if chooser is None else stack.enter_context(_FinalOutput(output))
+        final = None if chooser is None else stack.enter_context(_FinalOutput(final_output))
         with (
             Stream(options, command="sample", parse=parse, config=config) as stream,
-            Progress("problems", total=stream.expected(), quiet=quiet) as progress,
+            Progress("problems", total=stream.expected(), quiet=options.quiet) as progress,
         ):
             watcher = _Watcher(progress)
             asyncio.run(work(stream, watcher))
@@ -189,7 +152,7 @@ def run(
             if samples is not None:
                 _offer_file(chooser, samples)
             final.write(chooser.chosen())
-    if not quiet:
+    if not options.quiet:
         watcher.summary(chooser)
     raise typer.Exit(stream.exit_code())
 

@@ -13,14 +13,14 @@ from . import _options as o
 
 if TYPE_CHECKING:
     from medsss_cli.console import Progress
-    from medsss_cli.engines.base import Completion
+    from medsss_cli.engines.base import Completion, EngineSpec
     from medsss_cli.search.mcts import Request
+    from medsss_cli.streams import StreamOptions
 
 
+@o.grouped(spec=o.engine_spec, options=o.stream_options)
 def run(
-    inputs: o.Inputs = None,
-    output: o.Output = None,
-    policy: o.PolicyOpt = "builtin:clinic",
+    *,
     prompting: o.PromptingOpt = "native",
     max_nodes: Annotated[int, typer.Option(min=1, metavar="N", help="Begin no expansion at N nodes or more.")] = 60,
     children: Annotated[int, typer.Option(min=1, metavar="N", help="Draws per expansion.")] = 3,
@@ -53,28 +53,9 @@ def run(
     max_tokens: o.MaxTokens = 1024,
     extract: o.ExtractOpt = "flexible",
     seed: o.Seed = 0,
-    engine: o.EngineOpt = "auto",
-    adapter: o.Adapter = None,
-    base_url: o.BaseUrl = None,
-    served_model: o.ServedModel = None,
-    timeout: o.Timeout = 600.0,
-    retries: o.Retries = 8,
-    gpu_memory_utilization: o.GpuMemory = None,
-    tensor_parallel_size: o.TensorParallel = None,
-    vllm_arg: o.VllmArg = None,
-    device: o.Device = "auto",
-    dtype: o.Dtype = "auto",
-    batch_size: o.BatchSize = None,
-    max_context: o.MaxContext = None,
     concurrency: o.Concurrency = None,
-    trust_remote_code: o.TrustRemoteCode = False,
-    errors: o.Errors = None,
-    shard: o.ShardOpt = None,
-    limit: o.Limit = None,
-    strict: o.Strict = False,
-    ordered: o.Ordered = False,
-    restart: o.Restart = False,
-    quiet: o.Quiet = False,
+    spec: EngineSpec,
+    options: StreamOptions,
 ) -> None:
     """Grow a tree of reasoning steps for each problem (MedS3's Monte Carlo tree search).
 
@@ -91,7 +72,6 @@ def run(
     from medsss_cli.answers import Extract, judge
     from medsss_cli.console import Progress
     from medsss_cli.engines import notes_of, open_engine
-    from medsss_cli.engines.base import EngineSpec
     from medsss_cli.prompts import Prompting
     from medsss_cli.records import Problem, Tree
     from medsss_cli.search.config import Expand, SearchConfig
@@ -117,27 +97,9 @@ def run(
         expand=Expand(expand),
         seed=seed,
     )
-    spec = EngineSpec(
-        kind=engine,
-        policy=policy,
-        adapter=adapter,
-        device=device,
-        dtype=dtype,
-        batch_size=batch_size,
-        max_context=max_context,
-        trust_remote_code=trust_remote_code,
-        gpu_memory_utilization=gpu_memory_utilization,
-        tensor_parallel_size=tensor_parallel_size,
-        vllm_args=tuple(vllm_arg or ()),
-        base_urls=tuple(base_url or ()),
-        served_model=served_model,
-        timeout=timeout,
-        retries=retries,
-    )
-    made_with = {"policy": policy, **({"adapter": adapter} if adapter else {}), **config.as_record()}
+    made_with = {"policy": spec.policy, **({"adapter": spec.adapter} if spec.adapter else {}), **config.as_record()}
     made_with |= {} if extract == "flexible" else {"extract": extract}
     verdict = partial(judge, extract=Extract(extract))
-    options = o.stream_options(inputs, output, errors, shard, limit, strict, ordered, restart, quiet)
 
     async def work(stream: Stream[Problem], watcher: _Watcher) -> None:
         async with open_engine(spec) as policy_engine:
@@ -161,11 +123,11 @@ def run(
 
     with (
         Stream(options, command="search", parse=to_problem, config=made_with) as stream,
-        Progress("trees", total=stream.expected(), quiet=quiet) as progress,
+        Progress("trees", total=stream.expected(), quiet=options.quiet) as progress,
     ):
         watcher = _Watcher(progress)
         asyncio.run(work(stream, watcher))
-    if not quiet:
+    if not options.quiet:
         watcher.summary()
     raise typer.Exit(stream.exit_code())
 

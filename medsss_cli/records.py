@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from .errors import BadRecord
 
@@ -66,7 +67,10 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
 class Response(msgspec.Struct, frozen=True, kw_only=True):
     """One whole answer of a policy. `answer` is what was extracted, None if nothing was; `form` how it was stated
-    (`answers.Judgement.how`), None where nobody knows; `tokens` were generated."""
+    (`answers.Judgement.how`), None where nobody knows; `tokens` were generated.
+
+    `policy` is its author where a run has several. `revealed`: the author was shown the gold answer. `corrects` is the
+    index, in the same list, of the wrong response that this one puts right. All three are written only where set."""
 
     text: str
     answer: str | None = None
@@ -74,10 +78,14 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     form: str | None = None
     finish_reason: str = "stop"
     tokens: int = 0
+    policy: str | UnsetType = UNSET
+    revealed: bool | UnsetType = UNSET
+    corrects: int | UnsetType = UNSET
 
 
 class Samples(Problem, frozen=True, kw_only=True):
-    """A problem with responses. `pass_rate` is correct / all in [0, 1], unparsed answers counting as failures."""
+    """A problem with responses. `pass_rate` is correct / all in [0, 1], unparsed answers counting as failures and
+    corrections left out on both sides."""
 
     responses: list[Response]
     pass_rate: float
