@@ -208,14 +208,10 @@ class Steps:
 def what_to_score(obj: dict[str, Any], where: Where) -> Problem | Samples | Steps:
     """A record with answers as samples, one with steps as these, any other as the problem that it holds."""
     from medsss_cli.adapters import to_prm, to_problem, to_samples
-    from medsss_cli.training.prm import parse_prm
 
     if any(key in obj for key in ("responses", "candidates", "response", "output")):
         return to_samples(obj, where)
-    if {"prompt", "completions", "labels"} <= obj.keys():
-        record = parse_prm(obj, where)
-        return Steps(record.id, record, obj)
-    if {"problem", "steps", "label"} <= obj.keys():
+    if {"prompt", "completions", "labels"} <= obj.keys() or {"problem", "steps", "label"} <= obj.keys():
         record = to_prm(obj, where)
         return Steps(record.id, record, obj)
     return to_problem(obj, where)

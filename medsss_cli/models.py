@@ -69,7 +69,8 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False, chat: bool = T
 
 
 def first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0]
+    """The first line of its message, or its type where it has none."""
+    return str(error).strip().split("\n", 1)[0] or type(error).__name__
 
 
 def is_adapter(path: str) -> bool:

@@ -7,6 +7,7 @@ kept under `meta`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -89,6 +90,12 @@ class Samples(Problem, frozen=True, kw_only=True):
 
     responses: list[Response]
     pass_rate: float
+
+
+def pass_rate(responses: Sequence[Response]) -> float:
+    """The share of the responses that is correct, corrections left out."""
+    own = [response.verdict is Verdict.CORRECT for response in responses if response.corrects is UNSET]
+    return sum(own) / len(own) if own else 0.0
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from ..answers import Extract, check_gold, judge
 from ..errors import BadRecord, UsageError
-from ..records import Prm, Problem, Response, Samples, Verdict, parse, problem_fields
+from ..records import Prm, Problem, Response, Samples, Verdict, parse, pass_rate, problem_fields
 from ._fields import split_options
 from .layouts import LAYOUTS, Layout, detect
 
@@ -39,13 +41,33 @@ def to_problem(obj: dict[str, Any], where: Where, layout: str | None = None) -> 
 
 
 def to_prm(obj: dict[str, Any], where: Where, layout: str | None = None) -> Prm:
-    """A trajectory with labelled steps: one of our own prm records, or one of ProcessBench, whose steps before the
-    first error are labelled 1, the first error 0, the rest not at all. Raises BadRecord for anything else."""
+    """A trajectory with labelled steps: one of our own prm records, a bare row of TRL's stepwise layout (prompt,
+    completions, labels), which gets a name from its place, or one of ProcessBench, whose steps before the first error
+    are labelled 1, the first error 0, the rest not at all.
+
+    Raises BadRecord for anything else, and where labels do not run beside the steps or leave [0, 1].
+    """
     if layout is None and {"prompt", "completions", "labels"} <= obj.keys():
-        return parse(Prm, obj)
+        return _stepwise(obj, where)
     record = _layout(obj, layout).read(obj, where)
     if not isinstance(record, Prm):
         raise BadRecord(f"{record.id}: no steps with labels here")
+    return record
+
+
+def _stepwise(data: dict[str, Any], where: Where) -> Prm:
+    """A row of TRL's stepwise layout; ours has more fields."""
+    labels = data.get("labels")
+    if isinstance(labels, list):
+        # TRL's own data sets have true and false.
+        data = data | {"labels": [float(label) if isinstance(label, bool) else label for label in labels]}
+    defaults: dict[str, Any] = {"id": f"{where}", "question": data.get("prompt"), "answer": "", "values": []}
+    record = parse(Prm, {**defaults, **data})
+    if len(record.labels) != len(record.completions):
+        raise BadRecord(f"record {record.id} has {len(record.completions)} steps and {len(record.labels)} labels")
+    for label in record.labels:
+        if label is not None and not 0.0 <= label <= 1.0:
+            raise BadRecord(f"record {record.id} has the label {label}, outside [0, 1]")
     return record
 
 
@@ -75,8 +97,10 @@ def to_samples(
     if not isinstance(items, list) or not items:
         raise BadRecord(f"{problem.id}: `{field}` must be a text or a list that is not empty")
     responses = [_response(problem, item, field, rejudge, extract) for item in items]
-    correct = sum(response.verdict is Verdict.CORRECT for response in responses)
-    return Samples(**problem_fields(problem), responses=responses, pass_rate=correct / len(responses))
+    for response in responses:
+        if isinstance(response.corrects, int) and not 0 <= response.corrects < len(responses):
+            raise BadRecord(f"{problem.id}: a response corrects number {response.corrects}, of {len(responses)}")
+    return Samples(**problem_fields(problem), responses=responses, pass_rate=pass_rate(responses))
 
 
 def known_layouts() -> str:
@@ -106,19 +130,13 @@ def _response(problem: Problem, item: object, field: str, rejudge: bool, extract
         item = {"text": item}
     if not isinstance(item, dict) or not isinstance(item.get("text"), str):
         raise BadRecord(f"{problem.id}: an entry of `{field}` must be a text, or an object with `text`")
-    text: str = item["text"]
+    # A field that is null is one that is not there.
+    given = {key: value for key, value in item.items() if key in Response.__struct_fields__ and value is not None}
     try:
-        verdict = Verdict(item.get("verdict") or Verdict.NOT_JUDGED)
-    except ValueError:
-        raise BadRecord(f"{problem.id}: unknown verdict {item['verdict']!r}") from None
-    answer, form = item.get("answer"), item.get("form")
-    if rejudge or verdict is Verdict.NOT_JUDGED:
-        judgement = judge(problem, text, extract)
-        answer, verdict, form = judgement.answer, judgement.verdict, judgement.how
-    tokens, finish = item.get("tokens", 0), item.get("finish_reason", "stop")
-    fits = all(word is None or isinstance(word, str) for word in (answer, form))
-    if not fits or not isinstance(tokens, int) or not isinstance(finish, str):
-        raise BadRecord(
-            f"{problem.id}: an entry of `{field}` has an answer, form, tokens or finish_reason of the wrong type"
-        )
-    return Response(text=text, answer=answer, verdict=verdict, form=form, finish_reason=finish, tokens=tokens)
+        response = msgspec.convert(given, Response)
+    except msgspec.ValidationError as error:
+        raise BadRecord(f"{problem.id}: an entry of `{field}` cannot be used: {error}") from None
+    if not rejudge and response.verdict is not Verdict.NOT_JUDGED:
+        return response
+    judgement = judge(problem, response.text, extract)
+    return msgspec.structs.replace(response, answer=judgement.answer, verdict=judgement.verdict, form=judgement.how)

@@ -212,18 +212,23 @@ def _pubmedqa(obj: dict[str, Any], where: Where) -> Problem:
     )
 
 
-def _mmlu(obj: dict[str, Any], where: Where) -> Problem:
-    name = record_id(obj, where)
-    options = options_of(obj["choices"], name, "choices")
-    return _problem(
-        obj,
-        where,
-        used={"question", "choices", "answer"},
-        name=name,
-        question=text_of(obj, "question", name),
-        answer=letter_of(obj["answer"], options, name, "answer"),
-        options=options,
-    )
+def _choices(question: str, options: str, answer: str) -> Callable[[dict[str, Any], Where], Problem]:
+    """The reader of a layout that is a question, its options and the right letter, under these keys."""
+
+    def read(obj: dict[str, Any], where: Where) -> Problem:
+        name = record_id(obj, where)
+        found = options_of(obj[options], name, options)
+        return _problem(
+            obj,
+            where,
+            used={question, options, answer},
+            name=name,
+            question=text_of(obj, question, name),
+            answer=letter_of(obj[answer], found, name, answer),
+            options=found,
+        )
+
+    return read
 
 
 def _mmlu_pro(obj: dict[str, Any], where: Where) -> Problem:
@@ -241,34 +246,6 @@ def _mmlu_pro(obj: dict[str, Any], where: Where) -> Problem:
         name=name,
         question=text_of(obj, "question", name),
         answer=letter_of(obj.get(field), options, name, field),
-        options=options,
-    )
-
-
-def _cmexam(obj: dict[str, Any], where: Where) -> Problem:
-    name = record_id(obj, where)
-    options = options_of(obj["Options"], name, "Options")
-    return _problem(
-        obj,
-        where,
-        used={"Question", "Options", "Answer"},
-        name=name,
-        question=text_of(obj, "Question", name),
-        answer=letter_of(obj["Answer"], options, name, "Answer"),
-        options=options,
-    )
-
-
-def _cmb(obj: dict[str, Any], where: Where) -> Problem:
-    name = record_id(obj, where)
-    options = options_of(obj["option"], name, "option")
-    return _problem(
-        obj,
-        where,
-        used={"question", "option", "answer"},
-        name=name,
-        question=text_of(obj, "question", name),
-        answer=letter_of(obj["answer"], options, name, "answer"),
         options=options,
     )
 
@@ -621,7 +598,7 @@ LAYOUTS: dict[str, Layout] = {
             "mmlu",
             "MMLU: a list of choices and the position of the right one",
             ("question", "choices", "answer"),
-            _mmlu,
+            _choices("question", "choices", "answer"),
             {
                 "question": "Which drug first?",
                 "subject": "clinical_knowledge",
@@ -687,7 +664,7 @@ LAYOUTS: dict[str, Layout] = {
             "cmexam",
             "CMExam: Chinese, one or several letters",
             ("Question", "Options", "Answer"),
-            _cmexam,
+            _choices("Question", "Options", "Answer"),
             {
                 "Question": "下列哪些药物可抑制血小板聚集？",
                 "Options": "A 阿司匹林\nB 氯吡格雷\nC 肝素\nD 替格瑞洛\nE 华法林",
@@ -699,7 +676,7 @@ LAYOUTS: dict[str, Layout] = {
             "cmb",
             "CMB-Exam: Chinese, options under `option`",
             ("question", "option", "answer"),
-            _cmb,
+            _choices("question", "option", "answer"),
             {
                 "question": "首选药物是？",
                 "option": {"A": "肝素", "B": "阿司匹林"},

@@ -309,23 +309,18 @@ class HttpEngine:
             )
 
     def _load_tokenizer(self) -> None:
-        from .loading import adapter_base_of, generation_config_of, quiet_transformers, tokenizer_of
-        from .loading import resolve_policy as resolve
+        from .loading import base_of, generation_config_of, quiet_transformers, remarks_on, tokenizer_of
         from .rendering import end_tokens
 
         quiet_transformers()
-        adapter = adapter_base_of(self._folder)
-        base = self._folder if adapter is None else resolve(adapter)
+        base = base_of(self._folder)
         try:
             self.tokenizer = tokenizer_of(self._folder, base, self._spec.trust_remote_code)
         except UsageError as error:
             raise UsageError(
                 str(error), hint="with --engine http, --policy names the model whose tokenizer writes the prompts"
             ) from None
-        if not getattr(self.tokenizer, "chat_template", None):
-            self.warnings.append(
-                f"{self._spec.policy} has no chat template: prompts are written as plain 'User:' and 'Assistant:' turns"
-            )
+        self.warnings += remarks_on(self.tokenizer, self._spec.policy)
         self._ends = sorted(end_tokens(self.tokenizer, generation_config_of(base)))
 
     # What a server can do

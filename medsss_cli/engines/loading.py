@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from ..models import first_line
 
 BUILTIN = "builtin:"
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -120,8 +121,7 @@ def load_policy(
     quiet_transformers()
     chosen = pick_device(device)
     kind = pick_dtype(dtype, chosen)
-    own = adapter_base_of(folder)
-    base = folder if own is None else resolve_policy(own)
+    base = base_of(folder)
     if adapter is not None:
         check_adapter(adapter)
     model, info = _from_pretrained(policy, base, kind, trust_remote_code)
@@ -132,17 +132,14 @@ def load_policy(
             + (f" and {len(missing) - 3} more" if len(missing) > 3 else ""),
             hint="is it a reward model? --policy wants the model that writes answers",
         )
-    for each in (folder if own is not None else None, adapter):
+    for each in (folder if base != folder else None, adapter):
         if each is not None:
             model = _merge(model, each)
-    warnings = []
     tokenizer = tokenizer_of(folder, base, trust_remote_code)
-    if not getattr(tokenizer, "chat_template", None):
-        warnings.append(f"{policy} has no chat template: prompts are written as plain 'User:' and 'Assistant:' turns")
     model = model.to(chosen).eval()
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    return Loaded(model, tokenizer, chosen, kind, tuple(warnings))
+    return Loaded(model, tokenizer, chosen, kind, tuple(remarks_on(tokenizer, policy)))
 
 
 def check_adapter(adapter: str) -> None:
@@ -161,8 +158,7 @@ def _merge(model: Any, adapter: str) -> Any:
     try:
         return PeftModel.from_pretrained(model, str(Path(adapter).expanduser())).merge_and_unload()
     except (RuntimeError, ValueError, KeyError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UsageError(f"the adapter {adapter} does not fit the policy: {reason}") from None
+        raise UsageError(f"the adapter {adapter} does not fit the policy: {first_line(error)}") from None
 
 
 def adapter_base_of(folder: str) -> str | None:
@@ -180,6 +176,12 @@ def adapter_base_of(folder: str) -> str | None:
     return str(base)
 
 
+def base_of(folder: str) -> str:
+    """The folder of whole weights behind a policy's folder: that of its base where it holds an adapter, or itself."""
+    own = adapter_base_of(folder)
+    return folder if own is None else resolve_policy(own)
+
+
 def _from_pretrained(policy: str, base: str, dtype: Any, trust_remote_code: bool) -> tuple[Any, dict[str, Any]]:
     from transformers import AutoModelForCausalLM
 
@@ -194,11 +196,10 @@ def _from_pretrained(policy: str, base: str, dtype: Any, trust_remote_code: bool
         model, info = loaded
         return model, info
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         hint = "a policy is a folder with config.json and *.safetensors, a hub name OWNER/NAME, or builtin:clinic"
         if "trust_remote_code" in str(error):
             hint = "its code is not part of transformers: --trust-remote-code runs it, if you trust its author"
-        raise UsageError(f"cannot load the policy {policy}: {reason}", hint=hint) from None
+        raise UsageError(f"cannot load the policy {policy}: {first_line(error)}", hint=hint) from None
 
 
 def tokenizer_of(folder: str, base: str, trust_remote_code: bool) -> Any:
@@ -213,8 +214,14 @@ def tokenizer_of(folder: str, base: str, trust_remote_code: bool) -> Any:
     try:
         return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UsageError(f"cannot load the tokenizer of {source}: {reason}") from None
+        raise UsageError(f"cannot load the tokenizer of {source}: {first_line(error)}") from None
+
+
+def remarks_on(tokenizer: Any, policy: str) -> list[str]:
+    """What the user of a policy should know of its tokenizer."""
+    if getattr(tokenizer, "chat_template", None):
+        return []
+    return [f"{policy} has no chat template: prompts are written as plain 'User:' and 'Assistant:' turns"]
 
 
 def generation_config_of(base: str) -> Any:

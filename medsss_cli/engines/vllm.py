@@ -405,7 +405,7 @@ class _Start:
 
     def _open_in(self, folder: str, method: str | None, *, threaded: bool) -> _Started:
         """The start proper. `method`: how the user wants processes made; `threaded`: torch was in use here before."""
-        from .loading import generation_config_of, quiet_transformers
+        from .loading import generation_config_of, quiet_transformers, remarks_on, tokenizer_of
         from .rendering import end_tokens
 
         spec = self._spec
@@ -439,7 +439,7 @@ class _Start:
             # The weights are in memory: the copy of the model may go.
         try:
             self._check()
-            tokenizer, warnings = _tokenizer_of(spec, folder, chosen.base)
+            tokenizer = tokenizer_of(folder, chosen.base, spec.trust_remote_code)
             hf_config = config.model_config.hf_config
             return _Started(
                 names=names,
@@ -449,7 +449,7 @@ class _Start:
                     end_tokens(tokenizer, hf_config, hf_config.get_text_config(), generation_config_of(chosen.base))
                 ),
                 lora=None if chosen.lora is None else names.LoRARequest("adapter", 1, chosen.lora),
-                warnings=warnings,
+                warnings=remarks_on(tokenizer, spec.policy),
                 messages=self._messages,
                 children=children,
                 guard=_guard(children),
@@ -658,11 +658,11 @@ class _Model:
 def _choose_model(spec: EngineSpec, folder: str, given: dict[str, Any], scratch: Path, *, cpu: bool) -> _Model:
     """How the policy and its adapters are loaded. A merged copy goes into `scratch`."""
     from .generate import plain_config
-    from .loading import adapter_base_of, load_policy, resolve_policy
+    from .loading import base_of, load_policy
 
-    own = adapter_base_of(folder)
-    base = folder if own is None else resolve_policy(own)
-    adapters = [str(Path(path).expanduser()) for path in (folder if own else None, spec.adapter) if path is not None]
+    base = base_of(folder)
+    own = folder if base != folder else None
+    adapters = [str(Path(path).expanduser()) for path in (own, spec.adapter) if path is not None]
     if not adapters:
         return _Model({"model": base, "tokenizer": base}, base, None, merged=False)
     rank = _lora_rank(adapters[-1])
@@ -695,18 +695,6 @@ def _lora_rank(adapter: str) -> int | None:
     if not plain or not all(isinstance(rank, int) for rank in ranks):
         return None
     return next((rank for rank in _LORA_RANKS if rank >= max(ranks)), None)
-
-
-def _tokenizer_of(spec: EngineSpec, folder: str, base: str) -> tuple[Any, list[str]]:
-    """The tokenizer that writes the prompts, and what the user should know of it."""
-    from .loading import tokenizer_of
-
-    tokenizer = tokenizer_of(folder, base, spec.trust_remote_code)
-    if getattr(tokenizer, "chat_template", None):
-        return tokenizer, []
-    return tokenizer, [
-        f"{spec.policy} has no chat template: prompts are written as plain 'User:' and 'Assistant:' turns"
-    ]
 
 
 # Messages

@@ -146,6 +146,12 @@ class Scorer:
             wanted.append([(given, tuple(answer_steps(text))) for text in texts])
         return self._score(wanted)
 
+    def score_paths(self, problem: Problem, paths: Sequence[Sequence[str]]) -> list[list[float]]:
+        """The same for answers, whole or not, that are given as bare steps, step 0 first: [path][step]. Paths of one
+        problem are one pack."""
+        given = asked(self.convention, problem)
+        return self._score([[(given, tuple(path)) for path in paths]])[0]
+
     def score_steps(self, record: Prm) -> list[float]:
         """P(right) of the steps that a record holds, step 0 left out. Its first step is step 0 where it has no label;
         where it has one, every step is scored. Too long: [], as in `score`.

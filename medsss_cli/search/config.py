@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from ..errors import UsageError
+from ..prm.aggregate import StepAggregation
 from ..prompts import Prompting
 
 
@@ -37,6 +38,7 @@ class SearchConfig:
     enough_correct: int = (
         4  # correct Finish leaves that end the search; with fewer, open leaves are made to finish; >= 1
     )
+    enough_finishes: int = 16  # with a reward model, in place of `enough_correct`: Finishes with an answer; >= 1
     max_depth: int = 20  # a node this deep may only finish; >= 1
     temperature: float = 1.0  # of every draw; >= 0
     top_p: float = 1.0  # of every draw, in (0, 1]
@@ -45,6 +47,7 @@ class SearchConfig:
     prompting: Prompting = Prompting.NATIVE
     expand: Expand = Expand.CHOICE
     seed: int = 0
+    step_aggregation: StepAggregation | None = None  # from a reward model's step scores to a node's value; None: none
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
@@ -58,11 +61,18 @@ class SearchConfig:
         return max(self.rollout_budget // (depth + 1), self.min_rollouts)
 
     def as_record(self) -> dict[str, Any]:
-        """The config as the tree record and the resume check hold it: plain JSON values."""
+        """The config as the tree record and the resume check hold it: plain JSON values. What is a reward model's
+        stands in it only where there is one, what is another's only where there is none."""
+        unused = _ROLLOUTS_ALONE if self.step_aggregation is not None else _GUIDED_ALONE
         return {
-            key: str(value) if isinstance(value, StrEnum) else value for key, value in dataclasses.asdict(self).items()
+            key: str(value) if isinstance(value, StrEnum) else value
+            for key, value in dataclasses.asdict(self).items()
+            if key not in unused
         }
 
+
+_ROLLOUTS_ALONE = ("rollout_budget", "min_rollouts", "enough_correct")
+_GUIDED_ALONE = ("enough_finishes", "step_aggregation")
 
 _LEAST: dict[str, float] = {
     "max_nodes": 1,
@@ -71,6 +81,7 @@ _LEAST: dict[str, float] = {
     "rollout_budget": 0,
     "min_rollouts": 0,
     "enough_correct": 1,
+    "enough_finishes": 1,
     "max_depth": 1,
     "temperature": 0,
     "max_step_tokens": 1,

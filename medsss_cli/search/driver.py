@@ -1,40 +1,65 @@
-"""Runs a search against an engine. The search itself is in `mcts`; many trees at once are the affair of `streams`."""
+"""Runs a search or a beam against an engine and, where it is guided, a reward model. What they do is in `mcts` and
+`beam`; many problems at once are the affair of `streams`."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias, TypeVar
 
 from ..answers import judge
 from ..engines.base import Completion, Engine
-from ..errors import EngineError
+from ..errors import EngineError, UsageError
 from ..records import Problem, Tree
 from .config import SearchConfig
-from .mcts import Judge, Request, search
+from .mcts import Judge, Request, Talk, Valuation, search
 
+_T = TypeVar("_T")
+Values: TypeAlias = Callable[[Problem, Sequence[Sequence[str]]], Awaitable[list[list[float]]]]
+"""Scores the steps of paths (bare steps, step 0 first): [path][step], as `Scorer.score_paths` does."""
 Watch = Callable[[list[Request], list[list[Completion]]], None]
 """Is told of each batch and its completions, in passing (progress)."""
 
 
 async def grow(
-    problem: Problem, config: SearchConfig, engine: Engine, *, judge: Judge = judge, watch: Watch | None = None
+    problem: Problem,
+    config: SearchConfig,
+    engine: Engine,
+    *,
+    judge: Judge = judge,
+    values: Values | None = None,
+    watch: Watch | None = None,
 ) -> Tree:
-    """The tree of `problem`. The requests of a batch are awaited together, and no tree waits for another.
+    """The tree of `problem`; `values` is for a config with `step_aggregation`.
 
     Raises EngineError when a request cannot be served (the other requests of its batch are then cancelled), BadRecord
     when the gold answer cannot be read.
     """
-    growth = search(problem, config, judge)
+    return await converse(search(problem, config, judge), problem, engine, values=values, watch=watch)
+
+
+async def converse(
+    talk: Talk[_T], problem: Problem, engine: Engine, *, values: Values | None = None, watch: Watch | None = None
+) -> _T:
+    """What `talk` returns in the end. The requests of a batch are awaited together, and no problem waits for another.
+
+    Raises EngineError as `grow` does; UsageError for a talk that wants paths valued where there is nothing to do it.
+    """
     try:
-        batch = next(growth)
+        batch = next(talk)
         while True:
+            if isinstance(batch, Valuation):
+                if values is None:
+                    raise UsageError("a search by a reward model needs the model", hint="--prm R")
+                batch = talk.send(await values(problem, batch.paths))
+                continue
             completions = await _complete(engine, batch)
             if watch:
                 watch(batch, completions)
-            batch = growth.send(completions)
+            batch = talk.send(completions)
     except StopIteration as done:
-        tree: Tree = done.value
-        return tree
+        found: _T = done.value
+        return found
 
 
 async def _complete(engine: Engine, batch: list[Request]) -> list[list[Completion]]:

@@ -7,6 +7,10 @@ nodes, back their values up (`backup`). Requests that do not depend on one anoth
 choices of an expansion, then all its Reasons and Finishes, then the rollouts of all its new nodes. A round is thus
 three batches at most.
 
+With `config.step_aggregation` a process reward model takes the place of rollouts: after the draws of an expansion
+comes a `Valuation`, all its new paths in one, which is answered by the scores of their steps. A node's value is the
+aggregate of the scores on its path. See 12 for what else differs.
+
 What an expansion gives, by the leaf:
 
 - a Finish that is wrong: one Reflect, which is told so, begins "But wait," and keeps one step;
@@ -45,6 +49,12 @@ Departures from the paper, and from the authors' published code where that is wh
 10. The root is not rolled out (as in the published code). It begins with value 0, and its final value is therefore a
     little low in a small tree.
 11. `max_depth` is new: a policy that never comes to an answer would otherwise dig one path through the whole budget.
+12. Search by a reward model is new. It reads no gold answer: equal draws and scores give an equal tree whatever the
+    gold answer is, but for the verdicts, which are noted for those who label or count. So a Finish has the model's
+    value like any other node; one with an answer and a value below `wrong_below` gets the Reflect, whose turn says
+    that the answer is wrong; and what is enough is counted in Finishes that state an answer (`enough_finishes`). The
+    steps within a Finish have the model's value too. A step's score is no estimate of how often an answer that goes
+    on from it is right, so the command leaves the rule of `finish_threshold` out unless it is asked for.
 """
 
 from __future__ import annotations
@@ -53,10 +63,12 @@ from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from typing import Any, TypeAlias, TypeVar
 
 from ..answers import Judgement, states_answer
 from ..engines.base import Completion, FinishReason, Prompt, Sampling, derive_seed
+from ..prm.aggregate import aggregate_steps
 from ..prompts import BUT_WAIT, CHOICES, choice_prompt, finish_prompt, reason_prompt, reflect_prompt
 from ..records import Action, Problem, Tree, Verdict, problem_fields
 from ..steps import SEPARATOR, STEP_WORD, split_steps
@@ -90,15 +102,24 @@ class Request:
     n: int
 
 
+@dataclass(frozen=True, slots=True)
+class Valuation:
+    """Paths whose steps a reward model is to score: bare steps, step 0 first, which gets no score."""
+
+    paths: tuple[tuple[str, ...], ...]
+
+
 _T = TypeVar("_T")
-Talk: TypeAlias = Generator[list[Request], list[list[Completion]], _T]
-"""Yields batches of requests, is sent their completions, and returns a T."""
+Talk: TypeAlias = Generator[list[Request] | Valuation, Any, _T]
+"""Yields batches of requests, for which it is sent their completions, [request][draw], and valuations, for which it is
+sent scores in [0, 1], [path][step], [] for a path that cannot be scored. Returns a T."""
 
 
 class End(StrEnum):
     """Why a search ended."""
 
     ENOUGH_CORRECT = "enough_correct"
+    ENOUGH_FINISHES = "enough_finishes"  # by a reward model: of Finishes with an answer
     MAX_NODES = "max_nodes"
     EXHAUSTED = "exhausted"  # every node is closed
 
@@ -114,7 +135,8 @@ class _Branch:
 def search(problem: Problem, config: SearchConfig, judge: Judge) -> Talk[Tree]:
     """Grow the tree of one problem.
 
-    Yields batches of requests, never empty, and is sent for each the list of its n completions, in the same order.
+    Yields batches of requests, never empty, and is sent for each the list of its n completions, in the same order; with
+    `config.step_aggregation` also valuations (see `Talk`).
     Returns the finished tree. Every request has its own seed, derived from (config.seed, problem.id, node, kind):
     sent equal completions, the search gives an equal tree, whatever else runs beside it. Raises what `judge` raises.
     """
@@ -128,7 +150,7 @@ class _Search:
         self.problem, self.config, self.judge = problem, config, judge
         self.tree = GrowingTree()
         self.requests: Counter[RequestKind] = Counter()
-        self.tokens = self.rollouts = self.duplicates = self.empty = self.cut = 0
+        self.tokens = self.rollouts = self.valued = self.duplicates = self.empty = self.cut = 0
 
     def run(self) -> Talk[Tree]:
         while (end := self.ended()) is None:
@@ -136,7 +158,7 @@ class _Search:
             assert leaf is not None, "the root is open"
             yield from self.expand(leaf)
         searched = len(self.tree)
-        if end is not End.ENOUGH_CORRECT:
+        if end not in (End.ENOUGH_CORRECT, End.ENOUGH_FINISHES):
             yield from self.force_finishes()
         return Tree(
             **problem_fields(self.problem),
@@ -146,7 +168,10 @@ class _Search:
         )
 
     def ended(self) -> End | None:
-        if self.tree.finishes(Verdict.CORRECT) >= self.config.enough_correct:
+        if self.config.step_aggregation is not None:
+            if self.tree.answers() >= self.config.enough_finishes:
+                return End.ENOUGH_FINISHES
+        elif self.tree.finishes(Verdict.CORRECT) >= self.config.enough_correct:
             return End.ENOUGH_CORRECT
         if self.tree[0].closed:
             return End.EXHAUSTED
@@ -168,7 +193,7 @@ class _Search:
         unique = list(dict.fromkeys(branches))
         self.duplicates += len(branches) - len(unique)
         if unique:
-            yield from self.grow(leaf, unique)
+            yield from self.grow([(leaf, branch) for branch in unique])
         else:
             node.closed = True
             close(self.tree, node.parent)
@@ -241,47 +266,67 @@ class _Search:
             return None
         return _Branch(tuple(steps), Action.FINISH)
 
-    def grow(self, leaf: int, branches: Sequence[_Branch], *, forced: bool = False) -> Talk[None]:
-        """Add `branches` below `leaf`, evaluate their ends and back them up, in this order."""
-        tree, inherited = self.tree, self.tree[leaf].value
+    def grow(self, sprouts: Sequence[tuple[int, _Branch]], *, forced: bool = False) -> Talk[None]:
+        """Add each branch below its leaf, evaluate their ends and back them up, in this order."""
+        tree = self.tree
+        inherited = [tree[leaf].value for leaf, _ in sprouts]
         ends = []
-        for branch in branches:
+        for (leaf, branch), value in zip(sprouts, inherited, strict=True):
             above = leaf
             for step in branch.steps[:-1]:
-                above = tree.add(above, Action.REASON, step, inherited)
-            ends.append(tree.add(above, branch.action, branch.steps[-1], inherited))
-        requests = [self.rollout_request(end) for end in ends if tree[end].action is not Action.FINISH]
-        requests = [request for request in requests if request.n > 0]
-        replies = (yield from self.ask(requests)) if requests else []
-        rollouts = {request.node: reply for request, reply in zip(requests, replies, strict=True)}
-        for end, branch in zip(ends, branches, strict=True):
+                above = tree.add(above, Action.REASON, step, value)
+            ends.append(tree.add(above, branch.action, branch.steps[-1], value))
+        if self.config.step_aggregation is None:
+            yield from self.roll_out([end for end in ends if tree[end].action is not Action.FINISH])
+        else:
+            yield from self.score([(end, len(branch.steps)) for end, (_, branch) in zip(ends, sprouts, strict=True)])
+        for end, (_, branch), value in zip(ends, sprouts, inherited, strict=True):
             if branch.action is Action.FINISH:
                 self.judge_finish(end, branch, forced=forced)
-            elif end in rollouts:
-                self.judge_rollouts(end, rollouts[end])
-            value = tree[end].rollout_value
-            back_up(tree, end, inherited if value is None else value)
+            own = tree[end].rollout_value
+            back_up(tree, end, value if own is None else own)
+
+    def roll_out(self, ends: Sequence[int]) -> Talk[None]:
+        """Draw the rollouts of new nodes, and set their rollout values: the share that is correct (paper, section
+        3.2)."""
+        requests = [request for request in map(self.rollout_request, ends) if request.n > 0]
+        replies = (yield from self.ask(requests)) if requests else []
+        for request, rollouts in zip(requests, replies, strict=True):
+            node = self.tree[request.node]
+            correct = sum(self.judge(self.problem, reply.text).verdict is Verdict.CORRECT for reply in rollouts)
+            node.rollouts, node.rollout_value = len(rollouts), correct / len(rollouts)
+            self.rollouts += len(rollouts)
+
+    def score(self, ends: Sequence[tuple[int, int]]) -> Talk[None]:
+        """Ask for the scores on the paths to new nodes, all in one, and set in place of rollout values what they make
+        of the last steps on each, as many as `ends` says beside the node."""
+        tree, how = self.tree, self.config.step_aggregation
+        assert how is not None
+        scores_PS: list[list[float]] = yield Valuation(tuple(tuple(tree.steps(end)) for end, _ in ends))
+        for (end, new), scores in zip(ends, scores_PS, strict=True):
+            for index in islice(tree.upward(end), new):
+                node = tree[index]
+                node.value = node.rollout_value = aggregate_steps(scores[: node.depth], how)
+                self.valued += 1
 
     def judge_finish(self, end: int, branch: _Branch, *, forced: bool) -> None:
-        """Set answer, verdict and value of a Finish, and whether a Reflect may follow it."""
+        """Set answer, verdict and, without a reward model, value of a Finish, and whether a Reflect may follow it."""
         node, config = self.tree[end], self.config
         judgement = self.judge(self.problem, SEPARATOR.join(branch.steps))
         node.answer, node.verdict = judgement.answer, judgement.verdict
-        node.rollout_value = float(judgement.verdict is Verdict.CORRECT)
+        if config.step_aggregation is None:
+            node.rollout_value = float(judgement.verdict is Verdict.CORRECT)
+            doubtful = judgement.verdict is Verdict.WRONG
+        else:
+            doubtful = judgement.answer is not None
+        assert node.rollout_value is not None
         node.closed = (
             forced
-            or judgement.verdict is not Verdict.WRONG
+            or not doubtful
             or node.rollout_value >= config.wrong_below
             or node.depth >= config.max_depth
             or self.tree[node.parent].action is Action.FINISH
         )
-
-    def judge_rollouts(self, end: int, replies: Sequence[Completion]) -> None:
-        """Set the rollout value of a node: the share of its rollouts that is correct (paper, section 3.2)."""
-        node = self.tree[end]
-        correct = sum(self.judge(self.problem, reply.text).verdict is Verdict.CORRECT for reply in replies)
-        node.rollouts, node.rollout_value = len(replies), correct / len(replies)
-        self.rollouts += len(replies)
 
     def force_finishes(self) -> Talk[None]:
         """One Finish below every leaf that is none, asked for in one batch. Nothing is expanded after it."""
@@ -300,15 +345,15 @@ class _Search:
             for leaf in leaves
         ]
         replies = yield from self.ask(requests)
-        for leaf, [reply] in zip(leaves, replies, strict=True):
-            branch = self.read_finish(reply, len(steps[leaf]))
-            if branch:
-                yield from self.grow(leaf, [branch], forced=True)
+        read = [(leaf, self.read_finish(reply, len(steps[leaf]))) for leaf, [reply] in zip(leaves, replies, strict=True)]
+        sprouts = [(leaf, branch) for leaf, branch in read if branch]
+        if sprouts:
+            yield from self.grow(sprouts, forced=True)
 
     def ask(self, requests: list[Request]) -> Talk[list[list[Completion]]]:
         """Yield `requests`, and count them with what came back."""
         self.requests.update(request.kind for request in requests)
-        replies = yield requests
+        replies: list[list[Completion]] = yield requests
         self.tokens += sum(reply.tokens for completions in replies for reply in completions)
         return replies
 
@@ -344,7 +389,9 @@ class _Search:
         return self.request(RequestKind.ROLLOUT, node, prompt, n, max_tokens=self.config.max_tokens)
 
     def stats(self, end: End, *, forced_nodes: int) -> dict[str, Any]:
-        """What the search did. `nodes` counts the root and the `forced_nodes` too, `requests` prompts by kind."""
+        """What the search did. `nodes` counts the root and the `forced_nodes` too, `requests` prompts by kind; `valued`
+        nodes, where a reward model gave the values."""
+        by_model = {} if self.config.step_aggregation is None else {"guided": True, "valued": self.valued}
         return {
             "end": str(end),
             "nodes": len(self.tree),
@@ -357,4 +404,5 @@ class _Search:
             "no_answer": self.tree.finishes(Verdict.NO_ANSWER),
             "duplicates": self.duplicates,
             "dropped": {"empty": self.empty, "cut": self.cut},
+            **by_model,
         }

@@ -34,13 +34,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, cast
 
+from ..adapters import to_prm
 from ..errors import BadRecord
 from ..jsonl import Where
 from ..prm.attention import Way, open_tree, pack_inputs
 from ..prm.conventions import Convention, encode
 from ..prm.packing import Part, pack, split
 from ..prompts import question_text
-from ..records import Prm, parse
 from .common import (
     DEFAULT_MAX_LENGTH,
     LORA_FACTOR,
@@ -126,7 +126,7 @@ def prm_rows(rows: Source, tokenizer: PreTrainedTokenizerBase, counts: Counts, o
     total = 0.0
     for where, data in rows:
         try:
-            record = parse_prm(data, where)
+            record = to_prm(data, where)
         except BadRecord as error:
             counts.bad += 1
             if on_bad is not None:
@@ -165,23 +165,6 @@ def prm_rows(rows: Source, tokenizer: PreTrainedTokenizerBase, counts: Counts, o
 def same_prompt(prompt: str) -> int:
     """A number for a prompt. Two prompts of one number would be packed together, which costs nothing and is right."""
     return int.from_bytes(hashlib.blake2b(prompt.encode(), digest_size=8).digest(), "big", signed=True)
-
-
-def parse_prm(data: dict[str, Any], where: Where) -> Prm:
-    """A prm record, or a bare row of TRL's stepwise layout (prompt, completions, labels), which gets a name from its
-    place. Raises BadRecord where labels do not run beside steps or leave [0, 1]."""
-    labels = data.get("labels")
-    if isinstance(labels, list):
-        # TRL's own data sets have true and false.
-        data = data | {"labels": [float(label) if isinstance(label, bool) else label for label in labels]}
-    defaults: dict[str, Any] = {"id": f"{where}", "question": data.get("prompt"), "answer": "", "values": []}
-    record = parse(Prm, {**defaults, **data})
-    if len(record.labels) != len(record.completions):
-        raise BadRecord(f"record {record.id} has {len(record.completions)} steps and {len(record.labels)} labels")
-    for label in record.labels:
-        if label is not None and not 0.0 <= label <= 1.0:
-            raise BadRecord(f"record {record.id} has the label {label}, outside [0, 1]")
-    return record
 
 
 def step_loss(
