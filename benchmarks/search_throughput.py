@@ -1,11 +1,11 @@
 """How well the search keeps an engine busy: `python benchmarks/search_throughput.py --engine hf|vllm|http`.
 
 Trees are grown (a) one at a time and (b) with 32 in flight, the same ones but for --one N, with which (a) grows the
-first N; then (c) the very requests of (b) are asked
-again, all at once, with nothing between them to wait for: what the engine gives when it never lacks work. Each phase
-has a fresh engine, or for http a server whose prefix cache is emptied, so that no phase finds the prompts of another in
-store. The trees of (a) are compared with those of (b). (c) shares beginnings as (b) does: it is the highest rate at which these
-requests can be served, whoever asks. For http without --base-url a vLLM server is started here.
+first N; then (c) the very requests of (b) are asked again, all at once, with nothing between them to wait for: what the
+engine gives when it never lacks work. Each phase has a fresh engine, or for http a server whose prefix cache is
+emptied, so that no phase finds the prompts of another in store. The trees of (a) are compared with those of (b). (c)
+shares beginnings as (b) does: it is the highest rate at which these requests can be served, whoever asks. For http
+without --base-url a vLLM server is started here.
 
 Seconds are wall time; `cpu` is the processor time of this process, which another program on the machine moves less;
 with vllm and http it is what our own side costs, `cpu_us_per_request` the same per request.

@@ -249,7 +249,7 @@ def _answers(
 ) -> dict[str, Any]:
     from medsss_cli.errors import MedsssError
     from medsss_cli.evaluation.items import item_reader
-    from medsss_cli.evaluation.provenance import Hashes, sidecars
+    from medsss_cli.evaluation.provenance import Hashes, Origin, sidecars
     from medsss_cli.evaluation.totals import Totals
 
     totals = Totals(points, seed, by)
@@ -274,9 +274,8 @@ def _answers(
             "there is nothing to evaluate: the input holds no answers",
             hint="pipe in what `medsss sample` or `bon` writes",
         )
-    report = totals.report(
-        name=name, resamples=resamples, bad_lines=counts.bad_lines, inputs=sources or ["-"], hashes=hashes.found()
-    )
+    origin = Origin(name, sources or ["-"], hashes.found(), counts.bad_lines, seed, resamples)
+    report = totals.report(origin)
     if log is not None:
         log.close(report)
     return report
@@ -286,10 +285,10 @@ def _steps(
     reading: _Reading, sources: list[str], threshold: float, name: str | None, seed: int, resamples: int
 ) -> dict[str, Any]:
     from medsss_cli.errors import MedsssError
-    from medsss_cli.evaluation.provenance import Hashes
+    from medsss_cli.evaluation.provenance import Hashes, Origin
     from medsss_cli.evaluation.steps import StepTotals, step_reader
 
-    totals = StepTotals(threshold, seed)
+    totals = StepTotals(threshold)
     hashes = Hashes(sources or ["-"])
     try:
         counts = reading.each(sources, step_reader(), totals.add)
@@ -301,9 +300,8 @@ def _steps(
             "there is nothing to evaluate: the input holds no step scores with gold labels",
             hint="medsss clinic | medsss sample | medsss bon --prm R | medsss eval --steps",
         )
-    return totals.report(
-        name=name, resamples=resamples, bad_lines=counts.bad_lines, inputs=sources or ["-"], hashes=hashes.found()
-    )
+    origin = Origin(name, sources or ["-"], hashes.found(), counts.bad_lines, seed, resamples)
+    return totals.report(origin)
 
 
 def _compare(

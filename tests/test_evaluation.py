@@ -16,6 +16,7 @@ from medsss_cli.errors import BadRecord
 from medsss_cli.evaluation.compare import Answers, compare
 from medsss_cli.evaluation.curves import HELD, ORDER, Curves, answer_scores, curve_values
 from medsss_cli.evaluation.items import NO_FIELD, Item, field_of, item_reader
+from medsss_cli.evaluation.provenance import Origin
 from medsss_cli.evaluation.steps import StepItem, StepTotals, Trajectory, step_reader
 from medsss_cli.evaluation.terminal import Bar, bar_plot, curve_plot
 from medsss_cli.jsonl import Where
@@ -195,10 +196,10 @@ def test_nothing_in_common() -> None:
 
 
 def totals(*items: StepItem, threshold: float = 0.5) -> dict[str, Any]:
-    counted = StepTotals(threshold, seed=0)
+    counted = StepTotals(threshold)
     for each in items:
         counted.add(each)
-    return counted.report(name=None, resamples=200, bad_lines=0, inputs=[], hashes={})
+    return counted.report(Origin(None, [], {}, bad_lines=0, seed=0, resamples=200))
 
 
 def test_first_errors_by_hand() -> None:

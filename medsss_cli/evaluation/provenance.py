@@ -8,11 +8,14 @@ import stat
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import orjson
 
 from .. import __version__
+from ..metrics import LEVEL
 
 
 class Hashes:
@@ -60,6 +63,32 @@ def sidecars(inputs: Sequence[str]) -> Iterator[dict[str, Any]]:
         if isinstance(found, dict):
             seconds = {"seconds": found["seconds"]} if isinstance(found.get("seconds"), (int, float)) else {}
             yield {"input": path} | {key: found.get(key) for key in ("command", "version", "config")} | seconds
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a report says of where it comes from: the run's name, `inputs` (`hashes` by path), unreadable lines, and the
+    seed and number of resamples of its intervals."""
+
+    name: str | None
+    inputs: Sequence[str]
+    hashes: dict[str, str | None]
+    bad_lines: int
+    seed: int
+    resamples: int
+
+    @cached_property
+    def runs(self) -> list[dict[str, Any]]:
+        """What wrote the inputs: see `sidecars`."""
+        return list(sidecars(self.inputs))
+
+    def made_from(self) -> dict[str, Any]:
+        return {"inputs": list(self.inputs), "sha256": self.hashes, "runs": self.runs}
+
+    def settings(self, **more: Any) -> dict[str, Any]:
+        """The fields `settings`, `version` and `versions`."""
+        settings = {"seed": self.seed, "resamples": self.resamples, "level": LEVEL, **more}
+        return {"settings": settings, "version": __version__, "versions": versions()}
 
 
 def versions() -> dict[str, str]:

@@ -29,11 +29,10 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .. import __version__
 from ..errors import BadRecord
 from ..metrics import LEVEL, Interval, as_record
 from .items import FAILED
-from .provenance import sidecars, versions
+from .provenance import Origin
 
 if TYPE_CHECKING:
     import numpy as np
@@ -203,9 +202,8 @@ class _Hits(NamedTuple):
 class StepTotals:
     """The counts of a run: memory for data sets and bins, none for problems or steps."""
 
-    def __init__(self, threshold: float, seed: int) -> None:
+    def __init__(self, threshold: float) -> None:
         self._threshold = threshold
-        self._seed = seed
         self._grid = sorted({*GRID, threshold})
         self._datasets: dict[str, Counter[_Hits]] = {}
         self._problems = self._failed = self._trajectories = self._unscored = self._undecided = 0
@@ -261,15 +259,7 @@ class StepTotals:
             self._steps.add(self._scores, self._golds)
             self._scores, self._golds = [], []
 
-    def report(
-        self,
-        *,
-        name: str | None,
-        resamples: int,
-        bad_lines: int,
-        inputs: Sequence[str],
-        hashes: dict[str, str | None],
-    ) -> dict[str, Any]:
+    def report(self, origin: Origin) -> dict[str, Any]:
         """The report, as it is written."""
         self._flush()
         every: Counter[_Hits] = Counter()
@@ -291,28 +281,27 @@ class StepTotals:
                 }
             )
         datasets = {
-            dataset: first_error(counts, self._seed, resamples) for dataset, counts in sorted(self._datasets.items())
+            dataset: first_error(counts, origin.seed, origin.resamples)
+            for dataset, counts in sorted(self._datasets.items())
         }
         scores = [row["f1"]["value"] for row in datasets.values() if row["f1"] is not None]
         return {
             "kind": "step-report",
-            "name": name,
+            "name": origin.name,
             "n": self._problems,
             "failed": self._failed,
-            "bad_lines": bad_lines,
+            "bad_lines": origin.bad_lines,
             "trajectories": self._trajectories,
             "unscored": self._unscored,
             "undecided": self._undecided,
             "threshold": self._threshold,
-            "first_error": first_error(every, self._seed, resamples),
+            "first_error": first_error(every, origin.seed, origin.resamples),
             "datasets": datasets,
             "macro_f1": round(sum(scores) / len(scores), 6) if scores else None,
             "by_threshold": by_threshold,
             **self._steps.report(),
-            "made_from": {"inputs": list(inputs), "sha256": hashes, "runs": list(sidecars(inputs))},
-            "settings": {"seed": self._seed, "resamples": resamples, "level": LEVEL, "bins": BINS},
-            "version": __version__,
-            "versions": versions(),
+            "made_from": origin.made_from(),
+            **origin.settings(bins=BINS),
         }
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
-from .. import __version__
 from ..errors import UsageError
-from ..metrics import LEVEL, SUBSETS, Tally, as_record, macro_interval
+from ..metrics import SUBSETS, Tally, as_record, macro_interval
 from .curves import MAJORITY, PASS, Curves
 from .items import FAILED, Item
-from .provenance import sidecars, versions
+from .provenance import Origin
 
 MOST_GROUPS = 10_000
 """Values of --by that are told apart: each costs memory, and nobody reads a longer table."""
@@ -38,7 +36,6 @@ class Totals:
     """The tallies of a run: memory for data sets, groups and points of curves, none for problems."""
 
     def __init__(self, points: list[int] | None, seed: int, by: str | None = None) -> None:
-        self._seed = seed
         self._by = by
         self._all = _Part()
         self._datasets: dict[str, _Part] = {}
@@ -87,37 +84,29 @@ class Totals:
                 self._forms[form if known else "(other)"] += count
         self._curves.add(item)
 
-    def report(
-        self,
-        *,
-        name: str | None,
-        resamples: int,
-        bad_lines: int,
-        inputs: Sequence[str],
-        hashes: dict[str, str | None],
-    ) -> dict[str, Any]:
+    def report(self, origin: Origin) -> dict[str, Any]:
         """The report, as it is written."""
 
         def interval(tally: Tally) -> dict[str, Any]:
-            return {"n": tally.count, **as_record(tally.interval(self._seed, resamples=resamples))}
+            return {"n": tally.count, **as_record(tally.interval(origin.seed, resamples=origin.resamples))}
 
         def row(part: _Part) -> dict[str, Any]:
             return interval(part.tally) | {"unparsed": _share(part.unparsed, part.responses)}
 
         named = [part.tally for name, part in sorted(self._datasets.items()) if name != FAILED]
-        macro = macro_interval(named, self._seed, resamples=resamples) if named else None
+        macro = macro_interval(named, origin.seed, resamples=origin.resamples) if named else None
         total = self._all
         curves = {
             curve: [{"k": k, **interval(tally)} for k, tally in points.items()]
             for curve, points in self._curves.tallies().items()
         }
-        runs = list(sidecars(inputs))
+        runs = origin.runs
         return {
             "kind": "report",
-            "name": name,
+            "name": origin.name,
             "n": self.count,
             "failed": self._kinds["failed"],
-            "bad_lines": bad_lines,
+            "bad_lines": origin.bad_lines,
             "responses": total.responses,
             "responses_per_problem": {str(n): count for n, count in sorted(self._sizes.items())},
             "accuracy_of": "the selected candidate" if self._strategies else "a response, averaged over each problem's",
@@ -137,16 +126,12 @@ class Totals:
             "majority_at_k": curves.pop(MAJORITY, []),
             "best_of_k": curves,
             "made_from": {
-                "inputs": list(inputs),
-                "sha256": hashes,
+                **origin.made_from(),
                 "problems_hash": f"{self._marks:032x}",
                 "records": dict(self._kinds),
                 "strategies": dict(self._strategies),
-                "runs": runs,
             },
-            "settings": {"seed": self._seed, "resamples": resamples, "level": LEVEL, "subsets": SUBSETS},
-            "version": __version__,
-            "versions": versions(),
+            **origin.settings(subsets=SUBSETS),
         }
 
 
