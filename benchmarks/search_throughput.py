@@ -7,6 +7,8 @@ emptied, so that no phase finds the prompts of another in store. The trees of (a
 shares beginnings as (b) does: it is the highest rate at which these requests can be served, whoever asks. For http
 without --base-url a vLLM server is started here.
 
+At last (d) the trees of (b) are grown once more from the replies that (b) got: what the search itself costs.
+
 Seconds are wall time; `cpu` is the processor time of this process, which another program on the machine moves less;
 with vllm and http it is what our own side costs, `cpu_us_per_request` the same per request.
 """
@@ -43,10 +45,26 @@ class Listening:
         self.name, self.concurrency, self.usage = engine.name, engine.concurrency, engine.usage
         self._engine = engine
         self.asked: list[tuple[Prompt, Sampling, int]] = []
+        self.replies: dict[tuple[Prompt, Sampling, int], list[Completion]] = {}
 
     async def complete(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> list[Completion]:
-        self.asked.append((prompt, sampling, n))
-        return await self._engine.complete(prompt, sampling, n)
+        request = (prompt, sampling, n)
+        self.asked.append(request)
+        self.replies[request] = reply = await self._engine.complete(*request)
+        return reply
+
+
+class Replay:
+    """An engine that costs nothing: it gives the replies that another one gave."""
+
+    name = "replay"
+
+    def __init__(self, heard: Listening) -> None:
+        self.concurrency, self.usage = heard.concurrency, heard.usage
+        self._replies = heard.replies
+
+    async def complete(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> list[Completion]:
+        return self._replies[prompt, sampling, n]
 
 
 @dataclass
@@ -177,6 +195,10 @@ async def measure(given: argparse.Namespace) -> None:
     forget(spec.base_urls)
     raw, _ = await phase(spec, lambda engine: asyncio.gather(*(engine.complete(*request) for request in asked)))
 
+    start = time.process_time()
+    await trees(chosen, config, Replay(engine), given.in_flight)
+    driver = (time.process_time() - start) / len(asked)
+
     differ = sum(a.nodes != b.nodes for a, b in zip(one.result, many.result, strict=False))
     rate = {name: it.tokens / it.seconds for name, it in (("one", one), ("many", many), ("raw", raw))}
     print(
@@ -186,6 +208,7 @@ async def measure(given: argparse.Namespace) -> None:
                 "a: one tree at a time": one.report(),
                 f"b: {given.in_flight} trees in flight": many.report(),
                 "c: the requests of b, all at once": raw.report(),
+                "d: the search alone, us per request": round(driver * 1e6),
                 "trees": given.trees,
                 "trees that differ between a and b": differ,
                 "b / a": round(rate["many"] / rate["one"], 2),

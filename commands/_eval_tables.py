@@ -35,6 +35,10 @@ def _percent(value: float | None, digits: int = 1) -> str:
     return "-" if value is None else f"{100 * value:.{digits}f}"
 
 
+def _probability(p: float) -> str:
+    return "<.001" if p < 0.001 else f"{p:.3f}"
+
+
 def _interval(point: Mapping[str, Any]) -> tuple[str, str]:
     return _percent(point["value"]), f"{_percent(point['low'])} to {_percent(point['high'])}"
 
@@ -115,13 +119,15 @@ def _show_comparison(report: dict[str, Any]) -> None:
     from medsss_cli.console import console, printable
 
     screen = console()
-    columns = ("pairs", "A %", "B %", "B - A", "95 % interval", "only A", "only B", "McNemar p")
+    tested = report["pairs"]["mcnemar_p"] is not None  # with one verdict a problem
+    columns = ("pairs", "A %", "B %", "B - A", "95 % interval", *(("only A:B", "p") if tested else ()))
     table = _table("data set", columns, report["name"] or None)
     rows = [*list(report["datasets"].items())[:MOST_ROWS], ("all pairs", report["pairs"])]
     for index, (dataset, row) in enumerate(rows):
         if index == len(rows) - 1:
             table.add_section()
         gap = row["difference"]
+        test = [f"{row['only_a_right']}:{row['only_b_right']}", _probability(row["mcnemar_p"])] if tested else []
         table.add_row(
             _safe(dataset),
             str(row["n"]),
@@ -129,14 +135,15 @@ def _show_comparison(report: dict[str, Any]) -> None:
             _percent(row["b"]),
             f"{100 * gap['value']:+.1f}",
             f"{100 * gap['low']:+.1f} to {100 * gap['high']:+.1f}",
-            *("-" if row[key] is None else str(row[key]) for key in ("only_a_right", "only_b_right")),
-            "-" if row["mcnemar_p"] is None else f"{row['mcnemar_p']:.2g}",
+            *test,
         )
     screen.print(table)
     runs = report["made_from"]["runs"]
     for label, run in runs.items():
         screen.print(f"{label.upper()}: {printable(run['input'])}, {run['problems']} problems", markup=False)
-    if report["pairs"]["mcnemar_p"] is None:
+    if tested:
+        screen.print("p: McNemar's exact test on the problems that only A, or only B, got right", markup=False)
+    else:
         screen.print("no McNemar's test: it wants one verdict a problem, and some have a share of right answers")
     for key, label in (("only_a", "A"), ("only_b", "B")):
         alone = report["unmatched"][key]

@@ -329,7 +329,7 @@ def test_compare(tmp_path: Path) -> None:
     assert (pairs["only_a_right"], pairs["only_b_right"], pairs["mcnemar_p"]) == (0, 8, 2 / 2**8)
     assert report["unmatched"]["only_a"] == {"n": 1, "ids": ["x"]}
     assert report["made_from"]["runs"]["b"]["sha256"] == hashlib.sha256(b.read_bytes()).hexdigest()
-    for word in ("+66.7", "0.0078", "only in A, left out: 1 (x)", "all pairs"):
+    for word in ("+66.7", "0:8  0.008", "only in A, left out: 1 (x)", "all pairs"):
         assert word in ran.stderr
     # One of the two may come from a pipe.
     assert run_medsss(["eval", "--compare", a, "-"], b).ok().records[0]["pairs"] == pairs
