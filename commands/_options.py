@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from medsss_cli.streams import Shard, StreamOptions
+from medsss_cli.errors import UsageError
+from medsss_cli.streams import DryRun, Shard, StreamOptions
 
 if TYPE_CHECKING:
     from medsss_cli.engines.base import EngineSpec
@@ -55,6 +56,19 @@ Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first bad li
 Ordered = Annotated[bool, typer.Option("--ordered", help="Write in the order of the input.")]
 Restart = Annotated[bool, typer.Option("--restart", help="Overwrite OUTPUT instead of going on with it.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr; errors stay.")]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose", "-v", help="Say which options hold and why, and where failures arose; show libraries' warnings."
+    ),
+]
+DryRunOpt = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Check all, say what is to do, try a few records, estimate the cost. Writes nothing."
+    ),
+]
+Plan = Annotated[bool, typer.Option("--plan", help="As --dry-run, but no record is tried and no model opened.")]
 Seed = Annotated[int, typer.Option("--seed", metavar="S", help="Where every random draw derives from.")]
 
 PolicyOpt = Annotated[
@@ -176,8 +190,13 @@ def stream_options(
     ordered: Ordered = False,
     restart: Restart = False,
     quiet: Quiet = False,
+    verbose: Verbose = False,
+    dry_run: DryRunOpt = False,
+    plan: Plan = False,
 ) -> StreamOptions:
-    """The options of the stream. Raises UsageError for a shard that cannot be."""
+    """The options of the stream. Raises UsageError for a shard that cannot be, and for -q with -v."""
+    if quiet and verbose:
+        raise UsageError("-q and -v exclude each other")
     return StreamOptions(
         inputs=tuple(inputs or ()),
         output=None if output == "-" else output,
@@ -188,6 +207,8 @@ def stream_options(
         ordered=ordered,
         restart=restart,
         quiet=quiet,
+        verbose=verbose,
+        dry_run=DryRun.PLAN if plan else DryRun.PROBE if dry_run else DryRun.NO,
     )
 
 

@@ -17,7 +17,7 @@ import sys
 from difflib import get_close_matches
 from typing import Any, NamedTuple, NoReturn
 
-from . import __version__, signals
+from . import __version__, config_file, signals
 from .errors import MedsssError
 
 
@@ -74,11 +74,13 @@ def run(argv: list[str]) -> int:
 
 
 def _dispatch(argv: list[str]) -> int:
-    from typer._click.exceptions import ClickException
+    from typer._click.exceptions import BadParameter, ClickException
     from typer.exceptions import Abort, Exit
 
     try:
         group = _group()
+        if instruction := os.environ.get(COMPLETE_VARIABLE):
+            return _complete(group, instruction)
         with group.make_context("medsss", list(argv)) as context:
             group.invoke(context)
     except Exit as done:
@@ -86,14 +88,28 @@ def _dispatch(argv: list[str]) -> int:
     except Abort:
         return 130
     except ClickException as error:
+        if isinstance(error, BadParameter) and error.ctx is not None and error.param is not None:
+            place = config_file.origin(error.ctx, error.param)
+            error.message += f" (from {place})" if place.startswith(config_file.PREFIX) else ""
         error.show(sys.stderr)
         return error.exit_code
     return 0
 
 
+COMPLETE_VARIABLE = "_MEDSSS_COMPLETE"
+"""How a shell's completion function asks: click's protocol, whose name for the variable is made from the program's."""
+
+
+def _complete(group: Any, instruction: str) -> int:
+    from typer._completion_classes import completion_init
+    from typer.completion import shell_complete
+
+    completion_init()
+    return shell_complete(group, {}, "medsss", COMPLETE_VARIABLE, instruction)
+
+
 def _group() -> Any:
     """The typer group, whose commands are imported one at a time."""
-    import typer
     from typer.core import TyperCommand, TyperGroup
     from typer.main import get_command_from_info
     from typer.models import CommandInfo
@@ -104,10 +120,15 @@ def _group() -> Any:
         """A command whose stdout is kept for its records."""
 
         def invoke(self, ctx: Any) -> Any:
+            from .dry_run import DryRunDone
             from .jsonl import guarded_stdout
 
+            _tell(ctx)
             with guarded_stdout():
-                return super().invoke(ctx)
+                try:
+                    return super().invoke(ctx)
+                except DryRunDone:
+                    return None
 
     class Group(TyperGroup):
         def list_commands(self, ctx: Any) -> list[str]:
@@ -118,7 +139,7 @@ def _group() -> Any:
             if entry is None:
                 return None
             module = importlib.import_module(entry.module)
-            return get_command_from_info(
+            command = get_command_from_info(
                 CommandInfo(
                     name=cmd_name,
                     cls=Command,
@@ -129,6 +150,17 @@ def _group() -> Any:
                 pretty_exceptions_short=False,
                 rich_markup_mode=None,
             )
+            config_file.prepare(cmd_name, command.params)
+            return command
+
+        def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+            """From the table: to ask every command for its help would import them all."""
+            from typer._click.shell_completion import CompletionItem
+
+            named = [
+                CompletionItem(name, help=row.help) for name, row in COMMANDS.items() if name.startswith(incomplete)
+            ]
+            return named + super(TyperGroup, self).shell_complete(ctx, incomplete)
 
         def resolve_command(self, ctx: Any, args: list[str]) -> Any:
             if args[0] not in COMMANDS and not args[0].startswith("-"):
@@ -141,30 +173,83 @@ def _group() -> Any:
             with formatter.section("Commands"):
                 formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
 
-    def show_version(wanted: bool) -> None:
-        if wanted:
-            sys.stdout.write(f"medsss {__version__}\n")
-            raise typer.Exit
-
-    version = typer.core.TyperOption(
-        param_decls=["--version"],
-        is_flag=True,
-        is_eager=True,
-        expose_value=False,
-        callback=lambda ctx, param, value: show_version(value),
-        help="Show the version and exit.",
-        type=bool,
-        default=False,
-        show_default=False,
-    )
     return Group(
         name="medsss",
         help=HELP,
-        params=[version],
+        params=_eager_options(),
         context_settings=settings,
         rich_markup_mode=None,
         no_args_is_help=True,
     )
+
+
+def _eager_options() -> list[Any]:
+    """The options of `medsss` itself: each does its work at once and ends the program."""
+    import typer
+
+    def show_version(ctx: Any, param: Any, wanted: bool) -> None:
+        if wanted:
+            sys.stdout.write(f"medsss {__version__}\n")
+            raise typer.Exit
+
+    def install(ctx: Any, param: Any, wanted: bool) -> None:
+        from typer.completion import install_callback
+
+        install_callback(ctx, param, wanted)
+
+    def show(ctx: Any, param: Any, wanted: bool) -> None:
+        from typer.completion import show_callback
+
+        show_callback(ctx, param, wanted)
+
+    return [
+        typer.core.TyperOption(
+            param_decls=[name],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=callback,
+            help=text,
+            type=bool,
+            default=False,
+            show_default=False,
+        )
+        for name, callback, text in (
+            ("--version", show_version, "Show the version and exit."),
+            ("--install-completion", install, "Let the shell that this runs in (bash, zsh, fish) complete medsss."),
+            ("--show-completion", show, "Show what that would install."),
+        )
+    ]
+
+
+def _tell(ctx: Any) -> None:
+    """What is said before a command begins: of variables that name no option, and with -v where each option is from."""
+    if not ctx.params.get("quiet"):
+        strays = config_file.stray_variables(ctx)
+        if strays:
+            from .console import warn
+
+            for line in strays:
+                warn(line)
+    if ctx.params.get("verbose") and not ctx.params.get("quiet"):
+        from . import console
+
+        console.be_verbose()
+        console.note(f"{ctx.info_name}: {_versions('engine' in ctx.params)}")
+        for line in config_file.resolved(ctx):
+            console.note(f"  {line}")
+
+
+def _versions(with_engine: bool) -> str:
+    """What runs: this program, Python, and the libraries below an engine as far as they are installed."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    parts = [f"medsss {__version__}", f"Python {platform.python_version()}"]
+    for name in ("torch", "transformers", "vllm", "openai") if with_engine else ():
+        with contextlib.suppress(PackageNotFoundError):
+            parts.append(f"{name} {version(name)}")
+    return ", ".join(parts)
 
 
 def _complain(message: str, hint: str | None) -> None:

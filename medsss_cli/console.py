@@ -1,12 +1,13 @@
 """Messages for people, on stderr: notes, warnings and a line of progress. Records go elsewhere (`jsonl.py`).
 
-On a terminal the line of progress is redrawn in place; anywhere else it is a plain line now and then, with no control
-characters, so that a log file stays readable.
+On a terminal the line of progress is redrawn in place; anywhere else it is a plain line a minute, with no control
+characters, so that a log file stays readable. It goes on by a thread of its own, for between two records of a search
+minutes may pass.
 """
 
 from __future__ import annotations
 
-import shutil
+import os
 import sys
 import threading
 import time
@@ -15,12 +16,35 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-PLAIN_INTERVAL = 30.0
+PLAIN_INTERVAL = 60.0
 """Seconds between two progress lines where stderr is no terminal."""
 
 _LIVE_INTERVAL = 0.1
+_TICK = 1.0
 _lock = threading.RLock()
 _live: Progress | None = None
+_verbose = False
+_progress = True
+
+
+def be_verbose() -> None:
+    """From now on more is said: `is_verbose` is true, and Python's warnings are shown, which it keeps to itself."""
+    import warnings
+
+    global _verbose
+    _verbose = True
+    warnings.simplefilter("default")
+
+
+def is_verbose() -> bool:
+    """Whether the user asked for detail (-v); then libraries need not be kept quiet."""
+    return _verbose
+
+
+def hide_progress() -> None:
+    """No line of progress from now on: nothing is got done (a dry run)."""
+    global _progress
+    _progress = False
 
 
 def console() -> Console:
@@ -90,18 +114,22 @@ class Progress:
         self._fields: dict[str, str | int | float] = {}
         self._start = time.monotonic()
         self._terminal = sys.stderr is not None and sys.stderr.isatty()
-        self._quiet = quiet or sys.stderr is None
+        self._quiet = quiet or sys.stderr is None or not _progress
         self._next = self._start if self._terminal else self._start + PLAIN_INTERVAL
         self._said = False
+        self._over = threading.Event()
 
     def __enter__(self) -> Progress:
         global _live
-        if self._terminal and not self._quiet:
-            _live = self
+        if not self._quiet:
+            if self._terminal:
+                _live = self
+            threading.Thread(target=self._tick, name="medsss-progress", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
         global _live
+        self._over.set()
         with _lock:
             if _live is self:
                 _live = None
@@ -120,26 +148,33 @@ class Progress:
         self._show()
 
     def line(self) -> str:
-        """The text that is shown now, no wider than the terminal if there is one."""
+        """The text that is shown now. On a terminal what does not fit is left out, the last fields first: half a number
+        would be a wrong one."""
         of = f"/{self._total}" if self._total is not None else ""
         seconds = time.monotonic() - self._start
-        # The clocks come first: a narrow terminal cuts the end.
-        parts = [f"{self._label} {self._done}{of}", clock(seconds)]
+        text = printable(f"{self._label} {self._done}{of} | {clock(seconds)}")
         if self._total is not None and 0 < self._done < self._total:
-            parts[-1] += f", left {clock(seconds / self._done * (self._total - self._done))}"
+            text += f", left {clock(seconds / self._done * (self._total - self._done))}"
+        room = _columns() - 1 if self._terminal else None
         for name, value in list(self._fields.items()):
             shown = f"{value:.3g}" if isinstance(value, float) else str(value)
-            parts.append(f"{name.replace('_', ' ')} {shown}")
-        text = printable(" | ".join(parts)).replace("\n", " ")
-        if self._terminal:
-            text = text[: max(shutil.get_terminal_size().columns - 1, 20)]
-        return text
+            longer = f"{text} | {name.replace('_', ' ')} {printable(shown)}"
+            if room is not None and len(longer) > room:
+                break
+            text = longer
+        return text.replace("\n", " ")[:room]
+
+    def _tick(self) -> None:
+        while not self._over.wait(_TICK if self._terminal else max(self._next - time.monotonic(), _TICK)):
+            self._show()
 
     def _show(self) -> None:
-        now = time.monotonic()
-        if self._quiet or now < self._next:
+        if self._quiet or time.monotonic() < self._next:
             return
         with _lock:
+            now = time.monotonic()
+            if now < self._next or self._over.is_set():
+                return
             if self._terminal:
                 self._next = now + _LIVE_INTERVAL
                 if _live is self:
@@ -148,3 +183,11 @@ class Progress:
                 self._next = now + PLAIN_INTERVAL
                 self._said = True
                 _write(self.line() + "\n")
+
+
+def _columns() -> int:
+    """The width of the terminal on stderr now. Not `shutil`'s: it asks stdout, and believes a COLUMNS that is stale."""
+    try:
+        return max(os.get_terminal_size(sys.stderr.fileno()).columns or 80, 20)
+    except (OSError, ValueError):
+        return 80

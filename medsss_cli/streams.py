@@ -23,17 +23,21 @@ This module knows no engine. It prints only what the user must see of the stream
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import io
 import os
+import re
 import stat
 import sys
 import threading
 import time
 import zlib
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -41,6 +45,7 @@ import msgspec
 import orjson
 
 from . import __version__, console, signals
+from .dry_run import HELD, DryRunDone, probe
 from .errors import BadRecord, MedsssError, UsageError
 from .jsonl import LineWriter, Where, check_inputs, compression, count_records, read_objects, unpack
 from .records import ErrorRecord
@@ -114,12 +119,23 @@ class Shard:
         return cls(index, count)
 
 
+class DryRun(StrEnum):
+    """How much of a run is done in earnest."""
+
+    NO = "no"
+    """All of it."""
+    PLAN = "plan"
+    """Input and output are looked at, what is to do is said, and the command ends. Nothing is written."""
+    PROBE = "probe"
+    """That, and a few records are worked on to learn what they cost; their results are thrown away."""
+
+
 @dataclass(frozen=True)
 class StreamOptions:
     """The options that every record-by-record command takes (`commands/_options.py` says them to the user).
 
     No `inputs` is stdin, no `output` is stdout. `limit` counts the records of the shard, those that are done already
-    among them, so the same command line means the same records each time.
+    among them, so the same command line means the same records each time. `verbose` shows where a failure arose.
     """
 
     inputs: tuple[str, ...] = ()
@@ -131,12 +147,15 @@ class StreamOptions:
     ordered: bool = False
     restart: bool = False
     quiet: bool = False
+    verbose: bool = False
+    dry_run: DryRun = DryRun.NO
 
 
 @dataclass
 class StreamCounts:
     """`read` records were this run's (shard and limit), of which `skipped_done` were in OUT already. `written` inputs
-    got their results, `lines` in all; `failed` did not. `bad_lines` were no record, or one whose id had come before."""
+    got their results, `lines` in all; `failed` did not. `bad_lines` were no record, or one whose id had come before.
+    `elsewhere` records were those of other shards."""
 
     read: int = 0
     skipped_done: int = 0
@@ -144,6 +163,7 @@ class StreamCounts:
     lines: int = 0
     failed: int = 0
     bad_lines: int = 0
+    elsewhere: int = 0
 
 
 @dataclass
@@ -209,6 +229,9 @@ class Stream(Generic[T]):
     JSON can say them); it is what a resumed run is compared with. Slow work, such as opening a model, belongs inside
     the `with`, for entering it finds every wrong usage.
 
+    In a dry run entering reads the whole input and says what there is to do, the iterator gives nothing, and leaving
+    (with DryRun.PLAN entering) raises DryRunDone: what a command does after its `with` is no part of a dry run.
+
     The iterator and `fail` may run in another thread than `write`; each of them in one thread only.
     """
 
@@ -229,10 +252,14 @@ class Stream(Generic[T]):
         self._counts = StreamCounts()
         self._finished: set[int] = set()
         self._seen: set[int] = set()
+        self._causes = _Causes()
+        self._held: list[T] = []
+        self._to_do = 0
         self._resumable = False
         self._start = time.monotonic()
         self._writer: LineWriter | None = None
         self._errors: LineWriter | None = None
+        self._errors_kept = options.errors is not None
         self._lock = threading.Lock()
         check_inputs(options.inputs or ("-",))
         _check_distinct(options)
@@ -240,6 +267,9 @@ class Stream(Generic[T]):
     # Opening and closing
 
     def __enter__(self) -> Stream[T]:
+        if self.options.dry_run is not DryRun.NO:
+            self._rehearse()
+            return self
         try:
             self._writer = self._open_output()
             if self.options.errors is not None:
@@ -258,6 +288,8 @@ class Stream(Generic[T]):
         if interrupted:
             signals.next_is_final()
         self._close(whole=kind is None)
+        if kind is None and self.options.dry_run is not DryRun.NO:
+            raise DryRunDone
         if kind is None:
             self._report()
         elif interrupted and self._resumable and not self.options.quiet:
@@ -297,7 +329,11 @@ class Stream(Generic[T]):
             parts.append(f"{counts.bad_lines} bad lines")
         if not counts.read and not counts.bad_lines:
             parts = ["the input holds no record" + (" of this shard" if self.options.shard else "")]
-        console.note(f"{self._command}: {', '.join(parts)}")
+        console.note(f"{self._command}: {', '.join(parts)}; took {console.clock(time.monotonic() - self._start)}")
+        # One failure was said when it came; of several nobody wants to count the lines.
+        if counts.failed + counts.bad_lines > 1 or self._errors_kept:
+            for line in self._causes.lines():
+                console.note(f"  {line}")
 
     def _open_output(self) -> LineWriter:
         path = self.options.output
@@ -321,13 +357,7 @@ class Stream(Generic[T]):
             os.ftruncate(fd, 0)
             size = 0
         if size:
-            former = _Sidecar.load(self._sidecar.path)
-            if former is None:
-                raise UsageError(
-                    f"{path} is not empty, and no run of medsss is known to have written it",
-                    hint="--restart overwrites it; or choose another -o",
-                )
-            self._compare(former, path)
+            former = self._former(path)
             self._sidecar.several_lines = former.several_lines
             self._sidecar.seconds = former.seconds
             # Who is refused in the meantime is told of this process, not of one that was killed.
@@ -350,7 +380,14 @@ class Stream(Generic[T]):
         os.lseek(fd, 0, os.SEEK_END)
         return fd
 
-    def _compare(self, former: _Sidecar, path: str) -> None:
+    def _former(self, path: str) -> _Sidecar:
+        """What the run before said of OUT. Raises UsageError if nothing is known of it, or it was begun otherwise."""
+        former = _Sidecar.load(self._sidecar.path)
+        if former is None:
+            raise UsageError(
+                f"{path} is not empty, and no run of medsss is known to have written it",
+                hint="--restart overwrites it; or choose another -o",
+            )
         changes = [] if former.command == self._command else [f"command: {former.command} -> {self._command}"]
         changes += _differences(former.config, self._sidecar.config)
         if changes:
@@ -369,21 +406,16 @@ class Stream(Generic[T]):
             )
         if former.version != __version__:
             console.warn(f"{path} was begun with medsss {former.version}, this is {__version__}")
+        return former
 
     def _repair(self, path: str, fd: int) -> int:
         """Cut off what a run that was killed left unfinished (rules 2 and 3 at the top)."""
-        groups = _groups(path, fd)
+        groups = _kept(_groups(path, fd), but_last=self._sidecar.several_lines)
         if not compression(path):
             end = 0
-            last: _Group | None = None
             for group in groups:
-                if last is not None:
-                    end = last.end
-                    self._finished.add(digest(last.id))
-                last = group
-            if last is not None and not self._sidecar.several_lines:
-                end = last.end
-                self._finished.add(digest(last.id))
+                end = group.end
+                self._finished.add(digest(group.id))
             os.ftruncate(fd, end)
             return fd
         # Compressed data cannot be cut at a line: the whole lines go to a new file, which then takes the place of OUT.
@@ -394,15 +426,9 @@ class Stream(Generic[T]):
             _lock_file(new, path, "-o")
             os.fchmod(new, stat.S_IMODE(os.fstat(fd).st_mode))
             writer = LineWriter(path, fd=os.dup(new))
-            last = None
             for group in groups:
-                if last is not None:
-                    writer.write_bytes(last.lines)
-                    self._finished.add(digest(last.id))
-                last = group
-            if last is not None and not self._sidecar.several_lines:
-                writer.write_bytes(last.lines)
-                self._finished.add(digest(last.id))
+                writer.write_bytes(group.lines)
+                self._finished.add(digest(group.id))
             writer.close()
             os.replace(temporary, path)
         except BaseException:
@@ -411,9 +437,81 @@ class Stream(Generic[T]):
         os.close(fd)
         return new
 
+    # A dry run
+
+    def _rehearse(self) -> None:
+        """Look at output and input as a run would, write nothing, and say what there is to do.
+
+        Raises UsageError for what a run would refuse, and DryRunDone where that is all.
+        """
+        console.hide_progress()
+        output = self._look_at_output()
+        if self.options.errors is not None:
+            _check_writable(self.options.errors, "--errors")
+        for record in self._read():
+            self._to_do += 1
+            if len(self._held) < HELD:
+                self._held.append(record)
+        if not self.options.quiet:
+            self._say_plan(output)
+        if self.options.dry_run is DryRun.PLAN or self.options.quiet:
+            raise DryRunDone
+
+    def _look_at_output(self) -> str:
+        """What a run would do with OUT, which is left as it is. Raises UsageError as a run would."""
+        path = self.options.output
+        if path is None or path == "-":
+            return "write to stdout"
+        if path == os.devnull:  # a command whose output is no stream: it says what becomes of it by itself
+            return ""
+        _check_writable(path, "-o")
+        if os.path.exists(path) and not os.path.isfile(path):
+            return f"write to {path}"
+        size = os.path.getsize(path) if os.path.exists(path) else 0
+        if self.options.restart and size:
+            return f"overwrite {path} ({size:,} bytes)"
+        if not size:
+            return f"begin {path}"
+        former = self._former(path)
+        torn = size != former.whole_bytes
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            for group in _kept(_groups(path, fd), but_last=torn and former.several_lines):
+                self._finished.add(digest(group.id))
+        finally:
+            os.close(fd)
+        cut = ", cutting off what its last run left unfinished," if torn else ""
+        return f"go on with {path}{cut} after the results of {len(self._finished)} records"
+
+    def _say_plan(self, output: str) -> None:
+        counts, options = self._counts, self.options
+        parts = [f"{counts.skipped_done} done before"] if counts.skipped_done else []
+        if counts.elsewhere:
+            parts.append(f"{counts.elsewhere} of other shards")
+        if options.limit is not None and counts.read >= options.limit:
+            total = count_records(options.inputs)
+            rest = None if total is None else total - counts.read - counts.elsewhere - counts.bad_lines
+            parts.append(f"{'the rest' if rest is None else rest} beyond --limit")
+        if counts.bad_lines:
+            parts.append(f"{counts.bad_lines} bad lines")
+        left_out = f"; left out: {', '.join(parts)}" if parts else ""
+        console.note(f"dry run of {self._command}: {self._to_do} records to do{left_out}")
+        if output:
+            console.note(f"it would {output}" + (f", and failures to {options.errors}" if options.errors else ""))
+        if "-" in (options.inputs or ("-",)):
+            console.note("stdin was read by this dry run; the run itself needs it again")
+
+    async def try_out(self, work: Callable[[T], Awaitable[Sequence[Record]]], concurrency: int) -> None:
+        """Work on a few of the records and say what all of them would cost. For a dry run."""
+        await probe(self._held, work, to_do=self._to_do, concurrency=concurrency)
+
     # The run
 
     def __iter__(self) -> Iterator[T]:
+        """The records to do; none in a dry run."""
+        return self._read() if self.options.dry_run is DryRun.NO else iter(())
+
+    def _read(self) -> Iterator[T]:
         """The records to do: parsed, in the shard, within the limit, not finished. Bad lines are reported and counted;
         with `strict` the first one raises BadRecord. An id that came before in this input is a bad line too: its
         results would be taken for the first one's."""
@@ -434,6 +532,7 @@ class Stream(Generic[T]):
                 continue
             mark = digest(record.id)
             if options.shard is not None and mark % options.shard.count != options.shard.index:
+                counts.elsewhere += 1
                 continue
             if mark in self._seen:
                 self._bad(where, f"the id {record.id!r} came before; only its first record counts")
@@ -449,7 +548,8 @@ class Stream(Generic[T]):
     def expected(self) -> int | None:
         """About how many records this run has to do, for the line of progress; None where nobody can tell. Of a shard
         it is the expectation, and bad lines count."""
-        count = None if self.options.quiet else count_records(self.options.inputs)
+        shown = not self.options.quiet and self.options.dry_run is DryRun.NO
+        count = count_records(self.options.inputs) if shown else None
         if count is None:
             return None
         if self.options.shard is not None:
@@ -462,6 +562,7 @@ class Stream(Generic[T]):
         what = _short(what)
         with self._lock:
             self._counts.bad_lines += 1
+            self._causes.add("read", what)
             if self._errors is not None:
                 self._errors.write([ErrorRecord(id=str(where), error=what, stage="read")])
         if self.options.strict:
@@ -483,12 +584,19 @@ class Stream(Generic[T]):
         self._counts.written += 1
         self._counts.lines += len(records)
 
-    def fail(self, id: str, stage: str, error: str) -> None:
+    def fail(self, id: str, stage: str, error: str, cause: BaseException | None = None) -> None:
         """The input of this id failed in `stage`: an error record where --errors says, else a line on stderr. With
-        `strict` it raises MedsssError, which ends the run."""
+        `strict` it raises MedsssError, which ends the run. With `verbose` the traceback of `cause` is shown, or of the
+        exception that is being handled."""
         error = _short(error)
+        cause = cause or sys.exception()
+        if self.options.verbose and cause is not None:
+            import traceback
+
+            console.say(f"{id}: {stage}:\n{_short(''.join(traceback.format_exception(cause))).rstrip()}")
         with self._lock:
             self._counts.failed += 1
+            self._causes.add(stage, error)
             if self._errors is not None:
                 self._errors.write([ErrorRecord(id=id, error=error, stage=stage)])
         if self.options.strict:
@@ -510,11 +618,41 @@ MESSAGE_LIMIT = 2000
 """Characters of an error that are shown: some errors quote their record, and a record may be of 64 MiB."""
 
 
-def _short(message: str) -> str:
-    if len(message) <= MESSAGE_LIMIT:
+def _short(message: str, most: int = MESSAGE_LIMIT) -> str:
+    if len(message) <= most:
         return message
-    half = MESSAGE_LIMIT // 2
+    half = most // 2
     return f"{message[:half]} [... {len(message) - 2 * half} characters ...] {message[-half:]}"
+
+
+_VARIES = re.compile(r"""\d+|(?<!\w)'[^']*'(?!\w)|"[^"]*"|`[^`]*`""")
+
+
+class _Causes:
+    """Failures put together by what they say, numbers and quotations aside: 500 lines of one reason are one line."""
+
+    MOST = 100
+    SHOWN = 8
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._first: dict[str, str] = {}
+
+    def add(self, stage: str, error: str) -> None:
+        """One more. Beyond MOST kinds they are held as one, for memory is bounded."""
+        shown = f"{stage}: {error.splitlines()[0] if error else error}"
+        kind = _VARIES.sub("#", shown)
+        if kind not in self._counts and len(self._counts) >= self.MOST:
+            kind = shown = "others"
+        self._counts[kind] += 1
+        self._first.setdefault(kind, shown)
+
+    def lines(self) -> list[str]:
+        """The commonest causes with their counts, each in the words of its first failure."""
+        shown = self._counts.most_common(self.SHOWN)
+        lines = [f"{count} x {_short(self._first[kind], 160)}" for kind, count in shown]
+        rest = self._counts.total() - sum(count for _, count in shown)
+        return lines + ([f"{rest} x other causes"] if rest else [])
 
 
 def _check_distinct(options: StreamOptions) -> None:
@@ -557,6 +695,27 @@ def _open_locked(path: str, option: str) -> int:
             os.close(fd)
             raise
         os.close(fd)
+
+
+def _check_writable(path: str, option: str) -> None:
+    """Raise UsageError where `_open_locked` would, and make no file."""
+    if not os.path.exists(path):
+        folder = os.path.dirname(path) or "."
+        if not os.access(folder, os.W_OK | os.X_OK):
+            missing = not os.path.exists(folder)
+            code = errno.ENOENT if missing else errno.EACCES if os.path.isdir(folder) else errno.ENOTDIR
+            raise UsageError(f"cannot write {option} {path}: {os.strerror(code)}")
+        return
+    if os.path.isdir(path) or not os.access(path, os.W_OK):
+        code = errno.EISDIR if os.path.isdir(path) else errno.EACCES
+        raise UsageError(f"cannot write {option} {path}: {os.strerror(code)}")
+    if os.path.isfile(path):
+        # Open for writing, for so network file systems want it; nothing is written, and the lock is let go at once.
+        fd = os.open(path, os.O_WRONLY)
+        try:
+            _lock_file(fd, path, option)
+        finally:
+            os.close(fd)
 
 
 def _lock_file(fd: int, path: str, option: str) -> None:
@@ -658,6 +817,17 @@ def _groups(path: str, fd: int) -> Iterator[_Group]:
         yield group
 
 
+def _kept(groups: Iterator[_Group], *, but_last: bool) -> Iterator[_Group]:
+    """The groups that are whole for sure: all, or all but the last one (rule 3 at the top)."""
+    last: _Group | None = None
+    for group in groups:
+        if last is not None:
+            yield last
+        last = group
+    if last is not None and not but_last:
+        yield last
+
+
 # Many at once
 
 
@@ -733,12 +903,15 @@ async def run_concurrently(
     after that. A MedsssError of one record is its failure (`stream.fail`) and the run goes on; a UsageError is none of
     one record, and it and every other exception end the run. A bad line under `strict` ends the reading; what is in
     flight is still done before it is raised. When the run is cancelled (Ctrl-C) no more work is taken; what is in
-    flight has GRACE seconds to finish and be written, the rest is cancelled.
+    flight has GRACE seconds to finish and be written, the rest is cancelled. In a dry run a few records are tried.
     """
     import asyncio
 
     if concurrency < 1:
         raise UsageError(f"a concurrency of {concurrency} does nothing", hint="--concurrency 1 or more")
+    if stream.options.dry_run is not DryRun.NO:
+        await stream.try_out(work, concurrency)
+        return
     reader = _Reader(iter(stream))
     taking = asyncio.Lock()
     room = asyncio.Semaphore(concurrency * AHEAD) if stream.options.ordered else None
@@ -756,7 +929,7 @@ async def run_concurrently(
             except BadRecord as error:
                 outcome = error
         if isinstance(outcome, MedsssError):
-            stream.fail(record.id, stage, str(outcome))
+            stream.fail(record.id, stage, str(outcome), outcome)
         elif on_done is not None:
             on_done(record, outcome)
 

@@ -32,6 +32,9 @@ def run(
     ordered: opt.Ordered = False,
     restart: opt.Restart = False,
     quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+    dry_run: opt.DryRunOpt = False,
+    plan: opt.Plan = False,
     seed: opt.Seed = 0,
     concurrency: opt.Concurrency = None,
     copies: int = 1,
@@ -43,7 +46,9 @@ def run(
     """Repeat records. A question of "fail" fails, "usage" is wrong usage, "slow" takes half a minute."""
     import typer
 
-    options = opt.stream_options(inputs, output, errors, shard, limit, strict, ordered, restart, quiet)
+    options = opt.stream_options(
+        inputs, output, errors, shard, limit, strict, ordered, restart, quiet, verbose, dry_run, plan
+    )
 
     def read(found: dict[str, Any], where: Where) -> Problem:
         return parse(Problem, found)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import itertools
 import json
 import os
 import pty
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -27,7 +29,7 @@ from hypothesis import strategies as st
 from medsss_cli.errors import BadRecord, EngineError, MedsssError, UsageError
 from medsss_cli.jsonl import Where, read_objects
 from medsss_cli.records import Problem, parse
-from medsss_cli.streams import AHEAD, Shard, Stream, StreamOptions, digest, run_concurrently
+from medsss_cli.streams import AHEAD, Shard, Stream, StreamOptions, _Causes, digest, run_concurrently
 
 PROGRAM = [sys.executable, str(Path(__file__).with_name("stream_program.py")), "echo"]
 
@@ -173,6 +175,42 @@ def test_a_record_that_fails_does_not_end_the_run(tmp_path: Path, concurrency: l
     assert "3 read, 2 done, 1 failed" in done.stderr
     assert "bad: echo: told to fail" in echo(*concurrency, stdin=lines).stderr
     assert echo("--strict", *concurrency, stdin=lines).returncode == 1
+
+
+def test_failures_are_put_together_by_cause(tmp_path: Path) -> None:
+    """Of a thousand failures overnight the summary says the two or three reasons; numbers and quotations do not make a
+    reason."""
+    causes = _Causes()
+    for tokens in range(500, 800):
+        causes.add("search", f"a prompt of {tokens} tokens and id 'p{tokens}' is too long\nfor this model")
+    causes.add("read", "not JSON: it doesn't end here, it isn't whole")
+    causes.add("search", "the server said `busy`")
+    assert causes.lines() == [
+        "300 x search: a prompt of 500 tokens and id 'p500' is too long",
+        "1 x read: not JSON: it doesn't end here, it isn't whole",
+        "1 x search: the server said `busy`",
+    ]
+    for word in ("".join(letters) for letters in itertools.permutations("abcdef", 4)):
+        causes.add("search", word)
+    assert len(causes.lines()) == _Causes.SHOWN + 1
+    assert sum(int(line.split()[0]) for line in causes.lines()) == 302 + 360
+
+
+def test_the_end_says_what_failed_and_why(tmp_path: Path) -> None:
+    lines = to_lines([*problems(2), *({"id": f"bad{k}", "question": "fail", "answer": ""} for k in range(3))]) + "{\n"
+    for more in ([], ["--concurrency", 3]):
+        said = echo(*more, "--errors", tmp_path / "e.jsonl", stdin=lines).stderr.splitlines()
+        assert re.fullmatch(r"medsss: echo: 5 read, 2 done, 3 failed, 1 bad lines; took 0:00:0\d", said[-3])
+        assert said[-2:] == ["medsss:   3 x echo: told to fail", "medsss:   1 x read: " + said[0].partition(": ")[2]]
+
+
+@pytest.mark.parametrize("concurrency", [[], ["--concurrency", "3"]])
+def test_verbose_shows_where_a_failure_arose(concurrency: list[str]) -> None:
+    done = echo(*concurrency, "-v", stdin=to_lines(problems(1, "fail")))
+    assert done.returncode == 1
+    assert "p0: echo:\nTraceback (most recent call last):" in done.stderr
+    assert 'raise BadRecord("told to fail")' in done.stderr
+    assert "Traceback" not in echo(*concurrency, stdin=to_lines(problems(1, "fail"))).stderr
 
 
 def test_wrong_usage_within_a_record_ends_the_run() -> None:
@@ -612,7 +650,7 @@ def test_control_characters_of_an_id_do_not_reach_the_terminal() -> None:
 def test_progress_is_a_live_line_on_a_terminal_alone(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", problems(30))
     plain = echo(source, "--pause", 0.02)
-    assert plain.stderr == "medsss: echo: 30 read, 30 done\n"
+    assert re.fullmatch(r"medsss: echo: 30 read, 30 done; took 0:00:0\d\n", plain.stderr)
     master, slave = pty.openpty()
     child = subprocess.Popen(
         [*PROGRAM, str(source), "--pause", "0.02", "--pid"], stdout=subprocess.DEVNULL, stderr=slave, env=clean_env()
@@ -625,7 +663,7 @@ def test_progress_is_a_live_line_on_a_terminal_alone(tmp_path: Path) -> None:
     os.close(master)
     assert child.wait(10) == 0
     assert b"\r\x1b[Kecho 30 | 0:00:0" in shown
-    assert shown.endswith(b"medsss: echo: 30 read, 30 done\r\n")
+    assert re.search(rb"\nmedsss: echo: 30 read, 30 done; took 0:00:0\d\r\n$", shown)
 
 
 def test_digest_is_stable() -> None:

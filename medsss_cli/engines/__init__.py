@@ -6,6 +6,7 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from importlib.util import find_spec
 
+from .. import console
 from ..errors import UsageError
 from .base import Completion, Engine, EngineSpec, FinishReason, Prompt, Sampling, Usage, derive_seed, notes_of
 
@@ -33,7 +34,11 @@ def open_engine(spec: EngineSpec) -> AbstractAsyncContextManager[Engine]:
     for an unknown kind at once, and for a policy that cannot be loaded on entering.
     """
     kind, _, rest = spec.kind.partition(":")
-    match pick_kind(spec) if kind == "auto" else kind:
+    if kind == "auto":
+        kind = pick_kind(spec)
+    if console.is_verbose():
+        console.note(f"engine: {kind}")
+    match kind:
         case "vllm":
             from .vllm import open_vllm
 
