@@ -45,9 +45,10 @@ from medsss_cli.errors import BadRecord, MedsssError
 from medsss_cli.evaluation.items import item_reader
 from medsss_cli.jsonl import Where, encode, read_objects
 from medsss_cli.labelling.labels import StepLabels
-from medsss_cli.labelling.trajectories import StepValues, trajectories
+from medsss_cli.labelling.rows import Pairs, PathRows, PreferenceRows, SftRows, Take, ValueRows
+from medsss_cli.labelling.trajectories import StepValues
 from medsss_cli.published import from_published, is_published, to_published
-from medsss_cli.records import Problem, Task, Tree
+from medsss_cli.records import Problem, Task
 from medsss_cli.steps import join_steps, split_steps
 from medsss_cli.view import model as view
 
@@ -341,16 +342,18 @@ def read_view(found: dict[str, Any], draw: random.Random) -> object:
     return view.read(found, HERE)
 
 
-def label_tree(found: dict[str, Any], draw: random.Random) -> object:
-    tree: Tree = label._tree_reader()(found, HERE)
-    made = draw.choice(
+def label_rows(found: dict[str, Any], draw: random.Random) -> object:
+    source = label._read(found, HERE)
+    most = draw.choice((None, 1))
+    paths = PathRows(draw.choice(list(StepValues)), draw.random() < 0.5, most)
+    make = draw.choice(
         (
-            label._sft(draw.choice((0.0, 0.5)), draw.random() < 0.5, draw.choice((None, 1))),
-            label._preference(draw.choice((0.0, 0.8)), draw.choice((None, 1))),
-            label._prm(draw.choice(list(StepLabels)), draw.choice(list(StepValues)), 1.0, 0.5, True, None),
+            SftRows(draw.choice((0.0, 0.5)), draw.random() < 0.5, draw.choice(list(Take)), most),
+            PreferenceRows(draw.choice(list(Pairs)), draw.choice((0.0, 0.8)), most),
+            ValueRows(paths, draw.choice(list(StepLabels))),
         )
     )
-    records = made(tree, trajectories(tree))
+    records = make(source)
     return records if isinstance(records, str) else [encode(record) for record in records]
 
 
@@ -458,7 +461,7 @@ READERS: dict[str, tuple[Reader, int]] = {
     "published": (_of_object(read_published, "pos"), 8),
     "eval": (_of_object(read_item, "responses", "candidates", "response", "error"), 8),
     "view": (_of_object(read_view, "responses", "candidates", "nodes", "completions", "pos", "task"), 6),
-    "label": (_of_object(label_tree, "nodes"), 8),
+    "label": (_of_object(label_rows, "nodes", "responses"), 8),
     "steps": (steps, 5),
     **{f"judge {task} {how}": (_judge(task, how), 1) for task in Task for how in Extract},
 }

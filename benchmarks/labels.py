@@ -27,7 +27,7 @@ def medsss(*arguments: str | Path, out: Path | None = None) -> None:
     """Run the program; with `out` its stdout becomes that file when it has ended well."""
     command = [sys.executable, "-m", "medsss_cli.app", *map(str, arguments), "-q"]
     if out is None:
-        subprocess.run(command, check=True)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         return
     part = out.with_name(out.name + ".part")
     with part.open("wb") as file:

@@ -3,20 +3,34 @@ runs one epoch; a full training needs about 16 bytes a parameter, LoRA about 2."
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from . import _options as o
 from . import _training as t
 
+if TYPE_CHECKING:
+    from medsss_cli.training.policy import PolicyTraining
+
 
 def run(
+    ctx: typer.Context,
     inputs: o.Inputs = None,
     output: t.Out = ...,  # type: ignore[assignment]  # typer's mark of a required option
     method: Annotated[
         Literal["sft", "dpo"], typer.Option("--method", help="sft reads sft records, dpo preference records.")
     ] = "sft",
+    preset: Annotated[
+        Literal["medcritical"] | None,
+        typer.Option(
+            "--preset",
+            help="dpo: the settings of a paper where no option says otherwise. medcritical (arXiv 2509.23368): --lora "
+            "--lora-rank 8 --lora-alpha 16 --beta 0.3 --lr 1e-5.",
+            show_default=False,
+        ),
+    ] = None,
     policy: o.PolicyOpt = "builtin:clinic",
     lora: Annotated[
         bool, typer.Option("--lora/--full", help="Train a LoRA adapter, or all weights as the paper does.")
@@ -99,6 +113,24 @@ def run(
         trust_remote_code=trust_remote_code,
         restart=restart,
     )
+    if preset is not None:
+        options = _with_preset(ctx, options, preset)
     with t.TrainingInput(inputs, limit=limit, strict=strict, quiet=quiet) as given:
         summary = train_policy(options, given.rows, say=given.say, on_bad=given.bad)
     t.finish(summary, given)
+
+
+def _with_preset(ctx: typer.Context, options: PolicyTraining, preset: str) -> PolicyTraining:
+    """The options with those of a preset where the user has not said any. Raises UsageError for another method's."""
+    from medsss_cli.errors import UsageError
+    from medsss_cli.training.policy import PRESETS
+
+    method, settings = PRESETS[preset]
+    if options.method is not method:
+        raise UsageError(f"--preset {preset} is for --method {method}, not for --method {options.method}")
+
+    def unsaid(name: str) -> bool:
+        source = ctx.get_parameter_source(name)
+        return source is None or source.name == "DEFAULT"
+
+    return replace(options, **{name: value for name, value in settings.items() if unsaid(name)})

@@ -12,19 +12,24 @@ instruct  for the first iteration with a general instruction-tuned model. The fi
 Departures from the paper (section 3 and its appendix of prompts) and from the authors' code:
 
 1. All words are ours, the worked example too. It is one example for every data set, and only its last sentence changes
-   with the task (letter, number, phrase); the authors write examples by hand for each task.
+   with the task (letter, number, phrase); the authors write examples by hand for each task. For a question in Chinese
+   the example is in Chinese, and so is the sentence that the answer has to be stated with; the marks stay as they are.
 2. Instruct asks in turns (question, steps so far, instruction) where the authors put everything in one user message.
    All requests about a node then share question and steps as one prefix, which an engine computes once.
 3. No system turn, because several chat templates refuse one, and the PRM reads chats without one.
 4. Under native the three requests reason, finish and rollout have the same prompt and differ in where they stop.
+
+The thought template and the correction are those of MedCritical and ReasonMed; docs/recipes.md says what differs.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 
+from .answers.choice import gold_letters
 from .engines.base import Prompt
 from .records import Message, Problem, Task
 from .steps import ROOT_TEXT, SEPARATOR, join_steps, mark
@@ -37,6 +42,12 @@ class Prompting(StrEnum):
     INSTRUCT = "instruct"  # it must be told how
 
 
+class Template(StrEnum):
+    """The form of answer that `instruct` asks for, where it is not plain steps."""
+
+    THOUGHT = "thought"  # a long thought: plan, chain, check, conclusion
+
+
 CHOICES = ("Reason", "Finish")
 CHOICE_TURN = "Write one more step or finish now? Reply Reason or Finish."
 BUT_WAIT = "But wait,"
@@ -45,38 +56,122 @@ _ROLE = (
     "You are a senior clinician who teaches. You solve medical problems in writing, so that a student can check each "
     "step: what the case says, the medical knowledge that applies, the conclusion from both."
 )
-_FORM = (
-    f'Write your solution as numbered steps with a blank line between them. Begin with "{mark(0)} {ROOT_TEXT}", go on '
-    f'with "{mark(1)}", "{mark(2)}" and so on. A step is one small inference, a few sentences at most.'
+_MARKS = (
+    f'numbered steps with a blank line between them. Begin with "{mark(0)} {ROOT_TEXT}", go on with "{mark(1)}", '
+    f'"{mark(2)}" and so on.'
 )
-_STATEMENT = {
-    Task.CHOICE: (
-        'End the last step with the sentence "The answer is X.", where X is the letter of the right option '
-        '(all letters in one word, such as "AC", if several are right).'
-    ),
-    Task.NUMBER: (
-        'End the last step with the sentence "The answer is X.", where X is a number, with its unit if it has one.'
-    ),
-    Task.TEXT: (
-        'End the last step with the sentence "The answer is X.", where X is the answer in as few words as possible.'
-    ),
-}
+_FORM = f"Write your solution as {_MARKS} A step is one small inference, a few sentences at most."
+_THOUGHT = (
+    f"Think at length, and write the thought as {_MARKS} Its parts, in this order:\n"
+    f'- {mark(1)} the plan, which begins "Plan:": what is asked, which knowledge decides it, in which order you will '
+    "go. No result yet.\n"
+    "- As many steps as it takes: the chain, one inference to a step and none left out. Quote the finding or number of "
+    "the case that you use, say the rule, then what follows. With options, say what speaks for and against those that "
+    "are plausible.\n"
+    '- One step that begins "Check:": come to the result in another way, or hold it against the case. If it fails, say '
+    "where the chain went wrong and put it right in a further step.\n"
+    "- The last step: the conclusion in a sentence or two."
+)
+_REVEALED = (
+    "To keep you from going astray: the right answer is {answer}. Write as somebody who does not know it and finds it: "
+    "it follows from the chain, and nothing in your text says or hints that it was given to you. If your chain leads "
+    "elsewhere, look for the mistake in the chain."
+)
 
-_EXAMPLE_QUESTION = (
-    "An adult of 64 kg with septic shock is to receive 30 mL/kg of crystalloid within three hours. A bag of 1000 mL "
-    "has run in. How many millilitres are still to be given?"
+
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """What the first turn of an instruct chat says in the language of the question; `statement` and `end` by task."""
+
+    statement: dict[Task, str]
+    question: str
+    options: dict[str, str]
+    steps: tuple[str, ...]
+    thought: tuple[str, ...]  # the same in the form of the template
+    end: dict[Task, str]
+
+
+_ENGLISH = _Words(
+    statement={
+        Task.CHOICE: (
+            'End the last step with the sentence "The answer is X.", where X is the letter of the right option '
+            '(all letters in one word, such as "AC", if several are right).'
+        ),
+        Task.NUMBER: (
+            'End the last step with the sentence "The answer is X.", where X is a number, with its unit if it has one.'
+        ),
+        Task.TEXT: (
+            'End the last step with the sentence "The answer is X.", where X is the answer in as few words as possible.'
+        ),
+    },
+    question=(
+        "An adult of 64 kg with septic shock is to receive 30 mL/kg of crystalloid within three hours. A bag of 1000 "
+        "mL has run in. How many millilitres are still to be given?"
+    ),
+    options={"A": "420 mL", "B": "920 mL", "C": "1000 mL", "D": "1920 mL"},
+    steps=(
+        ROOT_TEXT,
+        "The whole volume is the dose per kilogram times the body weight: 30 mL/kg x 64 kg = 1920 mL.",
+        "Of this volume 1000 mL has been given already, so 1920 mL - 1000 mL = 920 mL remain.",
+    ),
+    thought=(
+        ROOT_TEXT,
+        "Plan: the question wants what is left of a volume that goes by weight. First the whole volume from weight and "
+        "dose, then what has run in is taken off.",
+        "The dose is 30 mL for each kilogram and the weight 64 kg, so the whole volume is 30 mL/kg x 64 kg = 1920 mL.",
+        "One bag of 1000 mL has run in, and it is part of this volume: 1920 mL - 1000 mL = 920 mL remain.",
+        "Check: 920 mL and 1000 mL are 1920 mL, and 1920 mL / 64 kg = 30 mL/kg, the dose that was ordered.",
+    ),
+    end={
+        Task.CHOICE: "920 mL is option B. The answer is B.",
+        Task.NUMBER: "Nothing else was given, so 920 mL are still to run. The answer is 920 mL.",
+        Task.TEXT: "Nothing else was given, so 920 mL are still to run. The answer is 920 mL.",
+    },
 )
-_EXAMPLE_OPTIONS = {"A": "420 mL", "B": "920 mL", "C": "1000 mL", "D": "1920 mL"}
-_EXAMPLE_STEPS = (
-    ROOT_TEXT,
-    "The whole volume is the dose per kilogram times the body weight: 30 mL/kg x 64 kg = 1920 mL.",
-    "Of this volume 1000 mL has been given already, so 1920 mL - 1000 mL = 920 mL remain.",
+_IN_CHINESE = f"题目是中文的，请用中文写每一步；但步骤标记“{mark(1)}”和第 0 步的英文句子保持原样。"
+_CHINESE = _Words(
+    statement={
+        Task.CHOICE: _IN_CHINESE
+        + "最后一步以“答案是X。”结束，X 是正确选项的字母；有几个正确选项就连写几个字母，例如“答案是AC。”。",
+        Task.NUMBER: _IN_CHINESE + "最后一步以“答案是X。”结束，X 是一个数，有单位就写上单位。",
+        Task.TEXT: _IN_CHINESE + "最后一步以“答案是X。”结束，X 用尽量少的字写出答案。",
+    },
+    question="成人感染性休克患者，体重64 kg，三小时内应按30 mL/kg输入晶体液。现已输入一袋1000 mL。还应输入多少毫升？",
+    options={"A": "420 mL", "B": "920 mL", "C": "1000 mL", "D": "1920 mL"},
+    steps=(
+        ROOT_TEXT,
+        "总量等于每公斤剂量乘以体重：30 mL/kg x 64 kg = 1920 mL。",
+        "其中1000 mL已经输入，所以还剩1920 mL - 1000 mL = 920 mL。",
+    ),
+    thought=(
+        ROOT_TEXT,
+        "Plan: 题目问按体重计算的总量还剩多少。先由体重和剂量求总量，再减去已输入的量。",
+        "剂量是每公斤30 mL，体重64 kg，所以总量是30 mL/kg x 64 kg = 1920 mL。",
+        "已输入的一袋1000 mL属于这个总量：1920 mL - 1000 mL = 920 mL。",
+        "Check: 920 mL加1000 mL等于1920 mL，1920 mL / 64 kg = 30 mL/kg，与医嘱的剂量一致。",
+    ),
+    end={
+        Task.CHOICE: "920 mL是选项B。答案是B。",
+        Task.NUMBER: "此外没有输入其他液体，还应输入920 mL。答案是920 mL。",
+        Task.TEXT: "此外没有输入其他液体，还应输入920 mL。答案是920 mL。",
+    },
 )
-_EXAMPLE_END = {
-    Task.CHOICE: "920 mL is option B. The answer is B.",
-    Task.NUMBER: "Nothing else was given, so 920 mL are still to run. The answer is 920 mL.",
-    Task.TEXT: "Nothing else was given, so 920 mL are still to run. The answer is 920 mL.",
-}
+_CJK = re.compile(r"[\u3400-\u9fff]")
+_LETTER = re.compile(r"[^\W\d_]")
+
+
+def is_chinese(text: str) -> bool:
+    """Whether at least a third of the letters of `text` are Chinese characters."""
+    return 3 * len(_CJK.findall(text)) >= max(len(_LETTER.findall(text)), 1)
+
+
+def _words(problem: Problem) -> _Words:
+    return _CHINESE if is_chinese(problem.question) else _ENGLISH
+
+
+def _statement(problem: Problem) -> str:
+    """How the answer is to be stated."""
+    return _words(problem).statement[problem.task]
 
 
 def question_text(problem: Problem) -> str:
@@ -98,33 +193,81 @@ def _lists_options(question: str, options: dict[str, str]) -> bool:
     )
 
 
-def answer_messages(problem: Problem, prompting: Prompting = Prompting.NATIVE) -> tuple[Message, ...]:
-    """The chat that asks for a whole answer, one user turn (`sample`, `bon`, and the prompt of training data)."""
+def answer_messages(
+    problem: Problem,
+    prompting: Prompting = Prompting.NATIVE,
+    template: Template | None = None,
+    *,
+    reveal: bool = False,
+) -> tuple[Message, ...]:
+    """The chat that asks for a whole answer, one user turn (`sample`, `bon`, and the prompt of training data).
+
+    A `template`, and the gold answer that `reveal` adds, are instructions: under native both are left out.
+    """
     question = question_text(problem)
     if prompting is Prompting.NATIVE:
         return (Message("user", question),)
-    return (Message("user", _instructed(problem)),)
+    return (Message("user", _instructed(problem, template, reveal=reveal)),)
 
 
-def _instructed(problem: Problem) -> str:
+def _instructed(problem: Problem, template: Template | None = None, *, reveal: bool = False) -> str:
     """The first user turn of an instruct chat: role, form, example, question."""
+    words = _words(problem)
     example = Problem(
         id="example",
-        question=_EXAMPLE_QUESTION,
+        question=words.question,
         answer="B",
-        options=_EXAMPLE_OPTIONS if problem.task is Task.CHOICE else None,
+        options=words.options if problem.task is Task.CHOICE else None,
         task=problem.task,
     )
+    form, steps = (_FORM, words.steps) if template is None else (_THOUGHT, words.thought)
     return SEPARATOR.join(
         [
             _ROLE,
-            f"{_FORM} {_STATEMENT[problem.task]}",
+            f"{form} {_statement(problem)}",
             "Here is a problem with its solution.",
             f"Problem: {question_text(example)}",
-            join_steps([*_EXAMPLE_STEPS, _EXAMPLE_END[problem.task]]),
+            join_steps([*steps, words.end[problem.task]]),
             "Now solve this problem in the same way.",
             f"Problem: {question_text(problem)}",
+            *([revealed_text(problem)] if reveal else []),
         ]
+    )
+
+
+def revealed_text(problem: Problem) -> str:
+    """What a teacher is told who is shown the gold answer: the answer, and not to betray it."""
+    answer = problem.answer
+    if problem.task is Task.CHOICE and problem.options:
+        letters = gold_letters(answer, problem.options) or ""
+        answer = "; ".join(f"{letter}. {problem.options[letter]}" for letter in letters) or answer
+    return _REVEALED.format(answer=answer)
+
+
+def correction_messages(
+    problem: Problem, wrong: str, stated: str | None, others: Sequence[str] = (), *, reveal: bool = False
+) -> tuple[Message, ...]:
+    """The chat that asks an instructed policy to put a wrong answer right: question, the answer as its own turn, and
+    what to do. `stated` is what the answer came to, None for nothing; `others` are further attempts that failed."""
+    parts = [
+        f"This solution is wrong: it came to {stated}." if stated else "This solution comes to no answer.",
+        *(
+            [
+                "Other attempts failed too. Where they part from it, one of the two has a mistake.",
+                *(f"Attempt {number}:\n\n{text}" for number, text in enumerate(others, start=1)),
+            ]
+            if others
+            else []
+        ),
+        'Find the first step that is wrong or missing. Say what is wrong with it in one line that begins "Error:".',
+        f"Below that line write the whole solution anew, as {_MARKS} Keep the steps before the mistake, and write as "
+        f"if nothing had gone wrong: no word about the mistake or the earlier solution. {_statement(problem)}",
+        *([revealed_text(problem)] if reveal else []),
+    ]
+    return (
+        *answer_messages(problem, Prompting.INSTRUCT),
+        Message("assistant", wrong),
+        Message("user", SEPARATOR.join(parts)),
     )
 
 
@@ -146,7 +289,7 @@ def finish_prompt(problem: Problem, steps: Sequence[str], prompting: Prompting) 
         problem,
         steps,
         prompting,
-        f"Write all the steps that remain, from step {len(steps)} on, and conclude. {_STATEMENT[problem.task]}",
+        f"Write all the steps that remain, from step {len(steps)} on, and conclude. {_statement(problem)}",
     )
 
 

@@ -128,7 +128,8 @@ class Tree(Problem, frozen=True, kw_only=True):
 
 
 class Sft(Problem, frozen=True, kw_only=True):
-    """TRL prompt-completion. `min_value` is the smallest backed-up value along the trajectory, the root left out."""
+    """TRL prompt-completion. `min_value` is the smallest backed-up value along the trajectory, the root left out, and 1
+    for a verified response."""
 
     prompt: list[Message]
     completion: list[Message]
@@ -136,7 +137,8 @@ class Sft(Problem, frozen=True, kw_only=True):
 
 
 class Preference(Problem, frozen=True, kw_only=True):
-    """TRL preference. `margin` is the difference of values in (0, 1]; `kind` is "step" (rule a), "trajectory" (b)."""
+    """TRL preference. `margin` is the difference of values in (0, 1]; `kind` is "step" (rule a), "trajectory" (b), or
+    "correction": a verified correction against the response that it puts right, margin 1."""
 
     prompt: list[Message]
     chosen: list[Message]
@@ -146,9 +148,11 @@ class Preference(Problem, frozen=True, kw_only=True):
 
 
 class Prm(Problem, frozen=True, kw_only=True):
-    """TRL stepwise supervision: a trajectory with a label in [0, 1] for each step, null where it has none (step 0).
+    """TRL stepwise supervision: a trajectory with a label in [0, 1] for each step, null where it has none (step 0, and
+    what a judge could not be read on).
 
-    `completions` are bare steps, step 0 first; `labels` and `values` (backed-up values) run beside them.
+    `completions` are bare steps, step 0 first; `labels` and `values` (backed-up values) run beside them; an answer that
+    was judged has no values.
     """
 
     prompt: str

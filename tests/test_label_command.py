@@ -173,7 +173,7 @@ def test_broken_lines_are_named_counted_and_passed_over(tmp_path: Path) -> None:
     assert ran.rc == 1
     assert {row["id"] for row in ran.records} == {"a"}
     assert f"{file}:1: not JSON" in ran.stderr
-    assert f"{file}:3: no tree: found the keys id, question" in ran.stderr
+    assert f"{file}:3: no tree and no samples: found the keys id, question" in ran.stderr
     assert f"{file}:4: c: node 3 has the parent 7" in ran.stderr
     assert "3 bad lines" in ran.stderr
     assert run_medsss(["label", "--to", "sft", "--strict", file]).stdout == ""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tiny_models import make_tiny_tokenizer
 
+from medsss_cli.adapters import to_prm, to_problem
 from medsss_cli.errors import UsageError
 from medsss_cli.jsonl import Where
 from medsss_cli.prm.conventions import (
@@ -258,6 +259,47 @@ def test_med_prm_with_and_without_documents(tmp_path: Path) -> None:
         assert found.readouts[-1] == len(found.ids) - 1
     names = tokenizer.convert_ids_to_tokens(label_tokens(Convention.MED_PRM, tokenizer))
     assert names == ["Ġ-", "Ġ+"]
+
+
+def test_med_prm_reads_the_documents_of_a_record_as_label_writes_it(tmp_path: Path) -> None:
+    """Written out: a PRM that was trained with guidelines in front must find them there, whether `label --documents`
+    put texts into the prm record or the problem came with objects of its own."""
+    tokenizer = foreign_tokenizer(tmp_path, [*HEADERS, " ки"], LLAMA)
+    fields: dict[str, Any] = {"id": "a", "question": "Which?", "answer": "B", "options": {"A": "1 mg", "B": "2 mg"}}
+    labelled = {
+        **fields,
+        "meta": {
+            "label": {"labels": "judge"},
+            "documents": ["Dosing\nAdd.", "Doses are in mg."],
+            "document_ids": ["x", "y"],
+        },
+        "prompt": "Which?\nA. 1 mg\nB. 2 mg",
+        "completions": STEPS,
+        "labels": [None, 1.0, None],
+        "values": [],
+    }
+    own = {**fields, "documents": [{"title": "Dosing", "text": "Add."}, {"id": "y", "text": "Doses are in mg."}]}
+    expected = Asked("Which?\n\n(A) 1 mg\n(B) 2 mg", ("Dosing\nAdd.", "Doses are in mg."))
+    record = to_prm(labelled, Where("x", 1))
+    assert asked(Convention.MED_PRM, record) == expected
+    assert asked(Convention.MED_PRM, to_problem(own, Where("x", 1))) == expected
+    pieces = [
+        "<|begin_of_text|><|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n"
+        "You are an evaluator assessing the logicality and validity of the reasoning in each step of the given "
+        "explanation. In order to support the evaluation, the relevant documents, the question, and the explanation "
+        "are provided sequentially. If the reasoning contains errors, output - after that step. If the reasoning in a "
+        "step is logical and valid, output + after that step.<|eot_id|>"
+        "<|start_header_id|>user<|end_header_id|>\n\n"
+        "Document 1: Dosing\nAdd.\n\nDocument 2: Doses are in mg.\n\n"
+        "Question: Which?\n\n(A) 1 mg\n(B) 2 mg\n\nExplanation: Step 1: Add 2 + 2. ки",
+        " Step 2: The answer is B. ки",
+    ]
+    ids: list[int] = []
+    readouts = []
+    for piece in pieces:
+        ids += whole(tokenizer, piece)
+        readouts.append(len(ids) - 1)
+    assert laid(tokenizer, "med-prm", record.completions, asked(Convention.MED_PRM, record)) == (ids, readouts)
 
 
 def test_trl_puts_its_separator_after_each_step(tokenizer: Any) -> None:

@@ -336,6 +336,29 @@ def test_the_command_writes_one_line(base: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
+def test_corrections_train_by_a_preset_and_options_win_over_it(base: Path, tmp_path: Path) -> None:
+    """From answers with their corrections to an adapter, as MedCritical's second stage; whole answers are closed."""
+    responses = [
+        {"text": WRONG, "verdict": "wrong"},
+        {"text": ANSWER, "verdict": "correct", "corrects": 0},
+    ]
+    samples = {"question": QUESTION, "answer": "C", "task": "text", "responses": responses, "pass_rate": 0.0}
+    pairs = run_medsss(
+        ["label", "--to", "preference", "--pairs", "correction"], to_lines({"id": f"c{i}", **samples} for i in range(2))
+    ).ok()
+    args = ["train-policy", "--policy", base, "--preset", "medcritical", "--device", "cpu"]
+    ran = run_medsss([*args, "--method", "dpo", "--beta", "0.5", "-o", tmp_path / "out"], pairs.stdout).ok()
+    assert ran.records[0]["rows"] == 2
+    card = json.loads((tmp_path / "out" / "medsss.json").read_text())
+    wanted = {"lora": True, "lora_rank": 8, "lora_alpha": 16, "learning_rate": 1e-5, "beta": 0.5}
+    assert {name: card["options"][name] for name in wanted} == wanted
+    assert card["data"]["notes"] == {"kinds": {"correction": 2}, "open_turns": 0}
+
+    refused = run_medsss([*args, "--method", "sft", "-o", tmp_path / "none"], to_lines([sft()]))
+    assert refused.rc == 2
+    assert "--preset medcritical is for --method dpo" in refused.stderr
+
+
 def test_kill_minus_nine_and_the_same_command_again(base: Path, tmp_path: Path) -> None:
     """A process that is killed after a checkpoint is gone on with, and comes to the number of steps that was asked
     for."""

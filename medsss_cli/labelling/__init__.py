@@ -1,1 +1,2 @@
-"""From a search tree to training data: step labels, trajectories and preference pairs. Pure: trees in, values out."""
+"""From search trees and answers to training data: step labels, trajectories, preference pairs, verified answers, judged
+steps, and the records that these become. All but `judged.judge_steps`, which asks an engine, is pure."""

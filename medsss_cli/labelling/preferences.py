@@ -1,4 +1,4 @@
-"""Preference pairs out of one tree, by the two rules of the paper (section 3).
+"""Preference pairs: out of one tree by the two rules of the paper (section 3), or out of answers and their corrections.
 
 (a) "step": two nodes of equal depth whose values differ by more than the margin, with different parents that have more
     than one child each. Chosen and rejected are the partial trajectories from the root to the nodes.
@@ -7,6 +7,10 @@
 
 Where the paper is silent: pairs come with the largest margin first; of equal margins rule (b) before (a), then in the
 order of the tree. Two pairs of equal texts count once (the first), and a pair of one text with itself is none.
+
+"correction" (MedCritical, arXiv 2509.23368, stage 2): a wrong answer, and what a policy made of it that was asked to
+put it right, where a rule finds that correct. Both are written in our form of steps, so that the pair tells nothing but
+the mistake.
 """
 
 from __future__ import annotations
@@ -14,17 +18,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from ..records import Tree
+from msgspec import UNSET
+
+from ..records import Samples, Tree, Verdict
 from .labels import EPSILON
 from .trajectories import Trajectory, path_to, trajectories
+from .written import in_form
 
 STEP = "step"
 TRAJECTORY = "trajectory"
+CORRECTION = "correction"
 
 
 class Pair(NamedTuple):
     """Two answers, or beginnings of answers, of which the first is better by `margin`, in (0, 1]. `kind` names the
-    rule. `nodes` are the last node of the chosen and of the rejected path."""
+    rule. `nodes` are the last node of the chosen and of the rejected path, or the indices of the two responses."""
 
     chosen: str
     rejected: str
@@ -63,6 +71,21 @@ def preference_pairs(
             seen.add(texts)
             pairs.append(Pair(*texts, -difference, STEP if rule else TRAJECTORY, (high, low)))
     return pairs
+
+
+def correction_pairs(samples: Samples, *, most: int | None = None) -> list[Pair]:
+    """Each correct correction against the wrong response that it puts right, in the order of the record, at most `most`
+    of them; margin 1, that of their verdicts. Pairs of equal texts count once."""
+    pairs: dict[tuple[str, str], Pair] = {}
+    for index, response in enumerate(samples.responses):
+        if response.corrects is UNSET or response.verdict is not Verdict.CORRECT:
+            continue
+        original = samples.responses[response.corrects]
+        chosen, rejected = in_form(response.text), in_form(original.text)
+        if original.verdict is Verdict.CORRECT or chosen is None or rejected is None or chosen == rejected:
+            continue
+        pairs.setdefault((chosen, rejected), Pair(chosen, rejected, 1.0, CORRECTION, (index, response.corrects)))
+    return list(pairs.values())[:most]
 
 
 _Ranked = tuple[float, bool, int, int]

@@ -46,6 +46,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..engines.base import Prompt
 from ..engines.rendering import encode_text, render, rendered_pieces
 from ..errors import UsageError
+from ..labelling.documents import documents_of
 from ..prompts import question_text
 from ..records import Message, Prm, Problem
 from ..steps import ROOT_TEXT, SEPARATOR, mark, split_steps, starts_at
@@ -153,15 +154,13 @@ def answer_steps(text: str) -> list[str]:
 
 def asked(convention: Convention, problem: Problem) -> Asked:
     """What is asked in a convention. A prm record says it in `prompt`, to which its steps belong. Med-PRM writes
-    options as "(A) ..." and reads `documents` (or `related_docs`), a list of texts under `meta`."""
+    options as "(A) ..." and reads the documents that the record carries (`labelling.documents.documents_of`)."""
     if convention is not Convention.MED_PRM:
         return Asked(problem.prompt if isinstance(problem, Prm) else question_text(problem))
     question = problem.question.strip()
     if problem.options:
         question += "\n\n" + "\n".join(f"({letter}) {text}" for letter, text in problem.options.items())
-    found = problem.meta.get("documents") or problem.meta.get("related_docs")
-    documents = found if isinstance(found, list) else []
-    return Asked(question, tuple(text for text in documents if isinstance(text, str)))
+    return Asked(question, documents_of(problem))
 
 
 def lay_out(convention: Convention, tokenizer: PreTrainedTokenizerBase, given: Asked, steps: Sequence[str]) -> Encoded:

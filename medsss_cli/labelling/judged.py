@@ -1,0 +1,197 @@
+"""Steps labelled by a judge: a language model that reads question, gold answer, documents and steps (Med-PRM, arXiv
+2506.11474, section 3), and is held to one form of reply. A reply as models write it:
+
+    Step 1 uses the wrong formula, the others follow from it ...
+
+    **Step 1:** wrong
+    Step 2: right
+
+The first wrong step makes all later ones wrong. A step of which the reply says nothing, or both, is not judged.
+
+Departures from Med-PRM: 1. the words of the prompt are ours, and a file may hold others; 2. the judge says right or
+wrong of each step, as words on a line; 3. steps before the first that is not judged keep their labels.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..answers.choice import gold_letters
+from ..engines.base import Engine, Prompt, Sampling, derive_seed
+from ..errors import UsageError
+from ..records import Message, Problem, Task
+from ..steps import SEPARATOR, mark
+
+JUDGE_PROMPT = """\
+You check how a medical problem was solved. You are given the question, the right answer, and a solution in numbered \
+steps.
+
+Question:
+{question}
+
+Right answer: {answer}
+
+Documents on the matter. Where your memory says something else, go by them:
+{documents}
+
+Solution:
+{steps}
+
+Judge the steps one after another. A step is right if what it says is true of this case, its arithmetic comes out, and \
+it follows from the question, from medical knowledge or from the steps before it. Else it is wrong. A solution can \
+come to the right answer by a wrong step, and can go astray after right ones: judge what a step says, not where it ends.
+
+End your reply with one line for each step, in this form:
+Step 1: right
+Step 2: wrong"""
+
+_PLACES = ("question", "answer", "documents", "steps")
+_PLACE = re.compile(rf"\{{({'|'.join(_PLACES)})\}}")
+_THOUGHT_END = "</think>"
+_BREAKS = re.compile(r"\n|(?<=[.,;])[ \t]+(?=Step[ \t]\d)", re.IGNORECASE)
+# "Step 1: Right-sided failure ..." repeats the step and is no verdict: after the word comes nothing, or a reason behind
+# a sign.
+_VERDICT = re.compile(
+    r"""
+    [ \t>#*_|•-]{0,12} (?:Step|步骤|第)? [ \t]{0,3} (?P<step>\d{1,4}) [ \t]{0,3} 步? [*_ \t]{0,6}
+    (?: [:：.)=|–—-] | is\b ) [ \t*_]{0,6}
+    (?: (?P<right>right|correct|正确) | wrong|incorrect|错误 )
+    [*_]{0,3} (?: [ \t]*$ | [ \t]*[.,;:!(|。，；：（] | [ \t]+[–—-][ \t] )
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
+def read_prompt(path: str) -> str:
+    """The text of a prompt file. Raises UsageError where it cannot be read, or leaves out question or steps."""
+    try:
+        text = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read --judge-prompt {path}: {error}") from None
+    for place in ("question", "steps"):
+        if f"{{{place}}}" not in text:
+            raise UsageError(
+                f"--judge-prompt {path} has no place for the {place}",
+                hint=f"write {', '.join(f'{{{each}}}' for each in _PLACES)} where they are to stand",
+            )
+    return text
+
+
+def judge_prompt(template: str, problem: Problem, question: str, steps: Sequence[str], documents: Sequence[str]) -> str:
+    """What the judge is asked: `template` with its places filled, each once and by nothing that is read again.
+
+    `steps` are bare, step 0 first, which is not shown. Without documents the paragraph that holds their place is left
+    out.
+    """
+    if not documents:
+        template = SEPARATOR.join(part for part in template.split(SEPARATOR) if "{documents}" not in part)
+    filled = {
+        "question": question,
+        "answer": _gold(problem),
+        "documents": SEPARATOR.join(f"[{number}] {text}" for number, text in enumerate(documents, start=1)),
+        "steps": SEPARATOR.join(f"{mark(k)} {step}" for k, step in enumerate(steps) if k > 0),
+    }
+    return _PLACE.sub(lambda place: filled[place[1]], template)
+
+
+def _gold(problem: Problem) -> str:
+    """The gold answer, with what its options say."""
+    if problem.task is not Task.CHOICE or not problem.options:
+        return problem.answer
+    letters = gold_letters(problem.answer, problem.options) or ""
+    return "; ".join(f"{letter}. {problem.options[letter]}" for letter in letters) or problem.answer
+
+
+def read_verdicts(reply: str, count: int) -> list[bool | None]:
+    """Right (True), wrong or not judged (None), of the steps 1 to `count`.
+
+    Verdicts on lines of their own count, in the form of the prompt or near it, after a thought that is marked as such.
+    A step that is called both is not judged; a reply that judges a step beyond `count` speaks of something else, and
+    judges none. What is said of step 0 is passed over.
+    """
+    found: dict[int, set[bool]] = {}
+    for line in _BREAKS.split(reply.rpartition(_THOUGHT_END)[2]):
+        if verdict := _VERDICT.match(line):
+            found.setdefault(int(verdict["step"]), set()).add(verdict["right"] is not None)
+    if any(step > count for step in found):
+        return [None] * count
+    clear = {step: said.pop() for step, said in found.items() if len(said) == 1}
+    return [clear.get(step) for step in range(1, count + 1)]
+
+
+def judged_labels(verdicts: Sequence[bool | None]) -> list[float | None]:
+    """The labels of steps 0 to n from the verdicts on 1 to n: 1 up to the first wrong step, 0 from it on. Between a
+    step that is not judged and the first wrong one there are none: a step is right only if all before it are.
+
+    right right wrong right  gives  null 1 1 0 0;  right ? right wrong ?  gives  null 1 null null 0 0
+    """
+    labels: list[float | None] = [None]
+    known = True
+    wrong = False
+    for verdict in verdicts:
+        wrong = wrong or verdict is False
+        known = known and verdict is not None
+        labels.append(0.0 if wrong else 1.0 if known else None)
+    return labels
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """A model that judges: its engine, how it is drawn from (`sampling.seed` is the run's), the template it is asked
+    by."""
+
+    engine: Engine
+    sampling: Sampling
+    template: str = JUDGE_PROMPT
+
+    async def labels(
+        self, problem: Problem, question: str, steps: Sequence[str], documents: Sequence[str], number: int
+    ) -> list[float | None]:
+        """The labels of the steps of the `number`-th trajectory of a record, step 0 first. Raises EngineError."""
+        asked = judge_prompt(self.template, problem, question, steps, documents)
+        seeded = replace(self.sampling, seed=derive_seed(self.sampling.seed, problem.id, "judge", number))
+        [reply] = await self.engine.complete(Prompt((Message("user", asked),)), seeded, 1)
+        return judged_labels(read_verdicts(reply.text, len(steps) - 1))
+
+
+@dataclass(slots=True)
+class Judged:
+    """Counts of what a judge said. `right`, `wrong` and `unknown` steps; `unread` trajectories have no label at all."""
+
+    trajectories: int = 0
+    unread: int = 0
+    right: int = 0
+    wrong: int = 0
+    unknown: int = 0
+
+    def add(self, labels: Sequence[float | None]) -> None:
+        """The labels of one trajectory, step 0 first."""
+        steps = labels[1:]
+        self.trajectories += 1
+        self.right += steps.count(1.0)
+        self.wrong += steps.count(0.0)
+        self.unknown += steps.count(None)
+        self.unread += all(label is None for label in steps)
+
+
+@dataclass(slots=True)
+class Agreement:
+    """How far a judge agrees with a reference that labels every step: on `same_steps` of `steps` that were judged, and
+    on the first wrong step (or that there is none) of `same_first` of the `trajectories` where the judge told it."""
+
+    steps: int = 0
+    same_steps: int = 0
+    trajectories: int = 0
+    same_first: int = 0
+
+    def add(self, labels: Sequence[float | None], gold: Sequence[int | None]) -> None:
+        """One trajectory, step 0 first in both, both 0 from the first wrong step on."""
+        pairs = [(label, right) for label, right in zip(labels[1:], gold[1:], strict=True) if label is not None]
+        self.steps += len(pairs)
+        self.same_steps += sum(label == right for label, right in pairs)
+        if None not in labels[1:]:
+            self.trajectories += 1
+            self.same_first += labels[1:].count(1.0) == gold[1:].count(1)

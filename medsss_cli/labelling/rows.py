@@ -1,0 +1,259 @@
+"""Training records out of one tree, or out of one samples record. Where there is none to make, the reason is returned
+in its place, worded to follow "3 records ..."."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ..errors import BadRecord
+from ..prompts import BUT_WAIT, question_text
+from ..records import Action, Message, Preference, Prm, Samples, Sft, Tree, Verdict, problem_fields
+from ..steps import join_steps, split_steps
+from .documents import Library, documents_of
+from .labels import StepLabels, step_labels
+from .preferences import correction_pairs, preference_pairs
+from .trajectories import StepValues, Trajectory, trajectories, values_on
+from .written import in_form, written_steps
+
+Source = Tree | Samples
+
+
+class Take(StrEnum):
+    """Which of a problem's correct answers become sft records."""
+
+    ALL = "all"
+    SHORTEST = "shortest"
+    LONGEST = "longest"
+
+
+class Pairs(StrEnum):
+    """What is paired."""
+
+    TREE = "tree"  # the steps and trajectories of a tree
+    CORRECTION = "correction"  # corrections with the answers that they put right
+
+
+# sft
+
+
+@dataclass(frozen=True, slots=True)
+class SftRows:
+    """The correct answers to a problem, each text once: a tree's trajectories with the largest smallest value first,
+    the verified responses of a samples record in their order. `take` sorts by length (in characters) instead, and keeps
+    one unless `most` says more."""
+
+    min_value: float = 0.0
+    no_reflect: bool = False
+    take: Take = Take.ALL
+    most: int | None = None
+
+    def __call__(self, source: Source) -> list[Sft] | str:
+        found = self._of_tree(source) if isinstance(source, Tree) else self._of_samples(source)
+        if isinstance(found, str):
+            return found
+        texts = list(found)
+        if self.take is not Take.ALL:
+            texts.sort(key=len, reverse=self.take is Take.LONGEST)
+        most = 1 if self.most is None and self.take is not Take.ALL else self.most
+        problem = problem_fields(source)
+        prompt = [Message("user", question_text(source))]
+        return [
+            Sft(**problem, prompt=prompt, completion=[Message("assistant", text)], min_value=found[text])
+            for text in texts[:most]
+        ]
+
+    def _of_tree(self, tree: Tree) -> dict[str, float] | str:
+        """Texts and their smallest values."""
+        correct = sorted((each for each in trajectories(tree) if each.correct), key=lambda each: -each.min_value)
+        if not correct:
+            return "without a correct trajectory"
+        if self.no_reflect:
+            nodes = tree.nodes
+            correct = [each for each in correct if all(nodes[i].action is not Action.REFLECT for i in each.nodes)]
+            if not correct:
+                return "with no correct trajectory but by a Reflect"
+        joined = _joiner(tree)
+        texts: dict[str, float] = {}
+        for each in correct:
+            # What is not looked at cannot fail: under `all` the rest is left alone once there are enough.
+            enough = self.take is Take.ALL and self.most is not None and len(texts) >= self.most
+            if each.min_value < self.min_value or enough:
+                break
+            texts.setdefault(joined(each.nodes), each.min_value)
+        return texts or "with no trajectory that reaches --min-value"
+
+    def _of_samples(self, samples: Samples) -> dict[str, float] | str:
+        """Texts in our form; their value is the verdict's, 1."""
+        verified = [response.text for response in samples.responses if response.verdict is Verdict.CORRECT]
+        if not verified:
+            return "without a verified answer"
+        texts = [text for text in map(in_form, verified) if text is not None]
+        if not texts:
+            return "with no verified answer that can be written in steps"
+        if self.no_reflect:
+            texts = [text for text in texts if not any(step.startswith(BUT_WAIT) for step in split_steps(text))]
+            if not texts:
+                return "with no verified answer but by a Reflect"
+        return dict.fromkeys(texts, 1.0)
+
+
+def _joiner(tree: Tree) -> Callable[[Sequence[int]], str]:
+    """Writes the steps of a path as one answer."""
+    texts = [node.text for node in tree.nodes]
+
+    def joined(path: Sequence[int]) -> str:
+        try:
+            return join_steps([texts[index] for index in path])
+        except ValueError as error:
+            raise BadRecord(str(error)) from None
+
+    return joined
+
+
+# preference
+
+
+@dataclass(frozen=True, slots=True)
+class PreferenceRows:
+    """Pairs of a tree by both rules, the largest `margin` first, or of corrections in the order of the record."""
+
+    pairs: Pairs = Pairs.TREE
+    margin: float = 0.8
+    most: int | None = None
+
+    def __call__(self, source: Source) -> list[Preference] | str:
+        match source, self.pairs:
+            case Tree(), Pairs.TREE:
+                found = preference_pairs(source, _joiner(source), margin=self.margin, most=self.most)
+                nothing = "with no pair over the margin"
+            case Samples(), Pairs.CORRECTION:
+                found = correction_pairs(source, most=self.most)
+                nothing = "without a correct correction of a wrong answer (`sample --correct` writes them)"
+            case Tree(), _:
+                return "that are trees, which have no corrections (--pairs tree pairs their steps and trajectories)"
+            case _:
+                return "that are samples (--pairs correction pairs what `sample --correct` put right)"
+        problem = problem_fields(source)
+        prompt = [Message("user", question_text(source))]
+        return [
+            Preference(
+                **problem,
+                prompt=prompt,
+                chosen=[Message("assistant", pair.chosen)],
+                rejected=[Message("assistant", pair.rejected)],
+                margin=pair.margin,
+                kind=pair.kind,
+            )
+            for pair in found
+        ] or nothing
+
+
+# prm
+
+
+class Path(NamedTuple):
+    """A trajectory whose steps are to be labelled: bare steps, step 0 first, and their values, none for an answer that
+    no search wrote."""
+
+    steps: list[str]
+    values: list[float]
+    correct: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PathRows:
+    """The trajectories of a tree, or the answers of a samples record (each text once), in their order; with `most`,
+    wrong and correct ones by turns. `both`: only of problems that have both. `library` gives documents to those that
+    carry none, `top_k` for each."""
+
+    values: StepValues = StepValues.BACKED_UP
+    both: bool = False
+    most: int | None = None
+    library: Library | None = None
+    top_k: int = 5
+
+    def paths(self, source: Source) -> list[Path] | str:
+        """The trajectories."""
+        found = self._of_tree(source) if isinstance(source, Tree) else _answers(source)
+        if not found:
+            return "without a judged trajectory" if isinstance(source, Tree) else "without an answer in words"
+        correct = [each for each in found if each.correct]
+        wrong = [each for each in found if not each.correct]
+        if self.both and not (correct and wrong):
+            return f"with {'correct' if correct else 'wrong'} trajectories alone"
+        if self.most is not None and len(found) > self.most:
+            turns = [each for pair in zip(correct, wrong, strict=False) for each in pair]
+            longer = max(correct, wrong, key=len)
+            return (turns + longer[len(turns) // 2 :])[: self.most]
+        return found
+
+    def _of_tree(self, tree: Tree) -> list[Path]:
+        def path(each: Trajectory) -> Path:
+            steps = [tree.nodes[index].text for index in each.nodes]
+            return Path(steps, values_on(tree, each.nodes, self.values), each.correct)
+
+        return [path(each) for each in trajectories(tree)]
+
+    def unlabelled(self, source: Source, found: Sequence[Path], made_with: dict[str, Any]) -> list[Prm]:
+        """The records of trajectories, their documents in them and all labels null."""
+        question = question_text(source)
+        problem = problem_fields(source)
+        problem["meta"] = {**source.meta, "label": made_with}
+        library = None if documents_of(source) else self.library
+        records = []
+        for path in found:
+            if library is not None:
+                best = library.best("\n".join([question, *path.steps[1:]]), self.top_k)
+                problem["meta"] = problem["meta"] | {
+                    "documents": [document.text for document in best],
+                    "document_ids": [document.id for document in best],
+                }
+            empty: list[float | None] = [None] * len(path.steps)
+            records.append(Prm(**problem, prompt=question, completions=path.steps, labels=empty, values=path.values))
+        return records
+
+
+def _answers(samples: Samples) -> list[Path]:
+    paths: dict[tuple[str, ...], Path] = {}
+    for response in samples.responses:
+        steps = written_steps(response.text)
+        if any(steps[1:]):
+            paths.setdefault(tuple(steps), Path(steps, [], response.verdict is Verdict.CORRECT))
+    return list(paths.values())
+
+
+@dataclass(frozen=True, slots=True)
+class ValueRows:
+    """Every trajectory of a tree with labels made from its values."""
+
+    paths: PathRows
+    how: StepLabels = StepLabels.DUAL
+    b: float = 1.0
+    threshold: float = 0.5
+
+    def __call__(self, source: Source) -> list[Prm] | str:
+        if not isinstance(source, Tree):
+            return "that are samples, which have no values (--judge labels their steps)"
+        found = self.paths.paths(source)
+        if isinstance(found, str):
+            return found
+        made_with = {
+            "labels": str(self.how),
+            "values": str(self.paths.values),
+            "b": self.b,
+            "threshold": self.threshold,
+        }
+        return [
+            labelled(record, step_labels(record.values, self.how, b=self.b, threshold=self.threshold))
+            for record in self.paths.unlabelled(source, found, made_with)
+        ]
+
+
+def labelled(record: Prm, labels: list[float | None]) -> Prm:
+    """The record with these labels, one for each step."""
+    return msgspec.structs.replace(record, labels=labels)

@@ -1,0 +1,345 @@
+"""Steps labelled by a judge, and the documents that it reads: pure parts by hand, the command through real pipes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import Ran, read_jsonl, run_medsss, to_lines, write_jsonl
+from tiny_models import make_tiny_tokenizer
+from trees import ROOT
+from trees import record as tree_record
+
+from medsss_cli.clinic.checker import gold_steps
+from medsss_cli.clinic.problems import problems
+from medsss_cli.engines.base import Sampling, derive_seed
+from medsss_cli.engines.scripted import ScriptedEngine
+from medsss_cli.errors import UsageError
+from medsss_cli.jsonl import Where
+from medsss_cli.labelling.documents import Document, Library, documents_of, words
+from medsss_cli.labelling.judged import JUDGE_PROMPT, Agreement, Judge, judge_prompt, judged_labels, read_verdicts
+from medsss_cli.records import Prm, Problem, Task, dump, parse
+from medsss_cli.steps import join_steps
+from medsss_cli.training.common import Counts
+from medsss_cli.training.prm import prm_rows
+
+PROBLEM = Problem(
+    id="q1", question="Which drug?", answer="B", options={"A": "Furosemide", "B": "Metoprolol"}, task=Task.CHOICE
+)
+
+
+# --- the reply -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reply", "verdicts"),
+    [
+        ("Step 1: right\nStep 2: wrong\nStep 3: right", [True, False, True]),
+        ("**Step 1:** right\n- **Step 2**: Wrong.\n### Step 3 - correct", [True, False, True]),
+        ("Step 1 is right\nstep 2: incorrect, 70 x 25 is 1750\n3. right", [True, False, True]),
+        ("Step 1: right. Step 2: right; Step 3: wrong", [True, True, False]),
+        ("| 1 | right |\n| 2 | wrong | the dose |\n|3|right|", [True, False, True]),
+        ("<think>Step 1: wrong\nStep 2: wrong</think>\nStep 1: right\nStep 2: right\nStep 3: right", [True] * 3),
+        ("第1步：正确\n第2步：错误，剂量不对\n步骤3：正确", [True, False, True]),
+        # Steps that are repeated are no verdicts, whatever word they begin with.
+        ("Step 1: Right-sided heart failure.\nStep 2: Correct the sodium first.\nStep 3: wrong", [None, None, False]),
+        ("Step 1: right\nStep 1: wrong\nStep 2: right", [None, True, None]),  # both
+        ("Step 0: wrong\nStep 1: right", [True, None, None]),
+        ("Step 1: right\nStep 4: wrong", [None, None, None]),  # of a solution that is not ours
+        ("The solution is right.", [None, None, None]),
+        ("Step 1: right or wrong", [None, None, None]),
+        ("", [None, None, None]),
+    ],
+)
+def test_a_reply_is_read_strictly_but_kindly(reply: str, verdicts: list[bool | None]) -> None:
+    """A verdict that is made up of a restated step would be a wrong label; one that is missed costs only itself."""
+    assert read_verdicts(reply, 3) == verdicts
+
+
+def test_a_long_reply_is_read_in_time_that_grows_with_its_length() -> None:
+    assert read_verdicts("*" * 200_000 + "\n" + "- " * 100_000 + "\nStep 1: right", 1) == [True]
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "labels"),
+    [
+        ([True, True, False, True], [None, 1, 1, 0, 0]),
+        ([True, True], [None, 1, 1]),
+        ([True, None, True, False, None], [None, 1, None, None, 0, 0]),
+        ([None, True], [None, None, None]),
+        ([], [None]),
+    ],
+)
+def test_the_first_wrong_step_makes_all_later_ones_wrong(verdicts: list[bool | None], labels: list[Any]) -> None:
+    assert judged_labels(verdicts) == labels
+
+
+def test_agreement_by_hand() -> None:
+    """Three steps, the second wrong. A judge that finds the third: 1 1 0 against 1 0 0, two of three steps and another
+    first error. One that says nothing of the second: null is not compared, and its first error is not known. One that
+    is right about a right solution: 2 of 2 and the same (no) first error. In all 5 of 6, 1 of 2."""
+    found = Agreement()
+    found.add([None, 1.0, 1.0, 0.0], [None, 1, 0, 0])
+    found.add([None, 1.0, None, None], [None, 1, 0, 0])
+    found.add([None, 1.0, 1.0], [None, 1, 1])
+    assert found == Agreement(steps=6, same_steps=5, trajectories=2, same_first=1)
+
+
+# --- the prompt ------------------------------------------------------------------------------------------------------
+
+
+def test_the_prompt_shows_question_gold_answer_documents_and_steps_but_not_step_0() -> None:
+    text = judge_prompt(JUDGE_PROMPT, PROBLEM, "Which drug?", [ROOT, "It has {answer} in it.", "B."], ["One.", "Two."])
+    assert "Question:\nWhich drug?\n\nRight answer: B. Metoprolol\n\n" in text
+    assert "\n[1] One.\n\n[2] Two.\n\nSolution:\nStep 1: It has {answer} in it.\n\nStep 2: B.\n\n" in text
+    assert ROOT not in text
+    without = judge_prompt(JUDGE_PROMPT, PROBLEM, "Which drug?", [ROOT, "B."], [])
+    assert "ocument" not in without
+    assert "Right answer: B. Metoprolol\n\nSolution:\n" in without
+
+
+def test_every_request_has_a_seed_of_its_own_and_the_same_in_each_run() -> None:
+    """Or a judge at a temperature would give other labels under another --concurrency or --shard."""
+    engine = ScriptedEngine(lambda prompt, sampling, n: ["Step 1: right"] * n)
+    judge = Judge(engine, Sampling(temperature=1.0, max_tokens=64, seed=5))
+
+    async def ask(id: str, number: int) -> list[float | None]:
+        problem = Problem(id=id, question="Which?", answer="B")
+        return await judge.labels(problem, "Which?", [ROOT, "The answer is B."], [], number)
+
+    for id, number in (("a", 0), ("a", 1), ("b", 0)):
+        assert asyncio.run(ask(id, number)) == [None, 1.0]
+    drawn = [sampling for _, sampling, _ in engine.requests]
+    assert [each.seed for each in drawn] == [
+        derive_seed(5, id, "judge", number) for id, number in (("a", 0), ("a", 1), ("b", 0))
+    ]
+    assert {(each.temperature, each.max_tokens) for each in drawn} == {(1.0, 64)}
+
+
+# --- documents -------------------------------------------------------------------------------------------------------
+
+
+def test_words() -> None:
+    assert words("The CHA2DS2-VASc score is 2.") == ["the", "cha2ds2", "vasc", "score", "is", "2"]
+    assert words("感染性休克64kg") == ["感染", "染性", "性休", "休克", "64kg"]
+    assert words("α-受体") == ["α", "受体"]
+
+
+def test_the_best_documents_by_hand() -> None:
+    """Lengths 2, 2, 3, mean 7/3; k1 1.5, b .75. Of c, which two of three have, idf = ln(1 + 1.5/2.5) = .470:
+    d1 .470 * 1 / (1 + 1.5 * (.25 + .75 * 6/7)) = .201, d2 .470 * 2 / (2 + 1.5 * (.25 + .75 * 9/7)) = .246.
+    Of a, which one has, idf = ln(1 + 2.5/1.5) = .981: d0 .419. d0 and d1 share b (.201 each)."""
+    library = Library([Document("d0", "a b"), Document("d1", "b c"), Document("d2", "c c d")])
+    assert [document.id for document in library.best("c", 5)] == ["d2", "d1"]
+    assert [document.id for document in library.best("c a", 5)] == ["d0", "d2", "d1"]
+    assert [document.id for document in library.best("b", 1)] == ["d0"]  # equal: the first in the file
+    assert [document.id for document in library.best("c c c c c c a", 1)] == ["d0"]  # a word counts once
+    assert library.best("unheard of", 5) == []
+    assert library.best("", 5) == []
+
+
+def test_documents_that_a_record_carries() -> None:
+    given = ["plain", {"title": "T", "text": "x"}, {"text": "y"}, {"title": "no text"}, 3]
+    assert documents_of(parse(Problem, {"id": "a", "question": "?", "answer": "", "documents": given})) == (
+        "plain",
+        "T\nx",
+        "y",
+    )
+    assert documents_of(parse(Problem, {"id": "a", "question": "?", "answer": "", "related_docs": ["z"]})) == ("z",)
+    assert documents_of(parse(Problem, {"id": "a", "question": "?", "answer": "", "documents": "z"})) == ()
+
+
+def test_a_library_that_cannot_be_used(tmp_path: Path) -> None:
+    no_text = write_jsonl(tmp_path / "a.jsonl", [{"text": "x"}, {"id": "b"}])
+    with pytest.raises(UsageError, match=r"a\.jsonl:2: no document: it needs a `text`, found the keys id"):
+        Library.read(str(no_text))
+    (tmp_path / "empty.jsonl").write_text("")
+    with pytest.raises(UsageError, match="holds no document"):
+        Library.read(str(tmp_path / "empty.jsonl"))
+    with pytest.raises(UsageError, match="no word to find them by"):
+        Library([Document("a", "...")])
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def judge(tmp_path: Path, records: list[dict[str, Any]], script: list[dict[str, Any]], *args: object) -> Ran:
+    file = write_jsonl(tmp_path / "judge.jsonl", script)
+    return run_medsss(
+        ["label", "--to", "prm", "--judge", "--engine", f"scripted:{file}", "--ordered", *args], to_lines(records)
+    )
+
+
+def samples(problem: Problem, *texts: str) -> dict[str, Any]:
+    return dump(problem) | {"responses": list(texts), "pass_rate": 0.0}
+
+
+SAYS = "Step 1: right\nStep 2: right"
+
+
+def test_every_trajectory_of_a_tree_is_judged(tmp_path: Path) -> None:
+    """Four trajectories. The judge takes "thins the blood" for wrong, and says nothing clear of the one about heparin
+    without a Reflect, whose record is left out and counted."""
+    script = [
+        {"match": "But wait", "texts": ["Step 1: wrong\nStep 2: right\nStep 3: right\nStep 4: right"]},
+        {"match": "heparin", "texts": ["I would say so."]},
+        {"match": "beta blocker", "texts": [SAYS]},
+        {"match": "diuretic", "texts": ["Step 1: right\nStep 2: who knows"]},
+    ]
+    ran = judge(tmp_path, [tree_record()], script).ok()
+    rows = [parse(Prm, row) for row in ran.records]
+    assert [row.labels for row in rows] == [[None, 1, 1], [None, 1, None], [None, 0, 0, 0, 0]]
+    assert [row.values for row in rows] == [[0.5, 0.9, 1.0], [0.5, 0.9, 0.0], [0.5, 0.1, 0.0, 0.6, 1.0]]
+    assert rows[0].completions[0] == ROOT
+    assert rows[0].meta["label"] == {"labels": "judge", "judge": "builtin:clinic"}
+    assert "4 trajectories, 3 steps right, 4 wrong, 3 not judged; 1 trajectories without any judgement" in ran.stderr
+    assert "checker" not in ran.stderr
+    fewer = judge(tmp_path, [tree_record()], script, "--max-per-problem", "1").ok()
+    assert fewer.records == ran.records[:1]
+
+
+def test_answers_are_judged_and_what_comes_out_trains_a_prm(tmp_path: Path) -> None:
+    """A problem whose answers are all right is kept: a right answer by a wrong step is what a judge is for. Steps
+    without a label must have no read-out in the training."""
+    answers = ["Step 1: It slows the heart.\n\nStep 2: The answer is B.", "One.\n\nTwo. The answer is B.", " "]
+    script = [
+        {"match": "It slows", "texts": ["Step 1: wrong\nStep 2: right"]},
+        {"match": "One.", "texts": ["Step 1: right"]},
+    ]
+    ran = judge(tmp_path, [samples(PROBLEM, *answers, answers[0])], script).ok()
+    assert [row["labels"] for row in ran.records] == [[None, 0, 0], [None, 1, None]]
+    assert [row["completions"][1:] for row in ran.records] == [
+        ["It slows the heart.", "The answer is B."],
+        ["One.", "Two. The answer is B."],
+    ]
+    counts = Counts()
+    tokenizer = make_tiny_tokenizer(tmp_path / "tokenizer")
+    rows = list(prm_rows(((Where("x", i), row) for i, row in enumerate(ran.records)), tokenizer, counts))
+    assert [row.columns["labels"] for row in rows] == [[0.0, 0.0], [1.0]]
+    assert counts.bad == 0
+
+
+def clinic() -> tuple[Problem, list[str], list[str]]:
+    """A clinic problem of three steps, its right solution, and one with a false second step."""
+    problem = next(each for each in problems(200, seed=1) if len(gold_steps(each)) == 4)
+    right = gold_steps(problem)
+    return problem, right, [*right[:2], "1 + 1 = 3.", right[3]]
+
+
+def test_on_the_clinic_the_checker_is_the_judges_reference(tmp_path: Path) -> None:
+    """The judge is right about the right solution (3 of 3) and finds the mistake of the other one step late: 1 1 0
+    against 1 0 0."""
+    problem, right, wrong = clinic()
+    script = [
+        {"match": "1 + 1 = 3", "texts": ["Step 1: right\nStep 2: right\nStep 3: wrong"]},
+        {"match": "Judge the steps", "texts": ["Step 1: right\nStep 2: right\nStep 3: right"]},
+    ]
+    ran = judge(tmp_path, [samples(problem, join_steps(right), join_steps(wrong))], script).ok()
+    assert (
+        "judge: agrees with the clinic's checker on 5 of 6 (83.3%) steps, on the first wrong step of 1 of 2 (50.0%) "
+        "trajectories"
+    ) in ran.stderr
+    quiet = judge(tmp_path, [samples(problem, join_steps(right))], script, "-q").ok()
+    assert quiet.stderr == ""
+
+
+def test_documents_are_found_shown_to_the_judge_and_kept(tmp_path: Path) -> None:
+    """By question and trajectory: the same question with another solution gets another document. A record that
+    carries its own keeps them."""
+    library = write_jsonl(
+        tmp_path / "library.jsonl",
+        [
+            {"id": "k", "title": "Loop diuretics", "text": "They act on the kidney."},
+            {"id": "h", "text": "A beta blocker slows the heart."},
+            {"id": "z", "text": "Zebra."},
+        ],
+    )
+    script = [
+        {"match": "[1] A beta blocker slows the heart.\n\nSolution:", "texts": ["Step 1: right"]},
+        {"match": "[1] Loop diuretics\nThey act on the kidney.\n\nSolution:", "texts": ["Step 1: wrong"]},
+        {"match": "[1] My own.", "texts": ["Step 1: right"]},
+    ]
+    records = [
+        samples(PROBLEM, "The heart slows.", "It acts on the kidney."),
+        samples(PROBLEM, "The heart slows.") | {"id": "q2", "documents": ["My own."]},
+    ]
+    ran = judge(tmp_path, records, script, "--documents", library, "--top-k", "1").ok()
+    assert [(row["meta"]["documents"], row["labels"]) for row in ran.records] == [
+        (["A beta blocker slows the heart."], [None, 1]),
+        (["Loop diuretics\nThey act on the kidney."], [None, 0]),
+        (["My own."], [None, 1]),
+    ]
+    assert [row["meta"].get("document_ids") for row in ran.records] == [["h"], ["k"], None]
+
+
+def test_documents_without_a_judge(tmp_path: Path) -> None:
+    library = write_jsonl(tmp_path / "library.jsonl", [{"text": "A beta blocker slows the heart."}])
+    rows = run_medsss(["label", "--to", "prm", "--documents", library], to_lines([tree_record()])).ok().records
+    assert rows[0]["meta"]["documents"] == ["A beta blocker slows the heart."]
+    assert rows[0]["meta"]["document_ids"] == ["library.jsonl:1"]
+    assert rows[0]["labels"] == [None, 1.0, 1.0]
+
+
+def test_a_prompt_of_ones_own(tmp_path: Path) -> None:
+    prompt = tmp_path / "prompt.txt"
+    prompt.write_text('Say {"x": 1}. {question} / {steps}')
+    script = [{"match": 'Say {"x": 1}. Which drug?\nA. Furosemide', "texts": [SAYS]}]
+    ran = judge(tmp_path, [samples(PROBLEM, "One.\n\nTwo.")], script, "--judge-prompt", prompt).ok()
+    assert ran.records[0]["labels"] == [None, 1, 1]
+    prompt.write_text("Is {question} right?")
+    refused = judge(tmp_path, [], script, "--judge-prompt", prompt)
+    assert refused.rc == 2
+    assert "has no place for the steps" in refused.stderr
+    missing = judge(tmp_path, [], script, "--judge-prompt", tmp_path / "none.txt")
+    assert missing.rc == 2
+    assert "cannot read --judge-prompt" in missing.stderr
+
+
+def test_a_judge_that_fails_costs_its_record_and_another_judge_is_another_run(tmp_path: Path) -> None:
+    records = [samples(PROBLEM, "One."), samples(PROBLEM, "Two.") | {"id": "q2"}]
+    out = tmp_path / "out.jsonl"
+    part = judge(tmp_path, records, [{"match": "Step 1: Two.", "texts": ["Step 1: right"]}], "-o", out)
+    assert part.rc == 1
+    assert "q1: judge: " in part.stderr
+    judge(tmp_path, records, [{"match": "Step 1: One.", "texts": ["Step 1: wrong"]}], "-o", out).ok()
+    assert [(row["id"], row["labels"]) for row in read_jsonl(out)] == [("q2", [None, 1]), ("q1", [None, 0])]
+    other = judge(tmp_path, records, [], "-o", out, "--temperature", "1")
+    assert other.rc == 2
+    assert "temperature" in other.stderr
+
+
+def test_a_real_model_that_cannot_judge_leaves_no_empty_file_without_a_word() -> None:
+    """The clinic's own policy through transformers: it answers in its own words, and none is a verdict."""
+    problem, right, _ = clinic()
+    args = ["label", "--to", "prm", "--judge", "--engine", "hf", "--device", "cpu", "--max-tokens", "12"]
+    ran = run_medsss(args, to_lines([samples(problem, join_steps(right))])).ok()
+    assert ran.records == []
+    assert "judge: 1 trajectories, 0 steps right, 0 wrong, 3 not judged" in ran.stderr
+    assert "warning: label: no prm record at all from 1 records: 1 with no judgement that can be read" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--to", "prm", "--temperature", "1"], "--temperature belongs to --judge"),
+        (["--to", "prm", "--base-url", "http://x"], "--base-url belongs to --judge"),
+        (["--to", "sft", "--judge"], "--judge belongs to --to prm"),
+        (["--to", "sft", "--documents", "x"], "--documents belongs to --to prm"),
+        (["--to", "prm", "--judge", "--labels", "hard"], "--labels belongs to labels made from values"),
+        (["--to", "prm", "--documents", "no-such.jsonl"], "no-such.jsonl"),
+    ],
+)
+def test_wrong_usage(args: list[str], message: str) -> None:
+    ran = run_medsss(["label", *args])
+    assert (ran.rc, ran.stdout) == (2, "")
+    assert message in ran.stderr
+
+
+def test_settings_in_the_environment_may_be_meant_for_other_commands() -> None:
+    """MEDSSS_POLICY is set for a whole pipe; `label` without a judge does not look at it."""
+    ran = run_medsss(["label", "--to", "prm"], to_lines([tree_record()]), env={"MEDSSS_POLICY": "out/P0"}).ok()
+    assert len(ran.records) == 4
+    assert json.dumps(ran.records[0]["labels"]) == "[null, 1.0, 1.0]"
