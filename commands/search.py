@@ -1,5 +1,7 @@
 """`medsss search`: problems in, one tree record a problem out. Costs some hundreds of completions a tree (60 nodes,
-most of them with 5 to 10 rollouts); `--max-nodes`, `--rollouts` and `--min-rollouts` are what it depends on."""
+most of them with 5 to 10 rollouts); `--max-nodes`, `--rollouts` and `--min-rollouts` are what it depends on. With
+`--prm` nothing is rolled out: a tree costs about as many completions as it has nodes, and a pass of the reward model
+over the new paths of each expansion."""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from . import _options as o
+from ._prm import READING, PrmReading, PrmThread, StepAggregationName, prm_reading, refuse
 
 if TYPE_CHECKING:
     from medsss_cli.console import Progress
@@ -17,10 +20,26 @@ if TYPE_CHECKING:
     from medsss_cli.search.mcts import Request
     from medsss_cli.streams import StreamOptions
 
+NEVER = 2.0  # a threshold that no value reaches
 
-@o.grouped(spec=o.engine_spec, options=o.stream_options)
+
+@o.grouped(spec=o.engine_spec, options=o.stream_options, reading=prm_reading)
 def run(
+    ctx: typer.Context,
     *,
+    prm: Annotated[
+        str | None,
+        typer.Option(
+            "--prm",
+            metavar="MODEL",
+            help="Let this reward model value the nodes: no rollouts, and no gold answer is read.",
+            show_default=False,
+        ),
+    ] = None,
+    step_aggregation: Annotated[
+        StepAggregationName,
+        typer.Option("--step-aggregation", help="--prm: from the scores of the steps on a node's path to its value."),
+    ] = "min",
     prompting: o.PromptingOpt = "native",
     max_nodes: Annotated[int, typer.Option(min=1, metavar="N", help="Begin no expansion at N nodes or more.")] = 60,
     children: Annotated[int, typer.Option(min=1, metavar="N", help="Draws per expansion.")] = 3,
@@ -35,15 +54,25 @@ def run(
     ] = 20,
     min_rollouts: Annotated[int, typer.Option(min=0, metavar="N", help="Fewest rollouts of a node.")] = 5,
     finish_threshold: Annotated[
-        float, typer.Option(metavar="V", help="A node whose rollout value reaches V gets one Finish.")
-    ] = 0.9,
+        float | None,
+        typer.Option(
+            metavar="V", help="A node whose own value reaches V gets one Finish.", show_default="0.9; with --prm none"
+        ),
+    ] = None,
     wrong_below: Annotated[
-        float, typer.Option(metavar="V", help="A wrong Finish of value below V gets one Reflect; 0: none does.")
+        float,
+        typer.Option(metavar="V", help="A wrong Finish (--prm: any) of value below V gets one Reflect; 0: none does."),
     ] = 0.5,
     enough_correct: Annotated[
         int,
         typer.Option(min=1, metavar="N", help="Correct Finishes that end a tree; with fewer, open leaves must finish."),
     ] = 4,
+    enough_finishes: Annotated[
+        int,
+        typer.Option(
+            min=1, metavar="N", help="--prm: Finishes with an answer that end a tree, in place of --enough-correct."
+        ),
+    ] = 16,
     max_depth: Annotated[int, typer.Option(min=1, metavar="N", help="A node this deep may only finish.")] = 20,
     temperature: o.Temperature = 1.0,
     top_p: o.TopP = 1.0,
@@ -54,6 +83,7 @@ def run(
     extract: o.ExtractOpt = "flexible",
     seed: o.Seed = 0,
     concurrency: o.Concurrency = None,
+    reading: PrmReading,
     spec: EngineSpec,
     options: StreamOptions,
 ) -> None:
@@ -61,9 +91,10 @@ def run(
 
     Reads problems (any record, or a public benchmark file), writes one tree a problem. Every number of the algorithm is
     an option; the defaults are the paper's. A tree depends on the problem, the policy, the options and --seed, not on
-    what else is in flight.
+    what else is in flight. With --prm a reward model's scores stand in place of rollouts and of the gold answer.
     """
     import asyncio
+    from contextlib import AsyncExitStack
     from functools import partial
 
     import msgspec
@@ -72,12 +103,21 @@ def run(
     from medsss_cli.answers import Extract, judge
     from medsss_cli.console import Progress
     from medsss_cli.engines import notes_of, open_engine
+    from medsss_cli.prm.aggregate import StepAggregation
+    from medsss_cli.prm.scorer import find_convention
     from medsss_cli.prompts import Prompting
     from medsss_cli.records import Problem, Tree
     from medsss_cli.search.config import Expand, SearchConfig
     from medsss_cli.search.driver import grow
     from medsss_cli.streams import Stream, run_concurrently
 
+    if prm:
+        unused = ("rollouts", "min_rollouts", "enough_correct")
+        refuse(ctx, unused, "has no meaning where a reward model values the nodes", "--enough-finishes, --max-nodes")
+    else:
+        refuse(ctx, (*READING, "step_aggregation", "enough_finishes"), "is for a search by a reward model", "--prm R")
+    if finish_threshold is None:
+        finish_threshold = NEVER if prm else 0.9
     config = SearchConfig(
         max_nodes=max_nodes,
         children=children,
@@ -88,6 +128,7 @@ def run(
         finish_threshold=finish_threshold,
         wrong_below=wrong_below,
         enough_correct=enough_correct,
+        enough_finishes=enough_finishes,
         max_depth=max_depth,
         temperature=temperature,
         top_p=top_p,
@@ -96,18 +137,25 @@ def run(
         prompting=Prompting(prompting),
         expand=Expand(expand),
         seed=seed,
+        step_aggregation=StepAggregation(step_aggregation) if prm else None,
     )
     made_with = {"policy": spec.policy, **({"adapter": spec.adapter} if spec.adapter else {}), **config.as_record()}
     made_with |= {} if extract == "flexible" else {"extract": extract}
+    if prm:
+        made_with |= {"prm": prm, "prm_format": reading.format, "prm_dtype": reading.dtype}
+        find_convention(prm, reading.format)
     verdict = partial(judge, extract=Extract(extract))
 
     async def work(stream: Stream[Problem], watcher: _Watcher) -> None:
-        async with open_engine(spec) as policy_engine:
+        async with AsyncExitStack() as stack:
+            thread = stack.enter_context(PrmThread.open(prm, reading, spec)) if prm else None
+            values = thread.values if thread else None
+            policy_engine = await stack.enter_async_context(open_engine(spec))
 
             async def tree_of(problem: Problem) -> list[Tree]:
                 watcher.in_flight += 1
                 try:
-                    tree = await grow(problem, config, policy_engine, judge=verdict, watch=watcher.batch)
+                    tree = await grow(problem, config, policy_engine, judge=verdict, values=values, watch=watcher.batch)
                 finally:
                     watcher.in_flight -= 1
                 return [msgspec.structs.replace(tree, config=made_with)]
@@ -120,6 +168,9 @@ def run(
                 on_done=lambda _, trees: watcher.done(trees),
             )
             watcher.notes = notes_of(policy_engine)
+        if thread:
+            watcher.notes += thread.notes()
+            thread.warn_too_long()
 
     with (
         Stream(options, command="search", parse=to_problem, config=made_with) as stream,

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-from medsss_cli.answers import judge
+from medsss_cli.answers import judge, states_answer
 from medsss_cli.prompts import (
     CHOICE_TURN,
     Prompting,
+    Template,
     answer_messages,
     choice_prompt,
+    correction_messages,
     finish_prompt,
+    is_chinese,
     question_text,
     reason_prompt,
     reflect_prompt,
+    revealed_text,
 )
 from medsss_cli.records import Message, Problem, Task, Verdict
 from medsss_cli.steps import ROOT_TEXT, join_steps, split_steps
+from medsss_cli.thoughts import Refusal, in_steps, refusal
 
 OPTIONS = {"A": "Low", "B": "Normal", "C": "High"}
 PROBLEM = Problem(id="p", question="Is a potassium of 6.1 high?", answer="C", options=OPTIONS, task=Task.CHOICE)
@@ -99,3 +104,87 @@ def test_the_worked_example_is_in_the_form_that_it_asks_for(
     assert len(steps) == 4
     assert judge(problem, solution).verdict is Verdict.CORRECT
     assert ("A. 420 mL" in example) == (task is Task.CHOICE)
+
+
+CHINESE = Problem(
+    id="c",
+    question="高钾血症患者首先应给予哪些治疗？",
+    answer="AC",
+    options={"A": "葡萄糖酸钙", "B": "补钾", "C": "胰岛素加葡萄糖", "D": "观察", "E": "螺内酯"},
+    task=Task.CHOICE,
+)
+
+
+@pytest.mark.parametrize("task", list(Task))
+@pytest.mark.parametrize("question", ["Unrelated?", "高血压患者的平均动脉压是多少？"])
+@pytest.mark.parametrize("template", [None, Template.THOUGHT])
+def test_every_worked_example_is_read_and_judged_right(task: Task, question: str, template: Template | None) -> None:
+    """An example that our own rules could not read would teach a teacher to be refused."""
+    options = {"A": "420 mL", "B": "920 mL"} if task is Task.CHOICE else None
+    problem = Problem(id="p", question=question, answer="B" if options else "920 mL", options=options, task=task)
+    content = answer_messages(problem, Prompting.INSTRUCT, template)[0].content
+    solution = content[content.index(f"\n\nStep 0: {ROOT_TEXT}") : content.rindex("Now solve")].strip()
+    steps = split_steps(solution)
+    assert join_steps(steps) == solution
+    assert len(steps) == (4 if template is None else 6)
+    assert judge(problem, solution).verdict is Verdict.CORRECT
+    if template is not None:
+        assert steps[1].startswith("Plan:")
+        assert steps[-2].startswith("Check:")
+    # No step before the last one states an answer: the search would take it for a Finish.
+    assert [states_answer(step) for step in steps] == [False] * (len(steps) - 1) + [True]
+
+
+def test_a_chinese_question_is_asked_to_be_answered_in_chinese() -> None:
+    """With "The answer is X" as the only form, models answer CMExam in English, or in a form of their own."""
+    content = answer_messages(CHINESE, Prompting.INSTRUCT)[0].content
+    assert "答案是X。" in content
+    assert "The answer is X." not in content
+    assert content.endswith("E. 螺内酯")
+    assert "答案是X。" in finish_prompt(CHINESE, STEPS, Prompting.INSTRUCT).messages[2].content
+    assert is_chinese("血清 K+ 6.1 mmol/L 的患者")
+    assert not is_chinese("A trial of 黄连 (Coptis chinensis) in adults")
+
+
+def test_the_gold_answer_is_shown_only_where_it_is_asked_for() -> None:
+    """A prompt that leaks the answer makes every number of a run worthless."""
+    plain = answer_messages(CHINESE, Prompting.INSTRUCT, Template.THOUGHT)[0].content
+    shown = answer_messages(CHINESE, Prompting.INSTRUCT, Template.THOUGHT, reveal=True)[0].content
+    assert shown.startswith(plain)
+    assert "the right answer is A. 葡萄糖酸钙; C. 胰岛素加葡萄糖." in shown
+    assert "the right answer is" not in plain
+    number = Problem(id="n", question="How much?", answer="3 {mL}", task=Task.NUMBER)
+    assert "the right answer is 3 {mL}." in revealed_text(number)
+    for reveal in (False, True):
+        told = correction_messages(CHINESE, "Step 1: x", "B", reveal=reveal)[-1].content
+        assert ("A. 葡萄糖酸钙" in told) == reveal
+        assert "it came to B." in told
+    assert "comes to no answer" in correction_messages(CHINESE, "x", None)[-1].content
+
+
+@pytest.mark.parametrize(
+    ("text", "betrays"),
+    [
+        ("This matches the given answer.", True),
+        ("The reference answer says so.", True),
+        ("I was told that the answer is B.", True),
+        ("Since the correct answer is already known, take B.", True),
+        ("所以与参考答案一致。", True),
+        ("Among the given answer options B fits.", False),
+        ("Given the answer choices, B.", False),
+        ("The answer is given in mL.", False),
+        ("The solution that was given is 5% glucose.", False),
+        ("The expected sodium is 140.", False),
+    ],
+)
+def test_what_betrays_a_shown_answer(text: str, betrays: bool) -> None:
+    """Too eager, the rule throws away good teachers' answers; too lax, students learn to speak of an answer given."""
+    answer = f"Step 1: Plan.\n\nStep 2: {text}"
+    assert (refusal(answer, revealed=True) is Refusal.BETRAYS) == betrays
+    assert refusal(answer, revealed=False) is None
+
+
+def test_text_without_steps_is_left_as_it_is() -> None:
+    assert in_steps("<think>Step 1: x</think> B, by Step 1: of the guideline.") == "B, by Step 1: of the guideline."
+    assert in_steps("Step 1: all at once. The answer is B.") == "Step 1: all at once. The answer is B."
+    assert in_steps("") == ""

@@ -196,3 +196,104 @@ def test_what_was_not_judged_is_no_failure_of_the_policy() -> None:
     curriculum.offer(samples("b", 0, verdict=Verdict.NO_ANSWER))
     assert [problem.id for problem in curriculum.chosen()] == ["b"]
     assert curriculum.unjudged == 1
+
+
+def test_several_policies_answer_in_turn_and_sign(tmp_path: Path) -> None:
+    engine = script(tmp_path / "s.jsonl", [{"match": "5 + 1", "texts": answers("B", "A", "")}])
+    args = ["sample", "-n", 3, "--engine", engine]
+    [record] = run_medsss([*args, "--policy", "one", "--policy", "two"], to_lines([problem(5)])).ok().records
+    assert [each["policy"] for each in record["responses"]] == ["one"] * 3 + ["two"] * 3
+    assert record["pass_rate"] == pytest.approx(1 / 3)
+    # One after the other comes to the same records: what a small machine does, or one with a server for each.
+    first = run_medsss([*args, "--policy", "one", "--keep"], to_lines([problem(5)])).ok()
+    both = run_medsss([*args, "--policy", "two", "--keep"], first.stdout).ok()
+    assert both.records == [record]
+    [alone] = run_medsss([*args, "--policy", "one"], to_lines([problem(5)])).ok().records
+    assert "policy" not in alone["responses"][0]
+
+
+@pytest.mark.parametrize(
+    ("args", "what"),
+    [
+        (["--policy", "one", "--policy", "one"], "one of them twice"),
+        (["--policy", "one", "--policy", "two", "--adapter", "x"], "--adapter belongs to one policy"),
+        (["--template", "thought"], "--prompting native gives none"),
+        (["--reveal-answer", "--prompting", "instruct"], "--reveal-answer goes with --template"),
+        (["--others", "1", "--prompting", "instruct"], "--others goes with --correct"),
+        (["--pass-rate", "0:1"], "--pass-rate goes with --correct"),
+        (["--keep", "--curriculum", "2"], "no --correct, --keep"),
+    ],
+)
+def test_recipes_at_odds_are_told_before_anything_is_opened(args: list[str], what: str) -> None:
+    ran = run_medsss(["sample", "--engine", "scripted:/nowhere", *args], to_lines([problem(1)]))
+    assert (ran.rc, what in ran.stderr) == (2, True), ran.stderr
+
+
+def test_a_teachers_thought_is_read_and_what_betrays_the_answer_is_refused(tmp_path: Path) -> None:
+    """A student that learns "as the given answer says" says it of answers that nobody gave it."""
+    thought = (
+        "<think>Step 1: the user wants B</think>Sure!\n\n**Step 1: Plan:** add.\n**Step 2:** 5 + 1 = 6.\n### Step 3\n"
+        "Check: 6 - 1 = 5.\nStep 4: It is B. The answer is B."
+    )
+    said = [thought, thought.replace("add", "reach the given answer"), "B. The answer is B.", "no idea"]
+    engine = script(tmp_path / "s.jsonl", [{"match": "the right answer is B. 6", "texts": said}])
+    args = [
+        "sample",
+        "-n",
+        4,
+        "--engine",
+        engine,
+        "--prompting",
+        "instruct",
+        "--template",
+        "thought",
+        "--reveal-answer",
+    ]
+    ran = run_medsss(args, to_lines([problem(5)])).ok()
+    good, *bad = ran.records[0]["responses"]
+    assert good["text"] == (
+        "Step 0: Let's break down this problem step by step.\n\nStep 1: Plan: add.\n\nStep 2: 5 + 1 = 6.\n\n"
+        "Step 3: Check: 6 - 1 = 5.\n\nStep 4: It is B. The answer is B."
+    )
+    assert (good["verdict"], good["revealed"]) == ("correct", True)
+    assert [each["form"] for each in bad] == ["refused-betrays", "refused-no-steps", "refused-no-steps"]
+    assert {each["verdict"] for each in bad} == {"no_answer"}
+    assert {each["answer"] for each in bad} == {None}
+    assert "3 responses refused, which count as no answer: 2 without numbered steps, 1 that betray" in ran.stderr
+
+
+def test_a_teacher_that_writes_nothing_usable_is_named(tmp_path: Path) -> None:
+    engine = script(tmp_path / "s.jsonl", [{"match": "1", "texts": ["Ask your doctor."]}])
+    args = ["sample", "-n", 2, "--engine", engine, "--prompting", "instruct", "--template", "thought"]
+    ran = run_medsss(args, to_lines([problem(1), problem(2)])).ok()
+    assert "4 responses refused" in ran.stderr
+    assert "no response is right: there is nothing here to train on" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("gold", "said", "verdict"),
+    [
+        ("B", "Step 1: 分析题干。\n\nStep 2: 首选胰岛素。答案是B。", "correct"),
+        ("B", "步骤1：分析题干。\n步骤2：故选B。", "correct"),
+        ("AC", "Step 1: 多选。\n\nStep 2: 答案是AC。", "correct"),
+        ("AC", "Step 1: 多选。\n\nStep 2: 答案是C、A。", "correct"),
+        ("AC", "Step 1: 多选。\n\nStep 2: 答案是葡萄糖酸钙和胰岛素。", "wrong"),  # A and B
+        ("AB", "Step 1: 多选。\n\nStep 2: 答案是葡萄糖酸钙和胰岛素。", "correct"),
+        ("AC", "Step 1: 排除D。\n\nStep 2: 选AC", "correct"),
+        ("B", "Step 1: 不能选A。\n\nStep 2: 正确答案为（Ｂ）。", "correct"),
+        ("B", "Step 1: 不选B。", "no_answer"),
+        ("AC", "Step 1: 多选。\n\nStep 2: 答案是A。", "wrong"),
+    ],
+)
+def test_cmexam_from_the_prompt_to_the_verdict(gold: str, said: str, verdict: str, tmp_path: Path) -> None:
+    """A CMExam row as it is published, asked in Chinese, answered in the forms that Chinese models use."""
+    row = {
+        "id": "c1",
+        "Question": "高钾血症的治疗药物是",
+        "Options": "A 葡萄糖酸钙\nB 胰岛素\nC 碳酸氢钠\nD 氯化钾\nE 螺内酯",
+        "Answer": gold,
+    }
+    engine = script(tmp_path / "s.jsonl", [{"match": "最后一步以“答案是X。”结束", "texts": [said]}])
+    args = ["sample", "-n", 1, "--engine", engine, "--prompting", "instruct"]
+    [record] = run_medsss(args, to_lines([row])).ok().records
+    assert record["responses"][0]["verdict"] == verdict

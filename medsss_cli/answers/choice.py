@@ -52,7 +52,7 @@ _DISMISSED = re.compile(
     re.IGNORECASE,
 )
 _PRONOUN = re.compile(r"I(?:['’]|\s(?:think|believe|am|would|will|have|do|can|cannot|guess|say)\b)")
-_AFTER_TEXT = re.compile(r"(?!\w|[-.,/]\w)")
+_AFTER_TEXT = re.compile(r"(?=[和与及或])|(?!\w|[-.,/]\w)")  # "糖尿病和肺炎": no space says where a word ends
 
 _IS_CORRECT = re.compile(
     r"(?:\b(?P<option>option|choice|answer)\s)?\(?\b(?P<letter>[A-Z])\b\)?\s(?:is|would\sbe|seems)\s(?:therefore\s|thus\s)?"

@@ -64,7 +64,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from ..answers import Judgement, states_answer
 from ..engines.base import Completion, FinishReason, Prompt, Sampling, derive_seed
@@ -130,6 +130,19 @@ class _Branch:
 
     steps: tuple[str, ...]
     action: Action
+
+
+class WrittenStep(NamedTuple):
+    """The first step of a completion: bare, "" where there is none, and whether it was cut before its end."""
+
+    text: str
+    cut: bool
+
+
+def first_step(reply: Completion, k: int) -> WrittenStep:
+    """The step number `k` that a completion begins with, which a policy may write with its mark or without."""
+    steps = split_steps(reply.text, first=k)
+    return WrittenStep(steps[0] if steps else "", reply.finish_reason is FinishReason.LENGTH and len(steps) <= 1)
 
 
 def search(problem: Problem, config: SearchConfig, judge: Judge) -> Talk[Tree]:
@@ -239,8 +252,7 @@ class _Search:
 
         A policy that writes the mark of step `k`, or "But wait,", once more is read as if it had not.
         """
-        steps = split_steps(reply.text, first=k)
-        step = steps[0] if steps else ""
+        step, cut = first_step(reply, k)
         if action is Action.REFLECT:
             step = step.removeprefix(BUT_WAIT).strip()
         if not step:
@@ -250,7 +262,7 @@ class _Search:
             step = f"{BUT_WAIT} {step}"
         if states_answer(step):
             return _Branch((step,), Action.FINISH)
-        if reply.finish_reason is FinishReason.LENGTH and len(steps) == 1:
+        if cut:
             self.cut += 1
             return None
         return _Branch((step,), action)
@@ -345,8 +357,8 @@ class _Search:
             for leaf in leaves
         ]
         replies = yield from self.ask(requests)
-        read = [(leaf, self.read_finish(reply, len(steps[leaf]))) for leaf, [reply] in zip(leaves, replies, strict=True)]
-        sprouts = [(leaf, branch) for leaf, branch in read if branch]
+        read = [self.read_finish(reply, len(steps[leaf])) for leaf, [reply] in zip(leaves, replies, strict=True)]
+        sprouts = [(leaf, branch) for leaf, branch in zip(leaves, read, strict=True) if branch]
         if sprouts:
             yield from self.grow(sprouts, forced=True)
 

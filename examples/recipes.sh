@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# One column of the table in docs/recipes.md: base, rejection sampling alone, MedCritical and MedS3 on the clinic at about
+# equal generated tokens, for one SEED. MedCritical runs first, and what it generates is the budget of the other two.
+#
+#   SEED=0 examples/recipes.sh       (then SEED=1, SEED=2; a few minutes each on two cores)
+#
+# The teacher is the shipped policy, the student one of the same make that was trained for a sixth of its time. It is made
+# once, in STUDENT, and is the base of all rows and seeds.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+export SEED=${SEED:-0}
+OUT=${OUT:-out/recipes/$SEED} STUDENT=${STUDENT:-out/recipes/student} STUDENT_STEPS=${STUDENT_STEPS:-800}
+TEACHER=${TEACHER:-builtin:clinic} QUESTIONS=${QUESTIONS:-200} TESTS=${TESTS:-400} SHORT=${SHORT:-160}
+DRAWS=${DRAWS:-3} TRIES=${TRIES:-3}
+# A policy of one or two million weights takes learning rates far above the papers'.
+export SFT_EXTRA=${SFT_EXTRA:-"--full --lr 5e-4 --epochs 4 --batch-size 32 --accumulation 1"}
+export DPO_EXTRA=${DPO_EXTRA:-"--full --lr 1e-4 --sft-weight 0.5 --batch-size 32 --accumulation 1"}
+SEARCH_EXTRA=${SEARCH_EXTRA:-"--max-nodes 16 --rollouts 4 --min-rollouts 2 --max-tokens $SHORT --max-step-tokens 60"}
+CHUNK=${CHUNK:-10}                # questions that tell the other rows what one of them costs
+
+mkdir -p "$OUT"
+python=${PYTHON:-python}
+pool=$OUT/pool.jsonl test=$OUT/test.jsonl
+[ -s "$STUDENT/config.json" ] || "$python" -m medsss_cli.clinic.train --out "$STUDENT" --steps "$STUDENT_STEPS" --every "$STUDENT_STEPS"
+[ -s "$pool" ] || medsss clinic -n "$QUESTIONS" --seed "7$SEED" > "$pool"
+[ -s "$test" ] || medsss clinic -n "$TESTS" --seed "$SEED" --split test > "$test"
+tokens() { "$python" examples/recipes_table.py --tokens "$@"; }
+measure() {  # measure NAME POLICY
+    medsss sample "$test" --policy "$2" --seed "$SEED" --greedy --max-tokens "$SHORT" -o "$OUT/$1.greedy.jsonl"
+    medsss eval "$OUT/$1.greedy.jsonl" --name "$1" -q > "$OUT/$1.report.json"
+}
+# shellcheck disable=SC2086  # the EXTRA variables are lists of words
+train() { medsss train-policy "$OUT/$1.$2.jsonl" --policy "$3" --method "$2" --seed "$SEED" $4 -o "$OUT/$1.$2" >&2; }
+
+POOL=$pool TEST=$test STUDENT=$STUDENT TEACHER=$TEACHER OUT=$OUT/medcritical DRAWS=$DRAWS TRIES=$TRIES \
+    SAMPLE_EXTRA="--max-tokens $SHORT" examples/medcritical.sh >&2
+budget=$(tokens "$OUT"/medcritical/teacher.jsonl "$OUT"/medcritical/round*/{answers,corrected}.jsonl)
+echo "== the budget is $budget tokens" >&2
+
+spend() {  # spend FILE COMMAND...: on as many questions of the pool as the budget has tokens for, to 5 %
+    local file=$1 limit=$CHUNK spent next; shift
+    while :; do
+        "$@" "$pool" --policy "$STUDENT" --seed "$SEED" --limit "$limit" -o "$file" -q
+        spent=$(tokens "$file")
+        if [ $((spent * 20)) -ge $((budget * 19)) ] || [ "$limit" -ge "$QUESTIONS" ]; then break; fi
+        next=$((limit * budget / (spent + 1)))
+        limit=$((next > limit ? next : limit + 1))
+    done
+}
+rejection() {
+    # As many answers to a question as the budget has for all of them.
+    local each=$(($(tokens "$OUT"/medcritical/student.greedy.jsonl) / TESTS))
+    spend "$OUT/rejection.samples.jsonl" medsss sample -n $((budget / (QUESTIONS * each) + 1)) --max-tokens "$SHORT"
+    medsss label "$OUT/rejection.samples.jsonl" --to sft --max-per-problem 8 -q > "$OUT/rejection.sft.jsonl"
+    train rejection sft "$STUDENT" "$SFT_EXTRA"
+    measure rejection "$OUT/rejection.sft"
+}
+# shellcheck disable=SC2086
+meds3() {
+    spend "$OUT/meds3.trees.jsonl" medsss search $SEARCH_EXTRA
+    medsss label "$OUT/meds3.trees.jsonl" --to sft --no-reflect --max-per-problem 8 -q > "$OUT/meds3.sft.jsonl"
+    train meds3 sft "$STUDENT" "$SFT_EXTRA"
+    medsss label "$OUT/meds3.trees.jsonl" --to preference --max-per-problem 3 -q > "$OUT/meds3.dpo.jsonl"
+    local policy=$OUT/meds3.sft
+    if [ -s "$OUT/meds3.dpo.jsonl" ]; then train meds3 dpo "$policy" "$DPO_EXTRA"; policy=$OUT/meds3.dpo; fi
+    measure meds3 "$policy"
+}
+rejection & first=$!
+meds3
+wait "$first"
+"$python" examples/recipes_table.py "$OUT"

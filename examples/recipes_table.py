@@ -1,0 +1,74 @@
+"""The table of `examples/recipes.sh`: what each row generated, and what it got right. Averages over seeds with several.
+
+    python examples/recipes_table.py out/recipes/0 out/recipes/1 out/recipes/2
+    python examples/recipes_table.py --tokens FILE...     # tokens generated for samples and tree records
+
+Of records with corrections only these count: the answers before them were paid for in the file they came from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+ROWS = (  # name, report, files that it paid for beside those of the rows named before it
+    ("base", "medcritical/student.report.json", ()),
+    ("rejection sampling alone", "rejection.report.json", ("rejection.samples.jsonl",)),
+    ("MedCritical, stage 1", "medcritical/stage1.report.json", ("medcritical/teacher.jsonl",)),
+    (
+        "MedCritical, stage 2",
+        "medcritical/stage2.*.report.json",
+        ("medcritical/teacher.jsonl", "medcritical/round*/answers.jsonl", "medcritical/round*/corrected.jsonl"),
+    ),
+    ("MedS3, one iteration", "meds3.report.json", ("meds3.trees.jsonl",)),
+)
+
+
+def tokens(path: Path) -> int:
+    """Tokens that were generated for a file."""
+    sidecar = Path(f"{path}.run.json")
+    config = json.loads(sidecar.read_text(encoding="utf-8"))["config"] if sidecar.exists() else {}
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return sum(generated(record, corrections=config.get("correct", False)) for record in records)
+
+
+def generated(record: dict[str, Any], *, corrections: bool) -> int:
+    """Tokens that were generated for one record, in a file of corrections for these alone."""
+    if "nodes" in record:
+        return int(record["stats"]["tokens"])
+    return sum(each["tokens"] for each in record["responses"] if not corrections or "corrects" in each)
+
+
+def line(name: str, report: str, files: tuple[str, ...], folders: list[Path]) -> str:
+    """A row: the tokens of each run, and its accuracy with the 95 % interval."""
+    cells = [name]
+    for folder in folders:
+        spent = sum(tokens(path) for pattern in files for path in folder.glob(pattern))
+        found = sorted(folder.glob(report))
+        if not found:
+            cells.append("-")
+            continue
+        shares = json.loads(found[-1].read_text(encoding="utf-8"))["micro"]
+        value, low, high = (100 * shares[key] for key in ("value", "low", "high"))
+        cells.append(f"{value:.1f} ({low:.1f} to {high:.1f}), {spent / 1000:.0f}k")
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="The table of examples/recipes.sh, or the tokens of files.")
+    parser.add_argument("paths", type=Path, nargs="+", help="folders of examples/recipes.sh, one for each seed")
+    parser.add_argument("--tokens", action="store_true", help="the tokens that were generated for these files")
+    options = parser.parse_args()
+    if options.tokens:
+        print(sum(tokens(path) for path in options.paths))
+        return
+    print(f"| % right, tokens generated | {' | '.join(path.name for path in options.paths)} |")
+    print("|---" * (len(options.paths) + 1) + "|")
+    for name, report, files in ROWS:
+        print(line(name, report, files, options.paths))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""Put wrong answers right: a policy is told that its answer is wrong, looks for the mistake, and writes the solution
+anew; a rule judges the result. What `sample --correct` does to one record; no streams, no options.
+
+native    The answer is continued by the search's Reflect ("Step k: But wait,"), one step. What it says becomes a step
+          of its own, without "But wait," and without the sentence that calls the answer wrong. It takes the place of
+          the step that it resembles most (`mended_step`, `replaced`), and from there the policy finishes the solution.
+          So the correction is a clean solution that parts from the wrong one at the mistake: two requests a try.
+instruct  One request: the wrong answer, and maybe other attempts that failed, are shown; the mistake is to be named in
+          a line of its own, which is left out, and the whole solution to be written anew.
+
+What stands between the two is why the correction is not the wrong answer followed by "But wait, ...": as `chosen` of a
+DPO pair that holds all of `rejected` at its beginning, it would teach nothing but to go on after an answer, a right one
+too.
+
+A response is worked on that is wrong, or that says no answer though it was not cut off at the token limit; that is no
+correction itself; and that has no correct correction yet, so a second run tries the others again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
+
+from msgspec import UNSET
+from msgspec.structs import replace as copied
+
+from .answers import states_answer
+from .engines.base import Completion, FinishReason, Prompt, Sampling, derive_seed
+from .prompts import BUT_WAIT, Prompting, correction_messages, finish_prompt, reflect_prompt
+from .records import Problem, Response, Samples, Verdict, problem_fields
+from .sampling import Asking, Author, judged
+from .steps import ROOT_TEXT, SEPARATOR, STEP_WORD, join_steps, mark, split_steps, starts_at
+
+_SENTENCE_END = re.compile(r"[.!?](?=\s)|[。！？]")
+_REFUTED = re.compile(r"\b(?:is|was|be|seems?)\s(?:not\s|in)?(?:wrong|correct|right|incorrect|a mistake)\b|错|不对")
+_WORDS = re.compile(r"[\u3400-\u9fff]|[^\W_]+|[^\w\s]")
+
+
+@dataclass(frozen=True, slots=True)
+class Correcting:
+    """How to correct. `asking.n` tries of each author for each wrong response; `others` is up to how many further wrong
+    answers are shown. Records are worked on whose pass rate lies in [`low`, `high`), the end counting where it is 1."""
+
+    asking: Asking
+    others: int = 0
+    low: float = 0.0
+    high: float = 1.0
+
+    def takes(self, samples: Samples) -> bool:
+        """Whether the record lies in the band."""
+        rate = samples.pass_rate
+        return self.low <= rate and (rate < self.high or rate == self.high == 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A corrected solution before it is judged; `tokens` are those of all requests."""
+
+    text: str
+    finish_reason: str
+    tokens: int
+
+
+def to_correct(samples: Samples) -> list[int]:
+    """The indices of the responses that are worked on (see the module)."""
+    done = {
+        response.corrects
+        for response in samples.responses
+        if response.corrects is not UNSET and response.verdict is Verdict.CORRECT
+    }
+    return [
+        index
+        for index, response in enumerate(samples.responses)
+        if response.corrects is UNSET
+        and index not in done
+        and (response.verdict is Verdict.WRONG or (response.verdict is Verdict.NO_ANSWER and not _cut(response)))
+    ]
+
+
+async def corrections(samples: Samples, authors: Sequence[Author], how: Correcting) -> list[Response]:
+    """What the authors make of each response in `to_correct`, in that order; each says what it `corrects`.
+
+    Draws are seeded by the run's seed, the record's id and the index. Raises EngineError, and BadRecord where the gold
+    answer cannot be read.
+    """
+    asking = how.asking
+    wrong = to_correct(samples)
+    write = _rewritten if asking.prompting is Prompting.NATIVE else _instructed
+    drafts = await asyncio.gather(*(write(samples, index, author, how) for index in wrong for author in authors))
+    made = []
+    for (index, author), found in zip(((i, author) for i in wrong for author in authors), drafts, strict=True):
+        for draft in found:
+            response = judged(
+                samples,
+                draft.text,
+                asking.extract,
+                author=author.name,
+                finish_reason=draft.finish_reason,
+                tokens=draft.tokens,
+                formed=asking.prompting is Prompting.INSTRUCT,
+                revealed=asking.reveal,
+            )
+            made.append(copied(response, corrects=index))
+    return made
+
+
+async def _rewritten(samples: Samples, index: int, author: Author, how: Correcting) -> list[_Draft]:
+    """Native: a Reflect for each try, and from the step that it mends the rest of the solution."""
+    steps = full_steps(samples.responses[index].text)
+    sampling = _seeded(samples, index, how.asking.sampling)
+    reflected = await author.engine.complete(
+        reflect_prompt(samples, steps, Prompting.NATIVE),
+        replace(sampling, stop=(SEPARATOR + STEP_WORD,)),
+        how.asking.n,
+    )
+
+    async def finished(number: int, reflect: Completion) -> _Draft:
+        mended = mended_step(reflect.text)
+        kept = [*steps[: replaced(steps, mended)], mended] if mended else steps[:1]
+        if states_answer(mended) or reflect.finish_reason is FinishReason.LENGTH:
+            return _Draft(join_steps(kept), str(reflect.finish_reason), reflect.tokens)
+        # A clean solution holds no second "But wait,": what some policies write after their answer out of habit.
+        again = replace(sampling, seed=derive_seed(sampling.seed, "finish", number), stop=(BUT_WAIT,))
+        [rest] = await author.engine.complete(finish_prompt(samples, kept, Prompting.NATIVE), again, 1)
+        rest_steps = split_steps(mark(len(kept)) + rest.text, len(kept))
+        if rest.stop is not None and len(rest_steps) > 1 and not rest_steps[-1]:
+            rest_steps.pop()  # the mark of the step that would have begun so
+        return _Draft(join_steps([*kept, *rest_steps]), str(rest.finish_reason), reflect.tokens + rest.tokens)
+
+    return list(await asyncio.gather(*(finished(number, each) for number, each in enumerate(reflected))))
+
+
+async def _instructed(samples: Samples, index: int, author: Author, how: Correcting) -> list[_Draft]:
+    """Instruct: the whole solution anew, in one request."""
+    response = samples.responses[index]
+    messages = correction_messages(
+        samples, response.text, response.answer, other_attempts(samples, index, how.others), reveal=how.asking.reveal
+    )
+    sampling = _seeded(samples, index, how.asking.sampling)
+    done = await author.engine.complete(Prompt(messages), sampling, how.asking.n)
+    return [_Draft(each.text, str(each.finish_reason), each.tokens) for each in done]
+
+
+def full_steps(text: str) -> list[str]:
+    """The bare steps of an answer, step 0 first, put in where the answer begins with step 1."""
+    steps = split_steps(text)
+    return steps if steps and starts_at(text) == 0 else [ROOT_TEXT, *steps]
+
+
+def mended_step(reflect: str) -> str:
+    """The step that a Reflect puts right, as one that was never wrong: what follows "But wait," less a first sentence
+    that only calls the answer wrong, begun with a capital.
+
+    " the answer 13 is wrong. MAP = DBP + PP / 3." gives "MAP = DBP + PP / 3."; " it is 4 mL/h." gives "It is 4 mL/h.".
+    "" where nothing is said.
+    """
+    said = " ".join(reflect.split()).removeprefix(BUT_WAIT).lstrip(", ")
+    end = _SENTENCE_END.search(said)
+    if _REFUTED.search(said[: end.end()] if end else said):
+        said = said[end.end() :].lstrip() if end else ""
+    return said[:1].upper() + said[1:]
+
+
+def replaced(steps: Sequence[str], mended: str) -> int:
+    """The index, 1 or more, of the step in `steps` that `mended` puts right: the one it has most of its words and signs
+    in common with, in their order (difflib's ratio), the earliest of equals. 1 where there is no step but step 0."""
+    words = _WORDS.findall(mended.casefold())
+    matcher: SequenceMatcher[str] = SequenceMatcher(None, b=words, autojunk=False)
+
+    def alike(index: int) -> float:
+        matcher.set_seq1(_WORDS.findall(steps[index].casefold()))
+        return matcher.ratio()
+
+    return max(range(1, len(steps)), key=alike, default=1)
+
+
+def other_attempts(samples: Samples, index: int, most: int) -> list[str]:
+    """Up to `most` other wrong answers to the problem, each text once: those that came to something else first, then in
+    the order of the record."""
+    own = samples.responses[index]
+    texts: dict[str, bool] = {}
+    for number, response in enumerate(samples.responses):
+        if number != index and response.verdict is Verdict.WRONG and response.text != own.text:
+            texts.setdefault(response.text, response.answer == own.answer)
+    return sorted(texts, key=lambda text: texts[text])[:most]
+
+
+def with_corrections(samples: Samples, made: Sequence[Response]) -> Samples:
+    """The record with its responses as they were, and the corrections after them; the pass rate stays."""
+    return Samples(**problem_fields(samples), responses=[*samples.responses, *made], pass_rate=samples.pass_rate)
+
+
+def _cut(response: Response) -> bool:
+    return response.finish_reason == FinishReason.LENGTH
+
+
+def _seeded(problem: Problem, index: int, sampling: Sampling) -> Sampling:
+    return replace(sampling, seed=derive_seed(sampling.seed, problem.id, "correct", index))

@@ -1,0 +1,571 @@
+"""A reward model in the lead: the tree search by its values and the step beam against numbers worked by hand, what may
+not depend on the gold answer or on what runs beside, and both as commands with a real (random) model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import read_jsonl, run_medsss, to_lines, write_jsonl
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_models import make_tiny_model
+
+from medsss_cli.answers import judge
+from medsss_cli.engines.base import Completion, FinishReason, Prompt, Sampling
+from medsss_cli.engines.scripted import ScriptedEngine
+from medsss_cli.errors import UsageError
+from medsss_cli.prm.aggregate import StepAggregation, aggregate_steps
+from medsss_cli.prompts import Prompting
+from medsss_cli.records import Action, Problem, Task, Tree, Verdict, dump
+from medsss_cli.search.beam import BeamConfig, Beamed, beam
+from medsss_cli.search.config import Expand, SearchConfig
+from medsss_cli.search.driver import converse, grow
+from medsss_cli.search.mcts import Request, Talk, Valuation, search
+from medsss_cli.steps import ROOT_TEXT, join_steps, split_steps
+
+PROBLEM = Problem(
+    id="k", question="Is 6.1 high?", answer="B", options={"A": "No", "B": "Yes"}, task=Task.CHOICE, dataset="made"
+)
+
+
+def reply(text: str, reason: str = "stop") -> Completion:
+    return Completion(text, FinishReason(reason), tokens=len(text.split()))
+
+
+def serve(
+    talk: Talk[Any],
+    write: Callable[[Request], Sequence[str | Completion]],
+    rate: Callable[[str], float],
+    log: list[Any] | None = None,
+) -> Any:
+    """What `talk` returns, its requests written by `write`, each step scored by `rate` whatever stands before it."""
+    try:
+        batch = next(talk)
+        while True:
+            if log is not None:
+                log.append(batch)
+            if isinstance(batch, Valuation):
+                batch = talk.send([[rate(step) for step in path[1:]] for path in batch.paths])
+                continue
+            batch = talk.send(
+                [[reply(each) if isinstance(each, str) else each for each in write(request)] for request in batch]
+            )
+    except StopIteration as done:
+        return done.value
+
+
+def after(table: dict[str, list[str | Completion]]) -> Callable[[Request], Sequence[str | Completion]]:
+    """Draws by the last step that the prompt holds."""
+
+    def write(request: Request) -> Sequence[str | Completion]:
+        last = split_steps(request.prompt.prefix.rpartition("\n\n")[0])[-1]
+        drawn = table[last]
+        assert len(drawn) == request.n, (last, request.n)
+        return drawn
+
+    return write
+
+
+# The search
+
+
+GUIDED = SearchConfig(
+    children=2,
+    max_nodes=5,
+    expand=Expand.REASON,
+    finish_threshold=2.0,
+    step_aggregation=StepAggregation.MIN,
+)
+SCORES = {"r1": 0.8, "r2": 0.4, "x": 0.5, "The answer is A.": 0.9, "y": 0.7, "The answer is B.": 0.3, "z": 0.6}
+DRAWS: dict[str, list[str | Completion]] = {
+    ROOT_TEXT: [" r1", " r2"],
+    "r1": [" x", " The answer is A."],
+    "r2": [" y\n\nStep 3: The answer is B."],
+    "x": [" The answer is B."],
+}
+
+
+def test_a_guided_search_node_by_node() -> None:
+    """Scores r1 .8, r2 .4, x .5, "A" .9, y .7, "B" .3; a node's value is the least on its path.
+
+    Root: r1 .8, r2 .4. Root value: (0 + .8) / 2 = .4, then (.4 + .6) / 2 = .5.
+    r1 is selected (.8 is the greater bound): x min(.8, .5) = .5, and a Finish "A" min(.8, .9) = .8.
+      After x: r1 (.8 + .5) / 2 = .65; root: mean (2 x .65 + .4) / 3 = .566667, (.5 + .566667) / 2 = .533333.
+      After A: r1 (.65 + .65) / 2 = .65; root: mean (3 x .65 + .4) / 4 = .5875, (.533333 + .5875) / 2 = .560417.
+    Five nodes: over. Both open leaves must finish, in one batch and one valuation: below r2 a step y min(.4, .7) = .4
+    and "B" min(.4, .7, .3) = .3; below x "B" min(.8, .5, .3) = .3.
+      After r2-y-B: y (.4 + .3) / 2 = .35, r2 (.4 + .35) / 2 = .375.
+      After x-B: x (.5 + .3) / 2 = .4, r1: mean (2 x .4 + .8) / 3 = .533333, (.65 + .533333) / 2 = .591667.
+    """
+    log: list[Any] = []
+    tree: Tree = serve(search(PROBLEM, GUIDED, judge), after(DRAWS), SCORES.__getitem__, log)
+    assert [(node.parent, str(node.action), node.text, node.rollouts) for node in tree.nodes] == [
+        (-1, "root", ROOT_TEXT, 0),
+        (0, "reason", "r1", 0),
+        (0, "reason", "r2", 0),
+        (1, "reason", "x", 0),
+        (1, "finish", "The answer is A.", 0),
+        (2, "reason", "y", 0),
+        (5, "finish", "The answer is B.", 0),
+        (3, "finish", "The answer is B.", 0),
+    ]
+    assert [node.rollout_value for node in tree.nodes] == [None, 0.8, 0.4, 0.5, 0.8, 0.4, 0.3, 0.3]
+    found = [node.value for node in tree.nodes]
+    assert found[1:] == pytest.approx([0.591667, 0.375, 0.4, 0.8, 0.35, 0.3, 0.3], abs=1e-6)
+    valuations = [each for each in log if isinstance(each, Valuation)]
+    assert [len(each.paths) for each in valuations] == [2, 2, 2], "one for all new paths of an expansion"
+    assert valuations[1].paths == ((ROOT_TEXT, "r1", "x"), (ROOT_TEXT, "r1", "The answer is A."))
+    assert (tree.stats["guided"], tree.stats["valued"], tree.stats["rollouts"]) == (True, 7, 0)
+    assert tree.stats["requests"]["rollout"] == 0
+    assert (tree.stats["end"], tree.stats["forced_nodes"]) == ("max_nodes", 3)
+    assert tree.config["step_aggregation"] == "min"
+    assert "rollout_budget" not in tree.config, "what was not used is not told"
+
+
+def test_by_the_last_score_a_node_has_that_of_its_own_step() -> None:
+    config = replace(GUIDED, step_aggregation=StepAggregation.LAST)
+    tree: Tree = serve(search(PROBLEM, config, judge), after(DRAWS), SCORES.__getitem__)
+    assert [node.rollout_value for node in tree.nodes[1:]] == [SCORES[node.text] for node in tree.nodes[1:]]
+
+
+def test_a_doubted_answer_is_reflected_on_whether_it_is_right_or_not() -> None:
+    """The right answer, which the model gives .3, gets the Reflect; the wrong one, at .9, does not: nobody looked."""
+    draws: dict[str, list[str | Completion]] = {
+        ROOT_TEXT: [" The answer is A.", " The answer is B."],
+        "The answer is B.": [" it is z"],
+    }
+    config = replace(GUIDED, max_nodes=4, enough_finishes=3)
+    log: list[Any] = []
+    tree: Tree = serve(
+        search(PROBLEM, config, judge), after(draws | {"But wait, it is z": [" z"]}), lambda s: SCORES.get(s, 0.6), log
+    )
+    assert tree.nodes[3].action is Action.REFLECT
+    reflected = [r.node for batch in log if isinstance(batch, list) for r in batch if r.kind == "reflect"]
+    assert reflected == [2], "the right one"
+
+
+def test_enough_finishes_end_a_guided_search_right_or_wrong() -> None:
+    config = replace(GUIDED, max_nodes=60, enough_finishes=2, wrong_below=0.0)
+    draws: dict[str, list[str | Completion]] = {
+        ROOT_TEXT: [" r1", " The answer is A."],
+        "r1": [" The answer is A."] * 2,
+    }
+    tree: Tree = serve(search(PROBLEM, config, judge), after(draws), SCORES.__getitem__)
+    assert (tree.stats["end"], tree.stats["wrong"], tree.stats["forced_nodes"]) == ("enough_finishes", 2, 0)
+    assert all(node.verdict is Verdict.WRONG for node in tree.nodes if node.action is Action.FINISH)
+
+
+def test_a_path_that_cannot_be_scored_is_worth_nothing() -> None:
+    talk = search(PROBLEM, replace(GUIDED, max_nodes=2), judge)
+    next(talk)
+    valuation = talk.send([[reply(" r1"), reply(" r2")]])
+    assert isinstance(valuation, Valuation)
+    forced = talk.send([[], [0.4]])
+    assert isinstance(forced, list)
+    with pytest.raises(StopIteration) as done:
+        talk.send([[reply(" ")] for _ in forced])
+    assert [node.rollout_value for node in done.value.value.nodes] == [None, 0.0, 0.4]
+
+
+def noisy(request: Request) -> list[Completion]:
+    """Steps, answers, several steps at once, nothing, cut ones: decided by the seed of the request."""
+    rng = random.Random(request.sampling.seed)
+    texts = [" So it is.", " The answer is A.", " The answer is B.", "", " Hm.\n\nStep 2: x\n\nStep 3: y", " a", " b c"]
+    if request.sampling.allowed_tokens:
+        return [reply(rng.choice(request.sampling.allowed_tokens)) for _ in range(request.n)]
+    return [
+        reply(f"{rng.choice(texts)}{rng.randrange(9)}", rng.choice(["stop", "stop", "eos", "length"]))
+        for _ in range(request.n)
+    ]
+
+
+def unit(step: str) -> float:
+    return random.Random(step).random()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.builds(
+        SearchConfig,
+        max_nodes=st.integers(1, 30),
+        children=st.integers(1, 4),
+        enough_finishes=st.integers(1, 8),
+        wrong_below=st.sampled_from([0.0, 0.5]),
+        finish_threshold=st.sampled_from([0.8, 2.0]),
+        max_depth=st.integers(1, 5),
+        step_aggregation=st.sampled_from(StepAggregation),
+        expand=st.sampled_from(Expand),
+        seed=st.integers(0, 10**6),
+    )
+)
+def test_a_guided_search_reads_no_gold_answer(config: SearchConfig) -> None:
+    """At test time nobody has one. With another gold answer the tree is the same but for the verdicts; every value is
+    the aggregate of what stands on the path; nothing is rolled out."""
+    trees = []
+    for gold in "AB":
+        tree: Tree = serve(search(replace_gold(gold), config, judge), noisy, unit)
+        plain = [{key: value for key, value in dump(node).items() if key != "verdict"} for node in tree.nodes]
+        stats = {key: value for key, value in tree.stats.items() if key not in ("correct", "wrong")}
+        trees.append((plain, stats))
+    assert trees[0] == trees[1]
+    assert tree.stats["rollouts"] == 0
+    assert tree.stats["valued"] == len(tree.nodes) - 1
+    for index in range(1, len(tree.nodes)):
+        path = []
+        above = index
+        while above > 0:
+            path.insert(0, unit(tree.nodes[above].text))
+            above = tree.nodes[above].parent
+        assert tree.nodes[index].rollout_value == aggregate_steps(path, config.step_aggregation or StepAggregation.MIN)
+    if tree.stats["end"] == "enough_finishes":
+        assert sum(node.answer is not None for node in tree.nodes) >= config.enough_finishes
+
+
+def replace_gold(answer: str) -> Problem:
+    return Problem(id="k", question="Is 6.1 high?", answer=answer, options={"A": "No", "B": "Yes"}, task=Task.CHOICE)
+
+
+# The beam
+
+
+def beam_config(**more: Any) -> BeamConfig:
+    given: dict[str, Any] = {"width": 2, "children": 2, "max_depth": 5, "sampling": Sampling(max_tokens=50)}
+    return BeamConfig(**(given | more))
+
+
+BEAM_SCORES = {"a": 0.9, "b": 0.6, "c": 0.8, "a1": 0.5, "A1 The answer is A.": 0.4, "The answer is B.": 0.75}
+BEAM_SCORES |= {"c1": 0.2, "So. The answer is B.": 0.45, "a2": 0.3}
+BEAM_DRAWS: dict[str, list[str | Completion]] = {
+    ROOT_TEXT: [" a", " b", " b", " c"],
+    "a": [" a1", " A1 The answer is A."],
+    "c": [" The answer is B.", " c1"],
+    "a1": [" So. The answer is B.", " a2"],
+}
+
+
+def test_a_beam_by_hand() -> None:
+    """Width 2, 2 children, scored by the least step.
+
+    1  The root draws 2 x 2: a .9, b .6, b again, c .8. a and c are kept.
+    2  a1 min(.9, .5) = .5; "A" min(.9, .4) = .4, finished; "B" min(.8, .75) = .75, finished; c1 .2. B and a1 are the
+       best two: B keeps its place, so one path goes on. A is a candidate all the same.
+    3  a1: "So B" min(.9, .5, .45) = .45, finished, and a2 .3. The one place goes to "So B": over.
+    Words drawn: 4, then 1 + 5 + 4 + 1 = 11, then 5 + 1 = 6: 21 in all.
+    """
+    log: list[Any] = []
+    found: Beamed = serve(beam(PROBLEM, beam_config()), after(BEAM_DRAWS), BEAM_SCORES.__getitem__, log)
+    assert [(path.steps[1:], path.scores, path.score, path.tokens) for path in found.paths] == [
+        (("a", "A1 The answer is A."), [0.9, 0.4], 0.4, 6),
+        (("c", "The answer is B."), [0.8, 0.75], 0.75, 5),
+        (("a", "a1", "So. The answer is B."), [0.9, 0.5, 0.45], 0.45, 7),
+    ]
+    assert all(path.finished and path.finish_reason == "stop" for path in found.paths)
+    assert (found.tokens, found.rounds, found.duplicates, found.dropped) == (21, 3, 1, 0)
+    asked = [[(request.node, request.n) for request in batch] for batch in log if isinstance(batch, list)]
+    assert asked == [[(0, 4)], [(1, 2), (3, 2)], [(4, 2)]]
+    requests = [request for batch in log if isinstance(batch, list) for request in batch]
+    assert len({request.sampling.seed for request in requests}) == len(requests), "every request draws its own"
+    assert {(request.sampling.stop, request.sampling.max_tokens) for request in requests} == {(("\n\nStep",), 50)}
+
+
+def test_the_aggregate_decides_who_stays() -> None:
+    """Worked by hand, round 2 by the last score: "B" .75, a1 .5, A .4, c1 .2: the same; by the mean A has .65 and a1
+    .7, "B" .775; by prod a1 .45, A .36, B .6. With the last score of round 3 a2 .3 loses to .45."""
+    for how in StepAggregation:
+        config = beam_config(step_aggregation=how)
+        found: Beamed = serve(beam(PROBLEM, config), after(BEAM_DRAWS), BEAM_SCORES.__getitem__)
+        assert [path.score for path in found.paths] == [aggregate_steps(path.scores, how) for path in found.paths]
+    by_last = beam_config(step_aggregation=StepAggregation.LAST, width=1, children=2)
+    draws = {ROOT_TEXT: [" low", " high"], "high": [" The answer is A."] * 2, "low": [" The answer is B."] * 2}
+    scores = {"low": 0.3, "high": 0.6, "The answer is A.": 0.1, "The answer is B.": 0.9}
+    found = serve(beam(PROBLEM, by_last), after(draws), scores.__getitem__)  # type: ignore[arg-type]
+    assert [path.steps[-1] for path in found.paths] == ["The answer is A."], "greedy: low was never gone on with"
+
+
+def test_ties_go_to_the_path_that_was_drawn_first() -> None:
+    draws: dict[str, list[str | Completion]] = {ROOT_TEXT: [" p", " q"], "p": [" The answer is A."] * 2}
+    found: Beamed = serve(beam(PROBLEM, beam_config(width=1)), after(draws), lambda step: 0.5)
+    assert [path.steps[1:] for path in found.paths] == [("p", "The answer is A.")]
+
+
+def test_what_ends_a_path_and_what_is_dropped() -> None:
+    """A native policy that ends its turn has finished, answer or not; one that is told to write a single step has
+    not. A cut step and an empty one are no steps; an answer that was cut afterwards is one."""
+    draws: dict[str, list[str | Completion]] = {
+        ROOT_TEXT: [reply(" done", "eos"), reply(" cu", "length"), reply(" "), reply(" The answer is B. An", "length")],
+    }
+    found: Beamed = serve(beam(PROBLEM, beam_config()), after(draws), lambda step: 0.5)
+    assert [(path.steps[1], path.finish_reason) for path in found.paths] == [
+        ("done", "eos"),
+        ("The answer is B. An", "length"),
+    ]
+    assert found.dropped == 2
+    told = beam_config(prompting=Prompting.INSTRUCT, max_depth=1)
+    found = serve(beam(PROBLEM, told), lambda request: draws[ROOT_TEXT], lambda step: 0.5)
+    assert [(path.steps[1], path.finished) for path in found.paths] == [("The answer is B. An", True), ("done", False)]
+
+
+def test_a_beam_that_comes_to_nothing_still_has_a_candidate() -> None:
+    """Every problem gets a record: open paths at the greatest depth, and where no draw can be used, are candidates as
+    they are."""
+    found: Beamed = serve(
+        beam(PROBLEM, beam_config(max_depth=2)), lambda r: [f" s{i}" for i in range(r.n)], lambda step: 0.5
+    )
+    assert [path.steps[1:] for path in found.paths] == [("s0", "s0"), ("s0", "s1")]
+    assert all(path.finish_reason == "length" and not path.finished for path in found.paths)
+    found = serve(beam(PROBLEM, beam_config()), lambda r: [""] * r.n, lambda step: 0.5)
+    assert [(path.steps, path.score) for path in found.paths] == [((ROOT_TEXT,), 0.0)]
+    assert (found.rounds, found.dropped) == (1, 4)
+
+
+@pytest.mark.parametrize("wrong", [{"width": 0}, {"children": 0}, {"max_depth": 0}])
+def test_a_beam_of_nothing_is_wrong_usage(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="must be at least 1"):
+        beam_config(**wrong)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 6), st.integers(0, 10**6))
+def test_every_beam_ends_and_can_be_written_down(width: int, children: int, depth: int, seed: int) -> None:
+    config = beam_config(width=width, children=children, max_depth=depth, sampling=Sampling(seed=seed))
+    log: list[Any] = []
+    found: Beamed = serve(beam(PROBLEM, config), noisy, unit, log)
+    batches = [batch for batch in log if isinstance(batch, list)]
+    assert len(batches) == found.rounds <= depth
+    assert found.paths
+    assert len({path.steps for path in found.paths}) == len(found.paths)
+    assert max(len(batch) for batch in batches) <= width
+    drawn = sum(request.n for batch in batches for request in batch)
+    assert drawn <= found.rounds * width * children
+    assert sum(not path.finished for path in found.paths) <= width
+    for path in found.paths:
+        assert split_steps(join_steps(path.steps)) == list(path.steps)
+        assert path.tokens <= found.tokens
+        assert path.scores == [unit(step) for step in path.steps[1:]]
+
+
+# Through the driver
+
+
+def test_neither_depends_on_what_runs_beside_it() -> None:
+    """Engine and scorer take their time, each another: 24 problems at once give what they give one by one."""
+    problems = [
+        Problem(id=f"p{i}", question="?", answer="B", options={"A": "No", "B": "Yes"}, task=Task.CHOICE)
+        for i in range(24)
+    ]
+    config = SearchConfig(max_nodes=15, finish_threshold=2.0, step_aggregation=StepAggregation.MIN, seed=3)
+    own = beam_config(width=3, children=3, sampling=Sampling(seed=3))
+
+    async def everything(concurrency: int) -> list[str]:
+        delays, room = random.Random(concurrency), asyncio.Semaphore(concurrency)
+
+        def write(prompt: Prompt, sampling: Sampling, n: int) -> list[Completion]:
+            return noisy(Request(None, 0, prompt, sampling, n))  # type: ignore[arg-type]
+
+        engine = ScriptedEngine(write)
+
+        async def values(problem: Problem, paths: Sequence[Sequence[str]]) -> list[list[float]]:
+            for _ in range(delays.randrange(5)):
+                await asyncio.sleep(0)
+            return [[unit(f"{problem.id}{step}") for step in path[1:]] for path in paths]
+
+        async def one(problem: Problem) -> str:
+            async with room:
+                tree = await grow(problem, config, engine, values=values)
+                found = await converse(beam(problem, own), problem, engine, values=values)
+                return json.dumps(dump(tree)) + repr(found)
+
+        return list(await asyncio.gather(*map(one, problems)))
+
+    alone, together = asyncio.run(everything(1)), asyncio.run(everything(24))
+    assert alone == together
+    assert len(set(alone)) == len(problems)
+
+
+def test_without_a_reward_model_there_is_nothing_to_guide() -> None:
+    with pytest.raises(UsageError, match="needs the model"):
+        asyncio.run(grow(PROBLEM, GUIDED, ScriptedEngine([" r1", " r2"])))
+
+
+# As commands
+
+
+@pytest.fixture(scope="module")
+def prm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A reward model of random weights, in a folder as `train-prm` writes it."""
+    import torch
+    from transformers import AutoConfig, AutoModelForTokenClassification
+
+    folder = make_tiny_model(tmp_path_factory.mktemp("prm"))
+    torch.manual_seed(1)
+    model = AutoModelForTokenClassification.from_config(AutoConfig.from_pretrained(folder, num_labels=2))
+    model.save_pretrained(folder)
+    (folder / "medsss.json").write_text(json.dumps({"kind": "prm", "convention": "medsss"}))
+    return folder
+
+
+def problem(i: int) -> dict[str, Any]:
+    return {
+        "id": f"p{i}",
+        "question": f"Problem {i}: is a potassium of 6.1 high?",
+        "options": {"A": "No", "B": "Yes"},
+        "answer": "B",
+        "dataset": "made",
+        "task": "choice",
+        "meta": {"number": i},
+    }
+
+
+def script(folder: Path) -> str:
+    end = "\n\nStep 9: The answer is"
+    texts = [
+        f" Potassium is normal to 5.0.{end} B.",
+        " The answer is A.",
+        f" It is 6.1.{end} A.",
+        " High. The answer is B.",
+    ]
+    lines = [{"match": "Reply Reason or Finish", "texts": ["Reason"]}, {"match": "", "texts": texts}]
+    return f"scripted:{write_jsonl(folder / 'script.jsonl', lines)}"
+
+
+BEAM = ["--strategy", "beam", "--beam-width", 2, "--children", 3]
+
+
+@pytest.fixture(scope="module")
+def beamed(prm: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[object], Path]:
+    """The command line of a beam over two problems and a broken line, and its output."""
+    folder = tmp_path_factory.mktemp("beam")
+    data = write_jsonl(folder / "in.jsonl", [problem(0), problem(1), {"id": "torn"}])
+    line = [
+        "bon",
+        data,
+        "--prm",
+        prm,
+        "--engine",
+        script(folder),
+        *BEAM,
+        "--concurrency",
+        1,
+        "-o",
+        folder / "out.jsonl",
+    ]
+    ran = run_medsss(line)
+    assert ran.rc == 1
+    assert "in.jsonl:3" in ran.stderr
+    return line, folder / "out.jsonl"
+
+
+@pytest.fixture(scope="module")
+def tree(prm: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("tree")
+    line = ["search", "--prm", prm, "--engine", script(folder), "--max-nodes", 8, "--concurrency", 1]
+    [found] = run_medsss(line, to_lines([problem(2)])).ok().records
+    return dict(found)
+
+
+def test_a_beam_in_a_pipe(beamed: tuple[list[object], Path]) -> None:
+    """Problems in, scored records out, that `eval` reads: each candidate with its step scores and its own tokens, and
+    what the beam cost as a whole beside them. Run again there is nothing to do; another depth is another run."""
+    line, out = beamed
+    for number, record in enumerate(read_jsonl(out)):
+        assert record["meta"]["number"] == number
+        assert {key: record[key] for key in ("id", "question", "answer", "dataset")} == {
+            key: problem(number)[key] for key in ("id", "question", "answer", "dataset")
+        }
+        cost = record["meta"]["beam"]
+        assert (cost["width"], cost["children"], record["strategy"]) == (2, 3, "min-max")
+        for candidate in record["candidates"]:
+            assert candidate["score"] == min(candidate["step_scores"])
+            assert len(candidate["step_scores"]) == len(split_steps(candidate["text"])) - 1
+            assert 0 < candidate["tokens"] < cost["tokens"]
+            assert candidate["verdict"] in ("correct", "wrong")
+        scores = [candidate["score"] for candidate in record["candidates"]]
+        assert scores[record["selected"]] == max(scores)
+    assert json.loads(run_medsss(["eval", out, "-q"]).ok().stdout)
+
+    before = out.read_bytes()
+    ran = run_medsss([*line, "--max-depth", 3])
+    assert ran.rc == 2
+    assert "beam: " in ran.stderr
+    assert run_medsss(line).rc == 1  # the broken line is still there
+    assert out.read_bytes() == before
+
+
+def test_a_guided_search_in_a_pipe(prm: Path, tree: dict[str, Any]) -> None:
+    """The record says that a model gave the values, and which; `label` takes it like any other tree."""
+    assert (tree["config"]["prm"], tree["config"]["step_aggregation"]) == (str(prm), "min")
+    assert tree["stats"]["guided"] is True
+    assert (tree["stats"]["rollouts"], tree["stats"]["valued"]) == (0, len(tree["nodes"]) - 1)
+    assert {node["verdict"] for node in tree["nodes"]} == {None, "correct", "wrong"}
+    assert 0 < min(node["value"] for node in tree["nodes"]) < max(node["value"] for node in tree["nodes"]) < 1
+    assert run_medsss(["label", "--to", "sft"], to_lines([tree])).ok().records
+
+
+def test_rescore_draws_nothing(prm: Path, beamed: tuple[list[object], Path], tree: dict[str, Any]) -> None:
+    """Scored records, a guided tree and a record with gold labels are scored again, though `--policy` does not exist:
+    with one model the scores come out as they were; a tree's candidates are its trajectories, with the scores that led
+    the search. Gold labels of steps stay with their candidate. A record without candidates is a bad line, not sampled.
+    """
+    text = join_steps([ROOT_TEXT, "6.1 is above 5.0.", "The answer is B."])
+    own = {"text": text, "labels": [1, 1], "step_scores": [0.25, 0.25], "score": 0.25, "tokens": 9, "note": "x"}
+    scored = problem(3) | {"candidates": [own], "selected": 0, "strategy": "min-max"}
+    before = read_jsonl(beamed[1])
+    rows = [*before, tree, scored, problem(4), problem(5) | {"nodes": []}]
+    ran = run_medsss(["bon", "--prm", prm, "--rescore", "--policy", "./nowhere", "--ordered"], to_lines(rows))
+    assert ran.rc == 1
+    assert "p4: no candidates to score again" in ran.stderr
+    assert "p5: the tree has no nodes" in ran.stderr
+    *again, from_tree, labelled = ran.records
+    for new, old in zip(again, before, strict=True):
+        assert (new["meta"], new["selected"]) == (old["meta"], old["selected"])
+        for one, other in zip(new["candidates"], old["candidates"], strict=True):
+            assert one["step_scores"] == pytest.approx(other["step_scores"], abs=1e-5)
+            assert {key: one[key] for key in ("text", "answer", "tokens")} == {
+                key: other[key] for key in ("text", "answer", "tokens")
+            }
+    ends = [node for node in tree["nodes"] if node["action"] == "finish"]
+    assert [candidate["answer"] for candidate in from_tree["candidates"]] == [node["answer"] for node in ends]
+    assert [candidate["score"] for candidate in from_tree["candidates"]] == pytest.approx(
+        [node["rollout_value"] for node in ends], abs=1e-5
+    )
+    assert from_tree["meta"]["search"]["tokens"] == tree["stats"]["tokens"]
+    [candidate] = labelled["candidates"]
+    assert (candidate["labels"], candidate["note"], candidate["tokens"]) == ([1, 1], "x", 9)
+    assert candidate["step_scores"] != [0.25, 0.25]
+    assert candidate["score"] == min(candidate["step_scores"])
+    assert json.loads(run_medsss(["eval", "-q"], ran.stdout).ok().stdout)
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["bon", "--prm", "R", "--beam-width", 2], "--strategy beam"),
+        (["bon", "--prm", "R", "--max-depth", 2], "--strategy beam"),
+        (["bon", "--prm", "R", "--strategy", "beam", "-n", 4], "--beam-width and --children"),
+        (["bon", "--prm", "R", "--strategy", "beam", "--rescore"], "--rescore draws nothing"),
+        (["search", "--step-aggregation", "last"], "--prm R"),
+        (["search", "--prm-dtype", "float32"], "--prm R"),
+        (["search", "--prm", "R", "--rollouts", 3], "--rollouts has no meaning"),
+        (["search", "--prm", "./missing"], "there is no PRM folder"),
+        (["search", "--prm", "POLICY"], "is a policy, not a PRM"),
+        (["search", "--prm", "FOREIGN"], "holds LlamaForCausalLM"),
+    ],
+)
+def test_wrong_usage_is_told_at_once(args: list[Any], said: str, tmp_path: Path) -> None:
+    for name, card in (("POLICY", '{"kind": "policy"}'), ("FOREIGN", None)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
+        if card:
+            (tmp_path / name / "medsss.json").write_text(card)
+    args = [tmp_path / arg if arg in ("POLICY", "FOREIGN") else arg for arg in args]
+    ran = run_medsss(args, to_lines([problem(0)]), timeout=30)
+    assert (ran.rc, ran.stdout) == (2, "")
+    assert said in " ".join(ran.stderr.split())
+    assert "Traceback" not in ran.stderr
