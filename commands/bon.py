@@ -185,7 +185,9 @@ class _LazyEngine:
     def notes(self) -> list[str]:
         from medsss_cli.engines import notes_of
 
-        return [] if self._engine is None else notes_of(self._engine)
+        if self._engine is None:
+            return []
+        return [*notes_of(self._engine), f"bon: {self._engine.usage.tokens} tokens generated"]
 
 
 @dataclass

@@ -41,18 +41,19 @@ class Cost:
     unit: str = "requests"
 
     def add(self, record: Any, result: Any) -> None:
-        """Add a result of `record`. Answers that the record brought along cost nothing."""
+        """Add a result of `record`. Answers that the record brought along stand first in the result and cost nothing."""
         stats = _field(result, "stats")
         if isinstance(stats, dict) and "tokens" in stats:
             self.calls += sum(stats.get("requests", {}).values())
             self.tokens += stats["tokens"]
             return
-        brought = any(_field(record, name) for name in ("responses", "candidates"))
-        answers = _field(result, "responses") or _field(result, "candidates") or ()
-        if answers and not brought:
+        brought = len(_field(record, "responses") or _field(record, "candidates") or ())
+        made = (_field(result, "responses") or _field(result, "candidates") or ())[brought:]
+        beam = (_field(result, "meta") or {}).get("beam")
+        if made:
             self.unit = "answers"
-            self.calls += len(answers)
-            self.tokens += sum(answer.tokens for answer in answers)
+            self.calls += len(made)
+            self.tokens += beam["tokens"] if beam else sum(answer.tokens for answer in made)
 
 
 def _field(record: Any, name: str) -> Any:

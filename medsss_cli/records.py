@@ -103,7 +103,8 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
 
     `text` is the bare step, without "Step k: ". `depth` is its number k (root 0). `rollouts` is how many were drawn,
     `rollout_value` the share of them that was correct (None before evaluation), `value` the backed-up value, both in
-    [0, 1]. `answer` and `verdict` are set on finish nodes.
+    [0, 1]; in a search that a reward model guides, no rollouts are drawn and `rollout_value` is that model's. `answer`
+    and `verdict` are set on finish nodes.
     """
 
     parent: int

@@ -76,6 +76,17 @@ class Given(msgspec.Struct):
 Keep = Callable[[Problem, Sequence["Given | Response"], Item], None]
 
 
+def _whole_cost(obj: dict[str, Any]) -> int | None:
+    """The tokens that a beam or a search generated for a problem, the steps that are in no candidate included."""
+    meta = obj.get("meta")
+    for name in ("beam", "search"):
+        part = meta.get(name) if isinstance(meta, dict) else None
+        cost = part.get("tokens") if isinstance(part, dict) else None
+        if isinstance(cost, int):
+            return cost
+    return None
+
+
 def item_reader(
     *, rejudge: Extract | None = None, by: str | None = None, keep: Keep | None = None
 ) -> Callable[[dict[str, Any], Where], Item]:
@@ -119,7 +130,7 @@ def item_reader(
             columns=vote_columns(keys, correct),
             unparsed=sum(response.verdict is no_answer for response in given),
             truncated=truncated,
-            tokens=tokens,
+            tokens=_whole_cost(obj) or tokens,
             scores=scores,
             selected=selected,
             strategy=str(obj.get("strategy", "unknown")) if selected is not None else None,
