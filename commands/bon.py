@@ -340,9 +340,10 @@ def _parser(beaming: bool, rescore: bool) -> Callable[[dict[str, Any], Where], P
 
 def what_to_score(obj: dict[str, Any], where: Where) -> Problem | Answers | Steps:
     """A record with answers as these, one with steps as these, any other as the problem that it holds."""
-    from medsss_cli.adapters import to_prm, to_problem, to_samples
+    from medsss_cli.adapters import to_prm, to_problem, to_samples, without_corrections
     from medsss_cli.records import Candidate
 
+    obj = without_corrections(obj)
     if any(key in obj for key in ("responses", "candidates", "response", "output")):
         samples = to_samples(obj, where)
         written = obj.get("responses", obj.get("candidates"))

@@ -41,7 +41,7 @@ class Cost:
     unit: str = "requests"
 
     def add(self, record: Any, result: Any) -> None:
-        """Add a result of `record`. Answers that the record brought along stand first in the result and cost nothing."""
+        """Add a result of `record`. Answers that the record brought along stand first in it and cost nothing."""
         stats = _field(result, "stats")
         if isinstance(stats, dict) and "tokens" in stats:
             self.calls += sum(stats.get("requests", {}).values())

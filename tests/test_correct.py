@@ -10,6 +10,8 @@ import pytest
 from helpers import read_jsonl, run_medsss, to_lines, write_jsonl
 from msgspec import UNSET
 
+from medsss_cli.adapters import without_corrections
+from medsss_cli.commands.bon import Answers, what_to_score
 from medsss_cli.correction import (
     Correcting,
     corrections,
@@ -21,8 +23,9 @@ from medsss_cli.correction import (
 )
 from medsss_cli.engines.base import Completion, FinishReason, Prompt, Sampling
 from medsss_cli.engines.scripted import ScriptedEngine
+from medsss_cli.jsonl import Where
 from medsss_cli.prompts import Prompting
-from medsss_cli.records import Problem, Response, Samples, Task, Verdict
+from medsss_cli.records import Problem, Response, Samples, Task, Verdict, dump
 from medsss_cli.sampling import Asking, Author, with_responses
 from medsss_cli.steps import ROOT_TEXT, join_steps
 
@@ -230,3 +233,18 @@ def test_bad_input_is_told(tmp_path: Path) -> None:
     ):
         bad = run_medsss([*args, *more])
         assert (bad.rc, what in bad.stderr) == (2, True), bad.stderr
+
+
+def test_corrections_are_neither_measured_nor_selected(tmp_path: Path) -> None:
+    """A correction exists because the gold answer said that its original was wrong: to count it would flatter the
+    policy, to let a reward model choose it would be to peek."""
+    corrected = record(
+        response(WRONG, Verdict.WRONG), response(RIGHT, Verdict.CORRECT), response(RIGHT, Verdict.CORRECT, corrects=0)
+    )
+    path = write_jsonl(tmp_path / "corrected.jsonl", [dump(corrected)])
+    report = run_medsss(["eval", path, "-q"]).ok().records[0]
+    assert (report["responses"], report["micro"]["value"]) == (2, 0.5)
+    assert without_corrections(dump(corrected))["responses"] == dump(corrected)["responses"][:2]
+    found = what_to_score(dump(corrected), Where("corrected.jsonl", 1))
+    assert isinstance(found, Answers)
+    assert [each.text for each in found.responses] == [WRONG, RIGHT]

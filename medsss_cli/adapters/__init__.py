@@ -20,7 +20,17 @@ from .layouts import LAYOUTS, Layout, detect
 if TYPE_CHECKING:
     from ..jsonl import Where
 
-__all__ = ["LAYOUTS", "Layout", "detect", "known_layouts", "split_options", "to_prm", "to_problem", "to_samples"]
+__all__ = [
+    "LAYOUTS",
+    "Layout",
+    "detect",
+    "known_layouts",
+    "split_options",
+    "to_prm",
+    "to_problem",
+    "to_samples",
+    "without_corrections",
+]
 
 _WRITTEN_ANSWERS = ("response", "output")
 
@@ -101,6 +111,16 @@ def to_samples(
         if isinstance(response.corrects, int) and not 0 <= response.corrects < len(responses):
             raise BadRecord(f"{problem.id}: a response corrects number {response.corrects}, of {len(responses)}")
     return Samples(**problem_fields(problem), responses=responses, pass_rate=pass_rate(responses))
+
+
+def without_corrections(obj: dict[str, Any]) -> dict[str, Any]:
+    """A record less the corrections among its responses: which answers these were made of only the gold answer tells,
+    so they neither count in a measure nor stand for selection."""
+    written = obj.get("responses")
+    if not isinstance(written, list) or not any(isinstance(item, dict) and "corrects" in item for item in written):
+        return obj
+    own = [item for item in written if not isinstance(item, dict) or item.get("corrects") is None]
+    return obj | {"responses": own}
 
 
 def known_layouts() -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
-from ..adapters import to_problem, to_samples
+from ..adapters import to_problem, to_samples, without_corrections
 from ..answers import Extract, answer_key
 from ..errors import BadRecord
 from ..metrics import vote_columns
@@ -97,6 +97,7 @@ def item_reader(
     def read(obj: dict[str, Any], where: Where) -> Item:
         if _is_failure(obj):
             return Item(obj["id"], FAILED, "failed", group=FAILED if by else None)
+        obj = without_corrections(obj)
         problem, given = _given(obj, where, rejudge)
         no_answer, right = Verdict.NO_ANSWER, Verdict.CORRECT
         known: dict[str | None, str | None] = {}
