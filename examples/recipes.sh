@@ -4,25 +4,24 @@
 #
 #   SEED=0 examples/recipes.sh       (then SEED=1, SEED=2; a few minutes each on two cores)
 #
-# The teacher is the shipped policy, the student one of the same make that was trained for a sixth of its time. It is made
-# once, in STUDENT, and is the base of all rows and seeds.
+# The student is the shipped policy, the teacher what `make demo` made of it; any two policies do (STUDENT, TEACHER).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 export SEED=${SEED:-0}
-OUT=${OUT:-out/recipes/$SEED} STUDENT=${STUDENT:-out/recipes/student} STUDENT_STEPS=${STUDENT_STEPS:-800}
-TEACHER=${TEACHER:-builtin:clinic} QUESTIONS=${QUESTIONS:-200} TESTS=${TESTS:-400} SHORT=${SHORT:-160}
-DRAWS=${DRAWS:-3} TRIES=${TRIES:-3}
+OUT=${OUT:-out/recipes/$SEED} STUDENT=${STUDENT:-builtin:clinic} TEACHER=${TEACHER:-out/demo/iteration2/policy}
+QUESTIONS=${QUESTIONS:-400} TESTS=${TESTS:-400} SHORT=${SHORT:-160}
+DRAWS=${DRAWS:-3} TRIES=${TRIES:-6}        # MedCritical: of the teacher, of the student
+RATINGS=${RATINGS:-4} CURRICULUM=${CURRICULUM:-40}  # MedS3: answers that tell the hard questions, how many of these a domain
 # A policy of one or two million weights takes learning rates far above the papers'.
 export SFT_EXTRA=${SFT_EXTRA:-"--full --lr 5e-4 --epochs 4 --batch-size 32 --accumulation 1"}
 export DPO_EXTRA=${DPO_EXTRA:-"--full --lr 1e-4 --sft-weight 0.5 --batch-size 32 --accumulation 1"}
-SEARCH_EXTRA=${SEARCH_EXTRA:-"--max-nodes 16 --rollouts 4 --min-rollouts 2 --max-tokens $SHORT --max-step-tokens 60"}
-CHUNK=${CHUNK:-10}                # questions that tell the other rows what one of them costs
+SEARCH_EXTRA=${SEARCH_EXTRA:-"--max-nodes 30 --rollouts 8 --min-rollouts 3 --max-tokens $SHORT --max-step-tokens 60"}
+CHUNK=${CHUNK:-10}                # questions that tell what one of them costs
 
 mkdir -p "$OUT"
 python=${PYTHON:-python}
 pool=$OUT/pool.jsonl test=$OUT/test.jsonl
-[ -s "$STUDENT/config.json" ] || "$python" -m medsss_cli.clinic.train --out "$STUDENT" --steps "$STUDENT_STEPS" --every "$STUDENT_STEPS"
 [ -s "$pool" ] || medsss clinic -n "$QUESTIONS" --seed "7$SEED" > "$pool"
 [ -s "$test" ] || medsss clinic -n "$TESTS" --seed "$SEED" --split test > "$test"
 tokens() { "$python" examples/recipes_table.py --tokens "$@"; }
@@ -38,27 +37,30 @@ POOL=$pool TEST=$test STUDENT=$STUDENT TEACHER=$TEACHER OUT=$OUT/medcritical DRA
 budget=$(tokens "$OUT"/medcritical/teacher.jsonl "$OUT"/medcritical/round*/{answers,corrected}.jsonl)
 echo "== the budget is $budget tokens" >&2
 
-spend() {  # spend FILE COMMAND...: on as many questions of the pool as the budget has tokens for, to 5 %
-    local file=$1 limit=$CHUNK spent next; shift
+spend() {  # spend TOKENS QUESTIONS FILE COMMAND...: on as many of the questions as there are tokens for, to 5 %
+    local most=$1 questions=$2 file=$3 limit=$CHUNK spent next; shift 3
     while :; do
-        "$@" "$pool" --policy "$STUDENT" --seed "$SEED" --limit "$limit" -o "$file" -q
+        "$@" "$questions" --policy "$STUDENT" --seed "$SEED" --limit "$limit" -o "$file" -q
         spent=$(tokens "$file")
-        if [ $((spent * 20)) -ge $((budget * 19)) ] || [ "$limit" -ge "$QUESTIONS" ]; then break; fi
-        next=$((limit * budget / (spent + 1)))
+        if [ $((spent * 20)) -ge $((most * 19)) ] || [ "$limit" -ge "$(wc -l < "$questions")" ]; then break; fi
+        next=$((limit * most / (spent + 1)))
         limit=$((next > limit ? next : limit + 1))
     done
 }
 rejection() {
     # As many answers to a question as the budget has for all of them.
     local each=$(($(tokens "$OUT"/medcritical/student.greedy.jsonl) / TESTS))
-    spend "$OUT/rejection.samples.jsonl" medsss sample -n $((budget / (QUESTIONS * each) + 1)) --max-tokens "$SHORT"
+    spend "$budget" "$pool" "$OUT/rejection.samples.jsonl" medsss sample -n $((budget / (QUESTIONS * each) + 1)) --max-tokens "$SHORT"
     medsss label "$OUT/rejection.samples.jsonl" --to sft --max-per-problem 8 -q > "$OUT/rejection.sft.jsonl"
     train rejection sft "$STUDENT" "$SFT_EXTRA"
     measure rejection "$OUT/rejection.sft"
 }
 # shellcheck disable=SC2086
 meds3() {
-    spend "$OUT/meds3.trees.jsonl" medsss search $SEARCH_EXTRA
+    local draws=$OUT/meds3.draws.jsonl seed=$OUT/meds3.seed.jsonl
+    medsss sample "$pool" --policy "$STUDENT" --seed "$SEED" -n "$RATINGS" --max-tokens "$SHORT" -o "$draws" -q
+    medsss sample "$draws" --curriculum "$CURRICULUM" -q | medsss load - --shuffle --seed "$SEED" > "$seed"
+    spend "$((budget - $(tokens "$draws")))" "$seed" "$OUT/meds3.trees.jsonl" medsss search $SEARCH_EXTRA
     medsss label "$OUT/meds3.trees.jsonl" --to sft --no-reflect --max-per-problem 8 -q > "$OUT/meds3.sft.jsonl"
     train meds3 sft "$STUDENT" "$SFT_EXTRA"
     medsss label "$OUT/meds3.trees.jsonl" --to preference --max-per-problem 3 -q > "$OUT/meds3.dpo.jsonl"

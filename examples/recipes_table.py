@@ -22,7 +22,7 @@ ROWS = (  # name, report, files that it paid for beside those of the rows named 
         "medcritical/stage2.*.report.json",
         ("medcritical/teacher.jsonl", "medcritical/round*/answers.jsonl", "medcritical/round*/corrected.jsonl"),
     ),
-    ("MedS3, one iteration", "meds3.report.json", ("meds3.trees.jsonl",)),
+    ("MedS3, one iteration", "meds3.report.json", ("meds3.draws.jsonl", "meds3.trees.jsonl")),
 )
 
 
