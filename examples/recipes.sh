@@ -43,8 +43,8 @@ spend() {  # spend TOKENS QUESTIONS FILE COMMAND...: on as many of the questions
         "$@" "$questions" --policy "$STUDENT" --seed "$SEED" --limit "$limit" -o "$file" -q
         spent=$(tokens "$file")
         if [ $((spent * 20)) -ge $((most * 19)) ] || [ "$limit" -ge "$(wc -l < "$questions")" ]; then break; fi
-        next=$((limit * most / (spent + 1)))
-        limit=$((next > limit ? next : limit + 1))
+        next=$((limit * (most - spent) / (spent + 1) * 2 / 3))  # not all at once: the next ones may cost more
+        limit=$((limit + (next > 0 ? next : 1)))
     done
 }
 rejection() {
