@@ -43,11 +43,13 @@ def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 @pytest.fixture
 def script(tmp_path: Path) -> str:
-    """A policy that reasons, then finishes."""
+    """A policy that reasons, then finishes. To one prompt it says one thing: texts that take turns would go by the order
+    in which records arrive."""
     lines = [
-        {"match": CHOICE_TURN, "texts": ["Reason", "Finish"]},
-        {"match": "But wait,", "texts": [" the reference range ends at 5.0.", " The answer is A."]},
-        {"match": "", "texts": [" 6.1 is above 5.0.", " The answer is A.", " It is high. The answer is B."]},
+        {"match": CHOICE_TURN, "texts": ["Finish"]},
+        {"match": "But wait,", "texts": [" the reference range ends at 5.0."]},
+        {"match": "Step 2:", "texts": [" It is high. The answer is A."]},
+        {"match": "", "texts": [" 6.1 is above 5.0."]},
     ]
     return f"scripted:{write_jsonl(tmp_path / 'script.jsonl', lines)}"
 
