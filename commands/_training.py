@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from . import _options as o
+
 if TYPE_CHECKING:
     from medsss_cli.jsonl import Where
     from medsss_cli.training.common import TrainingSummary
@@ -63,6 +65,39 @@ RestartTraining = Annotated[
 ]
 
 
+def settings(
+    output: Out = ...,  # type: ignore[assignment]  # typer's mark of a required option
+    policy: o.PolicyOpt = "builtin:clinic",
+    merge: Merge = True,
+    lora_rank: LoraRank = 32,
+    lora_alpha: LoraAlpha = 64,
+    batch_size: TrainBatch = 8,
+    accumulation: Accumulation = 4,
+    max_length: MaxLength = None,
+    warmup: Warmup = 0.03,
+    scheduler: Scheduler = "cosine",
+    seed: o.Seed = 0,
+    device: o.Device = "auto",
+    dtype: TrainDtype = "auto",
+    gradient_checkpointing: Checkpointing = None,
+    save_steps: SaveSteps = 500,
+    log_steps: LogSteps = 10,
+    report_to: ReportTo = "none",
+    trust_remote_code: o.TrustRemoteCode = False,
+    restart: RestartTraining = False,
+) -> dict[str, Any]:
+    """What both trainings can be told, as fields of `TrainingOptions`."""
+    given = dict(locals())
+    return {"out": given.pop("output"), **given}
+
+
+def training_input(
+    inputs: o.Inputs = None, limit: o.Limit = None, strict: o.Strict = False, quiet: o.Quiet = False
+) -> TrainingInput:
+    """The rows to train on. Raises UsageError for a file that is not there."""
+    return TrainingInput(inputs, limit=limit, strict=strict, quiet=quiet)
+
+
 class TrainingInput:
     """The rows of a training: read when the library asks for them, bad lines said and counted."""
 
@@ -76,12 +111,6 @@ class TrainingInput:
         self.bad_lines = 0
         # Before anything slow: a file that is not there must not be found out after torch is in.
         check_inputs(self.inputs or ("-",))
-
-    def __enter__(self) -> TrainingInput:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
 
     @property
     def rows(self) -> Iterator[tuple[Where, dict[str, Any]]]:

@@ -4,7 +4,7 @@ runs one epoch; a full training needs about 16 bytes a parameter, LoRA about 2."
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from medsss_cli.training.policy import PolicyTraining
 
 
+@o.grouped(settings=t.settings, given=t.training_input)
 def run(
     ctx: typer.Context,
-    inputs: o.Inputs = None,
-    output: t.Out = ...,  # type: ignore[assignment]  # typer's mark of a required option
+    *,
     method: Annotated[
         Literal["sft", "dpo"], typer.Option("--method", help="sft reads sft records, dpo preference records.")
     ] = "sft",
@@ -31,13 +31,9 @@ def run(
             show_default=False,
         ),
     ] = None,
-    policy: o.PolicyOpt = "builtin:clinic",
     lora: Annotated[
         bool, typer.Option("--lora/--full", help="Train a LoRA adapter, or all weights as the paper does.")
     ] = False,
-    merge: t.Merge = True,
-    lora_rank: t.LoraRank = 32,
-    lora_alpha: t.LoraAlpha = 64,
     learning_rate: Annotated[
         float | None,
         typer.Option(
@@ -49,11 +45,6 @@ def run(
         ),
     ] = None,
     epochs: t.Epochs = 1.0,
-    batch_size: t.TrainBatch = 8,
-    accumulation: t.Accumulation = 4,
-    max_length: t.MaxLength = None,
-    warmup: t.Warmup = 0.03,
-    scheduler: t.Scheduler = "cosine",
     weight_decay: t.WeightDecay = 0.0,
     beta: Annotated[float, typer.Option("--beta", min=0.0, metavar="B", help="dpo: how close to stay.")] = 0.1,
     loss_type: Annotated[str, typer.Option("--loss-type", metavar="NAME", help="dpo: a loss of TRL's.")] = "sigmoid",
@@ -63,18 +54,8 @@ def run(
     precompute_ref: Annotated[
         bool, typer.Option("--precompute-ref", help="dpo: run the reference first, so that it need not stay in memory.")
     ] = False,
-    seed: o.Seed = 0,
-    device: o.Device = "auto",
-    dtype: t.TrainDtype = "auto",
-    gradient_checkpointing: t.Checkpointing = None,
-    save_steps: t.SaveSteps = 500,
-    log_steps: t.LogSteps = 10,
-    report_to: t.ReportTo = "none",
-    trust_remote_code: o.TrustRemoteCode = False,
-    limit: o.Limit = None,
-    strict: o.Strict = False,
-    restart: t.RestartTraining = False,
-    quiet: o.Quiet = False,
+    settings: dict[str, Any],
+    given: t.TrainingInput,
 ) -> None:
     """Train the policy on sft records (`label --to sft`) or preference records (`label --to preference`).
 
@@ -84,39 +65,20 @@ def run(
     from medsss_cli.training.policy import Method, PolicyTraining, train_policy
 
     options = PolicyTraining(
-        policy=policy,
-        out=output,
+        **settings,
         method=Method(method),
         lora=lora,
-        merge=merge,
-        lora_rank=lora_rank,
-        lora_alpha=lora_alpha,
         learning_rate=learning_rate,
         epochs=epochs,
-        batch_size=batch_size,
-        accumulation=accumulation,
-        max_length=max_length,
-        warmup=warmup,
-        scheduler=scheduler,
         weight_decay=weight_decay,
         beta=beta,
         loss_type=loss_type,
         sft_weight=sft_weight,
         precompute_ref=precompute_ref,
-        seed=seed,
-        device=device,
-        dtype=dtype,
-        gradient_checkpointing=gradient_checkpointing,
-        save_steps=save_steps,
-        log_steps=log_steps,
-        report_to=report_to,
-        trust_remote_code=trust_remote_code,
-        restart=restart,
     )
     if preset is not None:
         options = _with_preset(ctx, options, preset)
-    with t.TrainingInput(inputs, limit=limit, strict=strict, quiet=quiet) as given:
-        summary = train_policy(options, given.rows, say=given.say, on_bad=given.bad)
+    summary = train_policy(options, given.rows, say=given.say, on_bad=given.bad)
     t.finish(summary, given)
 
 

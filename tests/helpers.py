@@ -80,3 +80,16 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 def to_lines(records: Iterable[dict[str, Any]]) -> str:
     """The records as text, to hand to stdin."""
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
+def problem(i: int) -> dict[str, Any]:
+    """The i-th of problems that are equal but for their number."""
+    return {
+        "id": f"p{i}",
+        "question": f"Problem {i}: is a potassium of 6.1 high?",
+        "options": {"A": "No", "B": "Yes"},
+        "answer": "B",
+        "dataset": "made",
+        "task": "choice",
+        "meta": {"number": i},
+    }

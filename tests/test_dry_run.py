@@ -43,8 +43,8 @@ def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 @pytest.fixture
 def script(tmp_path: Path) -> str:
-    """A policy that reasons, then finishes. To one prompt it says one thing: texts that take turns would go by the order
-    in which records arrive."""
+    """A policy that reasons, then finishes. To one prompt it says one thing: texts in turn would go by the order in
+    which records arrive."""
     lines = [
         {"match": CHOICE_TURN, "texts": ["Finish"]},
         {"match": "But wait,", "texts": [" the reference range ends at 5.0."]},

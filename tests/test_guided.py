@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import read_jsonl, run_medsss, to_lines, write_jsonl
+from helpers import problem, read_jsonl, run_medsss, to_lines, write_jsonl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import make_tiny_model
@@ -409,18 +409,6 @@ def prm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.save_pretrained(folder)
     (folder / "medsss.json").write_text(json.dumps({"kind": "prm", "convention": "medsss"}))
     return folder
-
-
-def problem(i: int) -> dict[str, Any]:
-    return {
-        "id": f"p{i}",
-        "question": f"Problem {i}: is a potassium of 6.1 high?",
-        "options": {"A": "No", "B": "Yes"},
-        "answer": "B",
-        "dataset": "made",
-        "task": "choice",
-        "meta": {"number": i},
-    }
 
 
 def script(folder: Path) -> str:

@@ -8,10 +8,9 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from helpers import Ran, clean_env, program, read_jsonl, run_medsss, to_lines, write_jsonl
+from helpers import Ran, clean_env, problem, program, read_jsonl, run_medsss, to_lines, write_jsonl
 
 from medsss_cli.prompts import CHOICE_TURN
 from medsss_cli.records import Tree, parse
@@ -19,18 +18,6 @@ from medsss_cli.search.config import SearchConfig
 
 Medsss = Callable[..., Ran]
 SMALL = ["--max-nodes", "12", "--rollouts", "4", "--min-rollouts", "2"]
-
-
-def problem(i: int) -> dict[str, Any]:
-    return {
-        "id": f"p{i}",
-        "question": f"Problem {i}: is a potassium of 6.1 high?",
-        "options": {"A": "No", "B": "Yes"},
-        "answer": "B",
-        "dataset": "made",
-        "task": "choice",
-        "meta": {"number": i},
-    }
 
 
 @pytest.fixture

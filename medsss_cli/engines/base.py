@@ -6,6 +6,7 @@ Engines are opened by `medsss_cli.engines.open_engine(spec)` as an async context
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -68,6 +69,13 @@ class Usage:
     completions: int = 0
     prompt_tokens: int = 0
     tokens: int = 0
+
+    def add(self, prompt_tokens: int, done: Sequence[Completion]) -> None:
+        """A request was served."""
+        self.requests += 1
+        self.completions += len(done)
+        self.prompt_tokens += prompt_tokens
+        self.tokens += sum(completion.tokens for completion in done)
 
 
 class Engine(Protocol):

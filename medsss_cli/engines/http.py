@@ -442,10 +442,7 @@ class HttpEngine:
         else:
             done = self._completions(job, await self._draw(job, 0, asked))
         done = done if asked == n else done * n
-        self.usage.requests += 1
-        self.usage.completions += n
-        self.usage.prompt_tokens += len(job.ids)
-        self.usage.tokens += sum(completion.tokens for completion in done)
+        self.usage.add(len(job.ids), done)
         return done
 
     def _job(self, prompt: Prompt, sampling: Sampling, n: int) -> _Job:

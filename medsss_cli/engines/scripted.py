@@ -47,10 +47,7 @@ class ScriptedEngine:
         length = sum(len(_TOKEN.findall(message.content)) for message in prompt.messages)
         length += len(_TOKEN.findall(prompt.prefix))
         done = [item if isinstance(item, Completion) else _complete(item, sampling, length) for item in given]
-        self.usage.requests += 1
-        self.usage.completions += n
-        self.usage.prompt_tokens += length
-        self.usage.tokens += sum(completion.tokens for completion in done)
+        self.usage.add(length, done)
         return done
 
     def _take(self, n: int) -> list[str | Completion]:

@@ -159,10 +159,7 @@ class VllmEngine:
         finally:
             self._waiting.discard(task)
         done = [self._completion(one, job, sampling) for one in output.outputs]
-        self.usage.requests += 1
-        self.usage.completions += n
-        self.usage.prompt_tokens += len(job.ids)
-        self.usage.tokens += sum(completion.tokens for completion in done)
+        self.usage.add(len(job.ids), done)
         return done
 
     def _job(self, prompt: Prompt, sampling: Sampling, n: int) -> _Job:
