@@ -379,3 +379,9 @@ def test_the_benchmarks_of_the_paper() -> None:
         assert f"| {entry.name} | {entry.size or '-'} | {entry.task.value} |" in page
     assert benchmark("cmexam") is BENCHMARKS[-1]
     assert benchmark("nothing") is None
+
+
+def test_a_gold_answer_of_a_million_steps_is_refused_at_once() -> None:
+    """It is compared with every answer to the problem: a broken export would hold up a whole run for it."""
+    with pytest.raises(BadRecord, match=r"^q: the gold answer has 1000001 characters; up to 100000 are read$"):
+        to_problem({"id": "q", "question": "2 + 2?", "answer": "4" + "0" * 10**6}, HERE)

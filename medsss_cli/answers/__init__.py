@@ -80,8 +80,16 @@ def judge(problem: Problem, text: str, extract: Extract = Extract.FLEXIBLE) -> J
             return _judgement(phrase[0], holds(phrase[0], words), phrase[1]) if phrase else _NOTHING
 
 
+LONGEST_GOLD = 100_000
+"""Characters of a gold answer. It is looked at for every answer to the problem, and a longer one is a mistake."""
+
+
 def check_gold(problem: Problem) -> None:
     """Raises BadRecord, with the id and what would be readable, where the gold answer of `problem` cannot be read."""
+    if len(problem.answer) > LONGEST_GOLD:
+        raise BadRecord(
+            f"{problem.id}: the gold answer has {len(problem.answer)} characters; up to {LONGEST_GOLD} are read"
+        )
     match problem.task:
         case Task.CHOICE:
             _gold_letters(problem)
