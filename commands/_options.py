@@ -251,6 +251,15 @@ def engine_spec(
     )
 
 
+def refuse(ctx: typer.Context, names: Collection[str], why: str, hint: str | None = None) -> None:
+    """Raise UsageError for one of the options where it stands on the command line and this run does not look at it: a
+    mistake, not a wish to be passed over. (In a file or the environment it may be meant for others.)"""
+    for parameter in ctx.command.params:
+        source = ctx.get_parameter_source(parameter.name or "")
+        if parameter.name in names and source is not None and source.name == "COMMANDLINE":
+            raise UsageError(f"{parameter.opts[0]} {why}", hint=hint)
+
+
 _FIRST = ("inputs", "output", "policy")  # in every --help
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from inspect import signature
@@ -51,17 +51,6 @@ def prm_reading(
 
 
 READING = tuple(signature(prm_reading).parameters)
-
-
-def refuse(ctx: typer.Context, names: Collection[str], why: str, hint: str) -> None:
-    """Raise UsageError for an option on the command line that this run does not look at. (In a file or the environment
-    it may be meant for others.)"""
-    from medsss_cli.errors import UsageError
-
-    for parameter in ctx.command.params:
-        source = ctx.get_parameter_source(parameter.name or "")
-        if parameter.name in names and source is not None and source.name == "COMMANDLINE":
-            raise UsageError(f"{parameter.opts[0]} {why}", hint=hint)
 
 
 class PrmThread:

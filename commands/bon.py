@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from . import _options as o
-from ._prm import PrmReading, PrmThread, StepAggregationName, prm_reading, refuse
+from ._prm import PrmReading, PrmThread, StepAggregationName, prm_reading
 
 if TYPE_CHECKING:
     from medsss_cli.answers import Extract
@@ -98,11 +98,11 @@ def run(
 
     beaming = strategy == "beam"
     if beaming:
-        refuse(ctx, ["n"], "counts whole answers, and a beam draws steps", "--beam-width and --children")
-        refuse(ctx, ["rescore"], "draws nothing, and --strategy beam does", "leave one of the two out")
+        o.refuse(ctx, ["n"], "counts whole answers, and a beam draws steps", "--beam-width and --children")
+        o.refuse(ctx, ["rescore"], "draws nothing, and --strategy beam does", "leave one of the two out")
         n, rescore = None, False
     else:
-        refuse(ctx, ("beam_width", "children", "max_depth"), "is for a beam", "--strategy beam")
+        o.refuse(ctx, ("beam_width", "children", "max_depth"), "is for a beam", "--strategy beam")
     if not 0 < top_p <= 1:
         raise UsageError(f"--top-p {top_p}: nothing is in a nucleus of no mass", hint="a number above 0, up to 1")
     find_convention(prm, reading.format)
@@ -117,8 +117,7 @@ def run(
         "step_aggregation": step_aggregation,
         "answer_aggregation": answer_aggregation,
         "n": n,
-        "policy": spec.policy,
-        **({"adapter": spec.adapter} if spec.adapter else {}),
+        **spec.writer(),
         **({} if extract == "flexible" else {"extract": extract}),
         **({"rescore": True} if rescore else {}),
         **({"beam": size} if beaming else {}),

@@ -181,8 +181,7 @@ def _unless(default: str, **given: str) -> dict[str, str]:
 
 
 def _refuse_foreign(ctx: typer.Context, to: str, *, judged: bool, corrections: bool) -> None:
-    """An option on the command line that this run does not look at is a mistake, not a wish to be passed over. (In a
-    file or the environment it may be meant for others.)"""
+    """See `o.refuse`: the options that only another kind of record, or another way to make it, looks at."""
     foreign = {
         name: f"--to {kind}, not to --to {to}" for kind, names in _OF_KIND.items() if kind != to for name in names
     }
@@ -194,13 +193,8 @@ def _refuse_foreign(ctx: typer.Context, to: str, *, judged: bool, corrections: b
         foreign |= dict.fromkeys(_OF_JUDGE, "--judge") | foreign
     if corrections:
         foreign |= {"margin": "--pairs tree, not to --pairs correction"}
-    for parameter in ctx.command.params:
-        name = parameter.name or ""
-        source = ctx.get_parameter_source(name)
-        if name in foreign and source is not None and source.name == "COMMANDLINE":
-            from medsss_cli.errors import UsageError
-
-            raise UsageError(f"{parameter.opts[0]} belongs to {foreign[name]}")
+    for name, belongs in foreign.items():
+        o.refuse(ctx, [name], f"belongs to {belongs}")
 
 
 def _read(obj: dict[str, Any], where: Where) -> Source:
@@ -276,8 +270,7 @@ def _label_by_judge(
     from medsss_cli.streams import Stream, run_concurrently
 
     asked = {
-        "policy": spec.policy,
-        **({"adapter": spec.adapter} if spec.adapter else {}),
+        **spec.writer(),
         "prompt": judging.prompt,
         "temperature": judging.temperature,
         "max_tokens": judging.max_tokens,

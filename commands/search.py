@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from . import _options as o
-from ._prm import READING, PrmReading, PrmThread, StepAggregationName, prm_reading, refuse
+from ._prm import READING, PrmReading, PrmThread, StepAggregationName, prm_reading
 
 if TYPE_CHECKING:
     from medsss_cli.console import Progress
@@ -113,9 +113,9 @@ def run(
 
     if prm:
         unused = ("rollouts", "min_rollouts", "enough_correct")
-        refuse(ctx, unused, "has no meaning where a reward model values the nodes", "--enough-finishes, --max-nodes")
+        o.refuse(ctx, unused, "has no meaning where a reward model values the nodes", "--enough-finishes, --max-nodes")
     else:
-        refuse(ctx, (*READING, "step_aggregation", "enough_finishes"), "is for a search by a reward model", "--prm R")
+        o.refuse(ctx, (*READING, "step_aggregation", "enough_finishes"), "is for a search by a reward model", "--prm R")
     if finish_threshold is None:
         finish_threshold = NEVER if prm else 0.9
     config = SearchConfig(
@@ -139,7 +139,7 @@ def run(
         seed=seed,
         step_aggregation=StepAggregation(step_aggregation) if prm else None,
     )
-    made_with = {"policy": spec.policy, **({"adapter": spec.adapter} if spec.adapter else {}), **config.as_record()}
+    made_with = {**spec.writer(), **config.as_record()}
     made_with |= {} if extract == "flexible" else {"extract": extract}
     if prm:
         made_with |= {"prm": prm, "prm_format": reading.format, "prm_dtype": reading.dtype}

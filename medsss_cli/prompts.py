@@ -237,11 +237,15 @@ def _instructed(problem: Problem, template: Template | None = None, *, reveal: b
 
 def revealed_text(problem: Problem) -> str:
     """What a teacher is told who is shown the gold answer: the answer, and not to betray it."""
-    answer = problem.answer
-    if problem.task is Task.CHOICE and problem.options:
-        letters = gold_letters(answer, problem.options) or ""
-        answer = "; ".join(f"{letter}. {problem.options[letter]}" for letter in letters) or answer
-    return _REVEALED.format(answer=answer)
+    return _REVEALED.format(answer=gold_text(problem))
+
+
+def gold_text(problem: Problem) -> str:
+    """The gold answer as it is shown to a model: of a choice the letters with what their options say."""
+    if problem.task is not Task.CHOICE or not problem.options:
+        return problem.answer
+    letters = gold_letters(problem.answer, problem.options) or ""
+    return "; ".join(f"{letter}. {problem.options[letter]}" for letter in letters) or problem.answer
 
 
 def correction_messages(

@@ -118,6 +118,10 @@ class EngineSpec:
     timeout: float = 600.0
     retries: int = 8
 
+    def writer(self) -> dict[str, str]:
+        """Who writes, for the settings that a run is compared by; without an adapter nothing is said of one."""
+        return {"policy": self.policy} | ({"adapter": self.adapter} if self.adapter else {})
+
 
 def check_request(sampling: Sampling, n: int) -> None:
     """Raises EngineError for a request that no engine can serve."""

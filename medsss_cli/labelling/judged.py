@@ -19,10 +19,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..answers.choice import gold_letters
 from ..engines.base import Engine, Prompt, Sampling, derive_seed
 from ..errors import UsageError
-from ..records import Message, Problem, Task
+from ..prompts import gold_text
+from ..records import Message, Problem
 from ..steps import SEPARATOR, mark
 
 JUDGE_PROMPT = """\
@@ -90,19 +90,11 @@ def judge_prompt(template: str, problem: Problem, question: str, steps: Sequence
         template = SEPARATOR.join(part for part in template.split(SEPARATOR) if "{documents}" not in part)
     filled = {
         "question": question,
-        "answer": _gold(problem),
+        "answer": gold_text(problem),
         "documents": SEPARATOR.join(f"[{number}] {text}" for number, text in enumerate(documents, start=1)),
         "steps": SEPARATOR.join(f"{mark(k)} {step}" for k, step in enumerate(steps) if k > 0),
     }
     return _PLACE.sub(lambda place: filled[place[1]], template)
-
-
-def _gold(problem: Problem) -> str:
-    """The gold answer, with what its options say."""
-    if problem.task is not Task.CHOICE or not problem.options:
-        return problem.answer
-    letters = gold_letters(problem.answer, problem.options) or ""
-    return "; ".join(f"{letter}. {problem.options[letter]}" for letter in letters) or problem.answer
 
 
 def read_verdicts(reply: str, count: int) -> list[bool | None]:
