@@ -36,20 +36,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from trees import record as tree_record
 
-from medsss_cli import jsonl
-from medsss_cli.adapters import LAYOUTS, to_prm, to_problem, to_samples
-from medsss_cli.adapters.sources import read_rows
 from medsss_cli.answers import Extract, answer_key, judge
 from medsss_cli.commands import label
 from medsss_cli.errors import BadRecord, MedsssError
 from medsss_cli.evaluation.items import item_reader
-from medsss_cli.jsonl import Where, encode, read_objects
 from medsss_cli.labelling.labels import StepLabels
 from medsss_cli.labelling.rows import Pairs, PathRows, PreferenceRows, SftRows, Take, ValueRows
 from medsss_cli.labelling.trajectories import StepValues
-from medsss_cli.published import from_published, is_published, to_published
+from medsss_cli.problems import LAYOUTS, to_prm, to_problem, to_samples
+from medsss_cli.problems.authors_trees import from_published, is_published, to_published
+from medsss_cli.problems.sources import read_rows
 from medsss_cli.records import Problem, Task
 from medsss_cli.steps import join_steps, split_steps
+from medsss_cli.stream import jsonl
+from medsss_cli.stream.jsonl import Where, encode, read_objects
 from medsss_cli.view import model as view
 
 LIMIT = 1.0

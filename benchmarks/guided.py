@@ -33,13 +33,13 @@ from typing import Any
 from medsss_cli.answers import answer_key, judge
 from medsss_cli.clinic.problems import Split, problems
 from medsss_cli.engines import Engine, EngineSpec, open_engine
-from medsss_cli.engines.base import Sampling
+from medsss_cli.evaluation.measures import mcnemar
 from medsss_cli.labelling.trajectories import trajectories
-from medsss_cli.metrics import mcnemar
 from medsss_cli.prm.aggregate import StepAggregation, aggregate_steps
 from medsss_cli.prm.scorer import Scorer
 from medsss_cli.prompts import Prompting
 from medsss_cli.records import Problem, Verdict
+from medsss_cli.requests import Sampling
 from medsss_cli.sampling import draw
 from medsss_cli.search.beam import BeamConfig, beam
 from medsss_cli.search.config import SearchConfig

@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from helpers import clean_env, program, write_jsonl
 from trees import record as tree_record
 
-from medsss_cli.jsonl import read_objects
+from medsss_cli.stream.jsonl import read_objects
 
 ENDINGS = ("jsonl", "jsonl.zst")
 COLUMNS = ("kills", "before", "amid", "torn", "rounds", "records", "lost", "twice", "broken", "seconds")
@@ -93,7 +93,7 @@ def random_prm(folder: Path) -> Path:
     """A reward model of random weights, trained on two rows so that the folder is a real one."""
     from tiny_models import make_tiny_model
 
-    from medsss_cli.jsonl import Where
+    from medsss_cli.stream.jsonl import Where
     from medsss_cli.training.prm import PrmTraining, train_prm
 
     base = make_tiny_model(folder / "base")

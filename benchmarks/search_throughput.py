@@ -32,8 +32,8 @@ from typing import Any
 
 from medsss_cli.clinic.problems import problems
 from medsss_cli.engines import Engine, EngineSpec, open_engine
-from medsss_cli.engines.base import Completion, Prompt, Sampling
 from medsss_cli.records import Message, Problem, Tree
+from medsss_cli.requests import Completion, Prompt, Sampling
 from medsss_cli.search.config import SearchConfig
 from medsss_cli.search.driver import grow
 

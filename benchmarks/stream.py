@@ -50,8 +50,8 @@ def run(command: list[str]) -> Cost:
 
 def make_trees(path: Path, count: int) -> None:
     """Trees of eight nodes: two first steps, two finishes each, of which one is right; one finish is reflected on."""
-    from medsss_cli.jsonl import LineWriter
     from medsss_cli.records import Action, Node, Task, Tree, Verdict
+    from medsss_cli.stream.jsonl import LineWriter
 
     def node(parent: int, depth: int, action: Action, text: str, value: float, verdict: Verdict | None = None) -> Node:
         return Node(

@@ -11,7 +11,8 @@ import typer
 from . import _options as o
 
 if TYPE_CHECKING:
-    from medsss_cli.engines.base import EngineSpec, Sampling
+    from medsss_cli.engines.base import EngineSpec
+    from medsss_cli.requests import Sampling
     from medsss_cli.sampling import Asking
 
 _POLICIES = typer.Option(

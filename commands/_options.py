@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 import typer
 
 from medsss_cli.errors import UsageError
-from medsss_cli.streams import DryRun, Shard, StreamOptions
+from medsss_cli.stream.run import DryRun, Shard, StreamOptions
 
 if TYPE_CHECKING:
     from medsss_cli.engines.base import EngineSpec

@@ -11,7 +11,7 @@ import typer
 from . import _options as o
 
 if TYPE_CHECKING:
-    from medsss_cli.jsonl import Where
+    from medsss_cli.stream.jsonl import Where
     from medsss_cli.training.common import TrainingSummary
 
 _TRAINING = "Training"
@@ -102,7 +102,7 @@ class TrainingInput:
     """The rows of a training: read when the library asks for them, bad lines said and counted."""
 
     def __init__(self, inputs: Sequence[str] | None, *, limit: int | None, strict: bool, quiet: bool) -> None:
-        from medsss_cli.jsonl import check_inputs
+        from medsss_cli.stream.jsonl import check_inputs
 
         self.inputs = tuple(inputs or ())
         self.limit = limit
@@ -114,7 +114,7 @@ class TrainingInput:
 
     @property
     def rows(self) -> Iterator[tuple[Where, dict[str, Any]]]:
-        from medsss_cli.jsonl import read_objects
+        from medsss_cli.stream.jsonl import read_objects
 
         return islice(read_objects(self.inputs, on_bad=self.bad), self.limit)
 
@@ -139,7 +139,7 @@ def finish(summary: TrainingSummary, given: TrainingInput) -> None:
     """Write the summary as one line, from process 0, and leave with 1 if a line of the input could not be used."""
     import dataclasses
 
-    from medsss_cli.jsonl import LineWriter
+    from medsss_cli.stream.jsonl import LineWriter
     from medsss_cli.training.common import is_main_process
 
     if is_main_process():

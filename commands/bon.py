@@ -17,14 +17,15 @@ from ._prm import PrmReading, PrmThread, StepAggregationName, prm_reading
 
 if TYPE_CHECKING:
     from medsss_cli.answers import Extract
-    from medsss_cli.engines.base import Engine, EngineSpec, Sampling
-    from medsss_cli.jsonl import Where
+    from medsss_cli.engines.base import Engine, EngineSpec
     from medsss_cli.prm.aggregate import StepAggregation
     from medsss_cli.prompts import Prompting
     from medsss_cli.records import Prm, Problem, Response, Samples, Scored
+    from medsss_cli.requests import Sampling
     from medsss_cli.search.beam import BeamConfig
     from medsss_cli.selection import AnswerAggregation
-    from medsss_cli.streams import Stream, StreamOptions
+    from medsss_cli.stream.jsonl import Where
+    from medsss_cli.stream.run import Stream, StreamOptions
 
 
 @o.grouped(spec=o.engine_spec, options=o.stream_options, reading=prm_reading)
@@ -87,14 +88,14 @@ def run(
 
     from medsss_cli.answers import Extract
     from medsss_cli.console import Progress, note
-    from medsss_cli.engines.base import Sampling
     from medsss_cli.errors import UsageError
     from medsss_cli.prm.aggregate import StepAggregation
     from medsss_cli.prm.scorer import find_convention
     from medsss_cli.prompts import Prompting
+    from medsss_cli.requests import Sampling
     from medsss_cli.search.beam import BeamConfig
     from medsss_cli.selection import AnswerAggregation
-    from medsss_cli.streams import Stream, run_concurrently
+    from medsss_cli.stream.run import Stream, run_concurrently
 
     beaming = strategy == "beam"
     if beaming:
@@ -332,14 +333,14 @@ class Answers:
 
 def _parser(beaming: bool, rescore: bool) -> Callable[[dict[str, Any], Where], Problem | Answers | Steps]:
     """How a record of the input is read."""
-    from medsss_cli.adapters import to_problem
+    from medsss_cli.problems import to_problem
 
     return to_problem if beaming else must_have_answers if rescore else what_to_score
 
 
 def what_to_score(obj: dict[str, Any], where: Where) -> Problem | Answers | Steps:
     """A record with answers as these, one with steps as these, any other as the problem that it holds."""
-    from medsss_cli.adapters import to_prm, to_problem, to_samples, without_corrections
+    from medsss_cli.problems import to_prm, to_problem, to_samples, without_corrections
     from medsss_cli.records import Candidate
 
     obj = without_corrections(obj)

@@ -16,9 +16,9 @@ from medsss_cli.clinic import checker
 from medsss_cli.clinic.kinds import KINDS
 from medsss_cli.clinic.problems import Split, problems, read_meta, select_kinds, solution, write_steps
 from medsss_cli.errors import BadRecord, UsageError
-from medsss_cli.jsonl import LineWriter, Where, read_objects, write_stdout
 from medsss_cli.records import Problem, Response, Samples, Scored, Verdict, dump, parse, problem_fields
 from medsss_cli.steps import join_steps
+from medsss_cli.stream.jsonl import LineWriter, Where, read_objects, write_stdout
 
 from ._options import Seed
 

@@ -10,9 +10,9 @@ import typer
 from . import _options as o
 
 if TYPE_CHECKING:
-    from medsss_cli.jsonl import Where
     from medsss_cli.records import Tree
-    from medsss_cli.streams import StreamOptions
+    from medsss_cli.stream.jsonl import Where
+    from medsss_cli.stream.run import StreamOptions
 
 
 @o.grouped(options=o.stream_options)
@@ -38,8 +38,8 @@ def run(
     """
     from medsss_cli.console import Progress, note
     from medsss_cli.errors import BadRecord, UsageError
-    from medsss_cli.published import Form, to_published
-    from medsss_cli.streams import Stream
+    from medsss_cli.problems.authors_trees import Form, to_published
+    from medsss_cli.stream.run import Stream
 
     if form is not None and to != "published":
         raise UsageError(f"--form belongs to --to published, not to --to {to}")
@@ -74,7 +74,7 @@ def run(
 
 def _reader(to: str) -> Any:
     from medsss_cli.errors import BadRecord
-    from medsss_cli.published import from_published
+    from medsss_cli.problems.authors_trees import from_published
     from medsss_cli.records import Tree, parse
 
     def read(obj: dict[str, Any], where: Where) -> Tree:

@@ -12,8 +12,8 @@ from . import _options as o
 
 if TYPE_CHECKING:
     from medsss_cli.answers import Extract
-    from medsss_cli.jsonl import Where
-    from medsss_cli.streams import HasId, StreamCounts
+    from medsss_cli.stream.jsonl import Where
+    from medsss_cli.stream.run import HasId, StreamCounts
 
     T = TypeVar("T", bound=HasId)
 
@@ -112,7 +112,7 @@ def run(
 
     from medsss_cli.answers import Extract
     from medsss_cli.console import note
-    from medsss_cli.jsonl import LineWriter
+    from medsss_cli.stream.jsonl import LineWriter
 
     points = _points(k)
     _refuse(
@@ -218,7 +218,7 @@ class _Reading:
     ) -> StreamCounts:
         """Hand every record of the sources to `take`; returns the counts."""
         from medsss_cli.console import Progress
-        from medsss_cli.streams import Stream
+        from medsss_cli.stream.run import Stream
 
         # The stream says nothing of its own: there is a summary.
         options = o.stream_options(list(sources), None, self._errors, None, self._limit, self._strict, quiet=True)
@@ -311,7 +311,7 @@ def _compare(
     from medsss_cli.evaluation.compare import Answers, compare
     from medsss_cli.evaluation.items import item_reader
     from medsss_cli.evaluation.provenance import Hashes, sidecars
-    from medsss_cli.jsonl import check_inputs
+    from medsss_cli.stream.jsonl import check_inputs
 
     if runs[0] == runs[1] == "-":
         raise UsageError("--compare: only one of the two runs can be stdin")

@@ -16,11 +16,11 @@ from . import _options as o
 
 if TYPE_CHECKING:
     from medsss_cli.engines.base import EngineSpec
-    from medsss_cli.jsonl import Where
     from medsss_cli.labelling.judged import Agreement, Judge, Judged
     from medsss_cli.labelling.rows import PathRows, Source
     from medsss_cli.records import Preference, Prm, Sft
-    from medsss_cli.streams import Stream, StreamOptions
+    from medsss_cli.stream.jsonl import Where
+    from medsss_cli.stream.run import Stream, StreamOptions
 
 Made = Sequence["Sft | Preference | Prm"]
 
@@ -208,7 +208,7 @@ def _read(obj: dict[str, Any], where: Where) -> Source:
         check_tree(tree)
         return tree
     if "responses" in obj or "candidates" in obj:
-        from medsss_cli.adapters import to_samples
+        from medsss_cli.problems import to_samples
 
         return to_samples(obj, where)
     raise BadRecord(
@@ -221,7 +221,7 @@ def _label(make: Callable[[Source], Made | str], options: StreamOptions, config:
     """Record by record, without an engine. Ends the program."""
     from medsss_cli.console import Progress
     from medsss_cli.errors import BadRecord
-    from medsss_cli.streams import Stream
+    from medsss_cli.stream.run import Stream
 
     nothing: Counter[str] = Counter()
     stream: Stream[Source]
@@ -265,9 +265,9 @@ def _label_by_judge(
 
     from medsss_cli.console import Progress, note, warn
     from medsss_cli.engines import notes_of, open_engine
-    from medsss_cli.engines.base import Sampling
     from medsss_cli.labelling.judged import Agreement, Judge, Judged
-    from medsss_cli.streams import Stream, run_concurrently
+    from medsss_cli.requests import Sampling
+    from medsss_cli.stream.run import Stream, run_concurrently
 
     asked = {
         **spec.writer(),

@@ -18,9 +18,9 @@ import typer
 from . import _options as o
 
 if TYPE_CHECKING:
-    from medsss_cli.contamination import Contamination, Overlap
-    from medsss_cli.jsonl import LineWriter, Where
+    from medsss_cli.problems.contamination import Contamination, Overlap
     from medsss_cli.records import Problem
+    from medsss_cli.stream.jsonl import LineWriter, Where
 
 DROPS_SHOWN = 20
 
@@ -90,10 +90,10 @@ def run(
     The layout of each row is recognised by its keys. Rows that cannot be used are named on stderr and left out; exit
     status 1 then.
     """
-    from medsss_cli.adapters import LAYOUTS
-    from medsss_cli.adapters.sources import find_sources
     from medsss_cli.errors import UsageError
-    from medsss_cli.jsonl import LineWriter
+    from medsss_cli.problems import LAYOUTS
+    from medsss_cli.problems.sources import find_sources
+    from medsss_cli.stream.jsonl import LineWriter
 
     if list_:
         _show_list()
@@ -205,7 +205,7 @@ class _Reader:
     def __iter__(self) -> Iterator[Problem]:
         import msgspec
 
-        from medsss_cli.streams import digest
+        from medsss_cli.stream.run import digest
 
         seen: set[int] = set()
         for where, problem in _problems(self._sources, self._layout, self._report):
@@ -224,8 +224,8 @@ class _Reader:
 
 
 def _problems(sources: list[str], layout: str | None, report: _Report) -> Iterator[tuple[Where, Problem]]:
-    from medsss_cli.adapters.sources import read_rows
     from medsss_cli.errors import BadRecord
+    from medsss_cli.problems.sources import read_rows
 
     parse = _row_reader(layout, _ambiguous(sources))
     for source in sources:
@@ -239,7 +239,7 @@ def _problems(sources: list[str], layout: str | None, report: _Report) -> Iterat
 
 
 def _row_reader(layout: str | None, ambiguous: set[str]) -> Callable[[dict[str, Any], Where], Problem]:
-    from medsss_cli.adapters import detect, to_prm, to_problem
+    from medsss_cli.problems import detect, to_prm, to_problem
 
     def read(row: dict[str, Any], where: Where) -> Problem:
         if where.source in ambiguous and not isinstance(row.get("id"), str):
@@ -255,7 +255,7 @@ def _row_reader(layout: str | None, ambiguous: set[str]) -> Callable[[dict[str, 
 
 def _ambiguous(sources: list[str]) -> set[str]:
     """The files whose stem another source has too."""
-    from medsss_cli.adapters.sources import source_stem
+    from medsss_cli.problems.sources import source_stem
 
     counts = Counter(map(source_stem, sources))
     return {source for source in sources if counts[source_stem(source)] > 1}
@@ -264,7 +264,7 @@ def _ambiguous(sources: list[str]) -> set[str]:
 def _qualified(where: Where, id: object) -> str:
     from pathlib import Path
 
-    from medsss_cli.adapters.sources import source_stem
+    from medsss_cli.problems.sources import source_stem
 
     folder = where.source.replace(":", "-") if where.source.startswith("hf:") else Path(where.source).parent.name
     return f"{folder or '.'}-{source_stem(where.source)}-{where.line if id in (None, '') else id}"
@@ -272,8 +272,8 @@ def _qualified(where: Where, id: object) -> str:
 
 def _index(sources: list[str], ngram: int, similarity: float, report: _Report, quiet: bool) -> Contamination:
     from medsss_cli.console import note
-    from medsss_cli.contamination import Contamination
     from medsss_cli.errors import UsageError
+    from medsss_cli.problems.contamination import Contamination
 
     if not ngram and not similarity:
         raise UsageError("--exclude with --ngram 0 and --similarity 0 only looks for equal texts", hint="set one")
@@ -343,9 +343,9 @@ def _shuffled(problems: _Reader, limit: int | None, per_dataset: int | None, see
 
 
 def _show_list() -> None:
-    from medsss_cli.adapters import LAYOUTS
-    from medsss_cli.adapters.benchmarks import BENCHMARKS
-    from medsss_cli.jsonl import write_stdout
+    from medsss_cli.problems import LAYOUTS
+    from medsss_cli.problems.benchmarks import BENCHMARKS
+    from medsss_cli.stream.jsonl import write_stdout
 
     head = ("benchmark", "n", "task", "split", "layouts", "on the hub")
     rows = [

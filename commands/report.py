@@ -38,7 +38,7 @@ def run(
     reports of `eval --steps`, first errors found."""
     from medsss_cli.console import warn
     from medsss_cli.errors import MedsssError, UsageError
-    from medsss_cli.jsonl import LineWriter, Where, read_objects, write_stdout
+    from medsss_cli.stream.jsonl import LineWriter, Where, read_objects, write_stdout
 
     if markdown and json:
         raise UsageError("--markdown and --json exclude each other")

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     import asyncio
 
     from medsss_cli.console import Progress
-    from medsss_cli.curriculum import Curriculum
     from medsss_cli.engines.base import Engine, EngineSpec
-    from medsss_cli.jsonl import LineWriter, Where
+    from medsss_cli.problems.curriculum import Curriculum
     from medsss_cli.records import Problem, Response, Samples
     from medsss_cli.sampling import Asking, Author
-    from medsss_cli.streams import Stream, StreamOptions
+    from medsss_cli.stream.jsonl import LineWriter, Where
+    from medsss_cli.stream.run import Stream, StreamOptions
 
 
 @o.grouped(specs=engine_specs, recipe=recipe, options=o.stream_options)
@@ -87,10 +87,10 @@ def run(
     from dataclasses import replace
 
     from medsss_cli.console import Progress
-    from medsss_cli.curriculum import Curriculum
-    from medsss_cli.engines.base import Sampling
     from medsss_cli.errors import UsageError
-    from medsss_cli.streams import Stream
+    from medsss_cli.problems.curriculum import Curriculum
+    from medsss_cli.requests import Sampling
+    from medsss_cli.stream.run import Stream
 
     if greedy and n not in (None, 1):
         raise UsageError("--greedy gives one answer, and -n asks for more", hint="leave one of the two out")
@@ -155,7 +155,7 @@ async def _all(
     lazy: bool,
 ) -> None:
     """The run. Where records may need no engine (`lazy`), the first that does opens it."""
-    from medsss_cli.streams import run_concurrently
+    from medsss_cli.stream.run import run_concurrently
 
     async with policies:
         most = 64 if lazy else max(author.engine.concurrency for author in await policies.get())
@@ -202,7 +202,7 @@ def _work(
 
 def _reader(recipe: Recipe, chooser: Curriculum | None) -> Callable[[dict[str, Any], Where], Problem]:
     """How a line is read: as a problem, as samples, or as what it is."""
-    from medsss_cli.adapters import to_problem, to_samples
+    from medsss_cli.problems import to_problem, to_samples
 
     if recipe.correct:
         return to_samples
@@ -211,16 +211,16 @@ def _reader(recipe: Recipe, chooser: Curriculum | None) -> Callable[[dict[str, A
 
 def _samples_or_problem(obj: dict[str, Any], where: Where) -> Problem | Samples:
     """A record with answers as samples, any other as the problem that it holds."""
-    from medsss_cli.adapters import to_problem, to_samples
+    from medsss_cli.problems import to_problem, to_samples
 
     return to_samples(obj, where) if "responses" in obj else to_problem(obj, where)
 
 
 def _offer_file(chooser: Curriculum, path: str) -> None:
     """Look at every samples record of a file that `sample` wrote: this run's and those of the runs before."""
-    from medsss_cli.adapters import to_samples
     from medsss_cli.console import say
-    from medsss_cli.jsonl import read_objects
+    from medsss_cli.problems import to_samples
+    from medsss_cli.stream.jsonl import read_objects
 
     for where, obj in read_objects([path], on_bad=lambda where, what: say(f"{where}: {what}")):
         chooser.offer(to_samples(obj, where))
@@ -235,7 +235,7 @@ class _FinalOutput:
         self._part = ""
 
     def __enter__(self) -> _FinalOutput:
-        from medsss_cli.jsonl import LineWriter
+        from medsss_cli.stream.jsonl import LineWriter
 
         if self._path is not None and not (os.path.exists(self._path) and not os.path.isfile(self._path)):
             # In front of the name: what stands at its end (.gz) says how to compress.

@@ -16,9 +16,10 @@ from ._prm import READING, PrmReading, PrmThread, StepAggregationName, prm_readi
 
 if TYPE_CHECKING:
     from medsss_cli.console import Progress
-    from medsss_cli.engines.base import Completion, EngineSpec
+    from medsss_cli.engines.base import EngineSpec
+    from medsss_cli.requests import Completion
     from medsss_cli.search.mcts import Request
-    from medsss_cli.streams import StreamOptions
+    from medsss_cli.stream.run import StreamOptions
 
 NEVER = 2.0  # a threshold that no value reaches
 
@@ -99,17 +100,17 @@ def run(
 
     import msgspec
 
-    from medsss_cli.adapters import to_problem
     from medsss_cli.answers import Extract, judge
     from medsss_cli.console import Progress
     from medsss_cli.engines import notes_of, open_engine
     from medsss_cli.prm.aggregate import StepAggregation
     from medsss_cli.prm.scorer import find_convention
+    from medsss_cli.problems import to_problem
     from medsss_cli.prompts import Prompting
     from medsss_cli.records import Problem, Tree
     from medsss_cli.search.config import Expand, SearchConfig
     from medsss_cli.search.driver import grow
-    from medsss_cli.streams import Stream, run_concurrently
+    from medsss_cli.stream.run import Stream, run_concurrently
 
     if prm:
         unused = ("rollouts", "min_rollouts", "enough_correct")

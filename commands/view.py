@@ -13,8 +13,8 @@ from . import _options as o
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from medsss_cli.jsonl import Where
     from medsss_cli.records import Problem
+    from medsss_cli.stream.jsonl import Where
     from medsss_cli.view.model import Labelling
 
 ON_A_TERMINAL = 1
@@ -86,9 +86,9 @@ def run(
     """
     from medsss_cli.console import note
     from medsss_cli.errors import MedsssError, UsageError
-    from medsss_cli.jsonl import LineWriter, check_inputs
     from medsss_cli.labelling.labels import StepLabels
     from medsss_cli.labelling.trajectories import StepValues
+    from medsss_cli.stream.jsonl import LineWriter, check_inputs
     from medsss_cli.view.model import Labelling
 
     how = Labelling(StepLabels(labels), StepValues(values), b, threshold)
@@ -143,7 +143,7 @@ class _Bad:
 def _records(inputs: list[str], ids: set[str], bad: _Bad) -> Iterator[Problem]:
     """The records of the input, of these ids if there are any."""
     from medsss_cli.errors import BadRecord
-    from medsss_cli.jsonl import read_objects
+    from medsss_cli.stream.jsonl import read_objects
     from medsss_cli.view.model import read
 
     for where, obj in read_objects(inputs, on_bad=bad):
@@ -162,7 +162,7 @@ def _page(records: Iterator[Problem], target: str, inputs: list[str], limit: int
 
     from medsss_cli.console import note
     from medsss_cli.errors import UsageError
-    from medsss_cli.jsonl import write_stdout
+    from medsss_cli.stream.jsonl import write_stdout
     from medsss_cli.view.page import page
 
     if target != "-" and any(os.path.exists(path) and _same_file(path, target) for path in inputs):

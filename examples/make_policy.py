@@ -19,11 +19,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from medsss_cli.adapters import to_problem
-from medsss_cli.jsonl import read_objects
+from medsss_cli.problems import to_problem
 from medsss_cli.prompts import question_text
 from medsss_cli.records import Problem
 from medsss_cli.steps import ROOT_TEXT, join_steps
+from medsss_cli.stream.jsonl import read_objects
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"

@@ -121,7 +121,7 @@ def _group() -> Any:
 
         def invoke(self, ctx: Any) -> Any:
             from .dry_run import DryRunDone
-            from .jsonl import guarded_stdout
+            from .stream.jsonl import guarded_stdout
 
             _tell(ctx)
             with guarded_stdout():

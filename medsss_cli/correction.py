@@ -28,9 +28,9 @@ from msgspec import UNSET
 from msgspec.structs import replace as copied
 
 from .answers import states_answer
-from .engines.base import Completion, FinishReason, Prompt, Sampling, derive_seed
 from .prompts import BUT_WAIT, Prompting, correction_messages, finish_prompt, reflect_prompt
 from .records import Problem, Response, Samples, Verdict, problem_fields
+from .requests import Completion, FinishReason, Prompt, Sampling, derive_seed
 from .sampling import Asking, Author, judged
 from .steps import ROOT_TEXT, SEPARATOR, STEP_WORD, join_steps, mark, split_steps, starts_at
 

@@ -30,8 +30,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from .answers.choice import gold_letters
-from .engines.base import Prompt
 from .records import Message, Problem, Task
+from .requests import Prompt
 from .steps import ROOT_TEXT, SEPARATOR, join_steps, mark
 
 

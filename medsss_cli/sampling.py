@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from msgspec import UNSET
 
 from .answers import Extract, judge
-from .engines.base import Engine, Prompt, Sampling, derive_seed
+from .engines.base import Engine
 from .prompts import Prompting, Template, answer_messages
 from .records import Problem, Response, Samples, Verdict, pass_rate, problem_fields
+from .requests import Prompt, Sampling, derive_seed
 from .thoughts import in_steps, refusal
 
 

@@ -17,9 +17,9 @@ from medsss_cli.app import COMMANDS, Entry, main
 from medsss_cli.commands import _options as opt
 from medsss_cli.console import Progress
 from medsss_cli.errors import BadRecord, UsageError
-from medsss_cli.jsonl import Where
 from medsss_cli.records import Problem, parse
-from medsss_cli.streams import Stream, run_concurrently
+from medsss_cli.stream.jsonl import Where
+from medsss_cli.stream.run import Stream, run_concurrently
 
 
 def run(

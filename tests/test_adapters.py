@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from medsss_cli.adapters import LAYOUTS, Layout, detect, split_options, to_prm, to_problem, to_samples
-from medsss_cli.adapters.benchmarks import BENCHMARKS, benchmark
 from medsss_cli.answers import Extract
 from medsss_cli.errors import BadRecord, UsageError
-from medsss_cli.jsonl import Where
+from medsss_cli.problems import LAYOUTS, Layout, detect, split_options, to_prm, to_problem, to_samples
+from medsss_cli.problems.benchmarks import BENCHMARKS, benchmark
 from medsss_cli.records import Problem, Response, Samples, Scored, Task, Verdict, dump, parse, problem_fields
+from medsss_cli.stream.jsonl import Where
 
 HERE = Where("/data/MedQA.json", 3)
 

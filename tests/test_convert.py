@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from trees import node, record
 
 from medsss_cli.errors import BadRecord
-from medsss_cli.jsonl import Where
 from medsss_cli.labelling.trajectories import path_to, trajectories
-from medsss_cli.published import Form, from_published, to_published
+from medsss_cli.problems.authors_trees import Form, from_published, to_published
 from medsss_cli.records import Action, Tree, Verdict, dump, parse
+from medsss_cli.stream.jsonl import Where
 
 HERE = Where("authors.json", 3)
 ROOT = ["Let's break down this problem step by step.", 0.5, None]

@@ -10,7 +10,6 @@ import pytest
 from helpers import read_jsonl, run_medsss, to_lines, write_jsonl
 from msgspec import UNSET
 
-from medsss_cli.adapters import without_corrections
 from medsss_cli.commands.bon import Answers, what_to_score
 from medsss_cli.correction import (
     Correcting,
@@ -21,13 +20,14 @@ from medsss_cli.correction import (
     to_correct,
     with_corrections,
 )
-from medsss_cli.engines.base import Completion, FinishReason, Prompt, Sampling
 from medsss_cli.engines.scripted import ScriptedEngine
-from medsss_cli.jsonl import Where
+from medsss_cli.problems import without_corrections
 from medsss_cli.prompts import Prompting
 from medsss_cli.records import Problem, Response, Samples, Task, Verdict, dump
+from medsss_cli.requests import Completion, FinishReason, Prompt, Sampling
 from medsss_cli.sampling import Asking, Author, with_responses
 from medsss_cli.steps import ROOT_TEXT, join_steps
+from medsss_cli.stream.jsonl import Where
 
 PROBLEM = Problem(id="p", question="SBP 120, DBP 90: mean pressure?", answer="100", task=Task.NUMBER)
 WRONG = join_steps([ROOT_TEXT, "MAP = DBP + PP / 2.", "PP = 120 - 90 = 30.", "90 + 15 = 105. The answer is 105."])

@@ -16,13 +16,13 @@ from medsss_cli.errors import BadRecord
 from medsss_cli.evaluation.compare import Answers, compare
 from medsss_cli.evaluation.curves import HELD, ORDER, Curves, answer_scores, curve_values
 from medsss_cli.evaluation.items import NO_FIELD, Item, field_of, item_reader
+from medsss_cli.evaluation.measures import vote_columns
 from medsss_cli.evaluation.provenance import Origin
 from medsss_cli.evaluation.steps import StepItem, StepTotals, Trajectory, step_reader
 from medsss_cli.evaluation.terminal import Bar, bar_plot, curve_plot
-from medsss_cli.jsonl import Where
-from medsss_cli.metrics import vote_columns
 from medsss_cli.prm.aggregate import StepAggregation, aggregate_steps
 from medsss_cli.selection import AnswerAggregation, select
+from medsss_cli.stream.jsonl import Where
 
 WHERE = Where("runs/gsm8k.jsonl", 7)
 # Powers of four: means, products and roots of one or two of them are exact, so ties are ties in any arithmetic.

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from tiny_models import make_tiny_model
 
 from medsss_cli.answers import judge
-from medsss_cli.engines.base import Completion, FinishReason, Prompt, Sampling
 from medsss_cli.engines.scripted import ScriptedEngine
 from medsss_cli.errors import UsageError
 from medsss_cli.prm.aggregate import StepAggregation, aggregate_steps
 from medsss_cli.prompts import Prompting
 from medsss_cli.records import Action, Problem, Task, Tree, Verdict, dump
+from medsss_cli.requests import Completion, FinishReason, Prompt, Sampling
 from medsss_cli.search.beam import BeamConfig, Beamed, beam
 from medsss_cli.search.config import Expand, SearchConfig
 from medsss_cli.search.driver import converse, grow

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from tiny_models import make_tiny_model
 
-from medsss_cli.engines import EngineSpec, FinishReason, Prompt, Sampling, open_engine, resolve_policy
+from medsss_cli.engines import EngineSpec, open_engine, resolve_policy
 from medsss_cli.engines.rendering import render
 from medsss_cli.errors import EngineError, UsageError
 from medsss_cli.records import Message
+from medsss_cli.requests import FinishReason, Prompt, Sampling
 
 CONTINUOUS = ("llama", "qwen2", "qwen3", "gpt2")
 OTHERS = ("mistral-sliding", "gemma3", "mamba2")

@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
 import fuzz
 
-from medsss_cli.jsonl import read_objects
 from medsss_cli.steps import split_steps
+from medsss_cli.stream.jsonl import read_objects
 
 ECHO = [sys.executable, str(Path(__file__).with_name("stream_program.py")), "echo"]
 

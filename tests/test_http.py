@@ -27,15 +27,7 @@ from faulty_server import Can, FaultyServer, at_random, every, later
 from helpers import clean_env, read_jsonl, run_medsss, to_lines
 from tiny_models import make_tiny_tokenizer
 
-from medsss_cli.engines import (
-    Completion,
-    EngineSpec,
-    FinishReason,
-    Prompt,
-    Sampling,
-    open_engine,
-    resolve_policy,
-)
+from medsss_cli.engines import EngineSpec, open_engine, resolve_policy
 from medsss_cli.engines.http import (
     Choose,
     HttpEngine,
@@ -47,6 +39,7 @@ from medsss_cli.engines.http import (
 from medsss_cli.errors import EngineError, UsageError
 from medsss_cli.prompts import Prompting
 from medsss_cli.records import Message, Problem
+from medsss_cli.requests import Completion, FinishReason, Prompt, Sampling
 
 CLINIC = Path(resolve_policy("builtin:clinic"))
 PLAIN = Can(ids=False, n=False, allowed_token_ids=False, unknown=False, token_ids=False, tells_stop=False)

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from medsss_cli import jsonl
 from medsss_cli.errors import BadRecord, MedsssError, UsageError
-from medsss_cli.jsonl import LineWriter, Where, encode, read_objects
 from medsss_cli.records import Problem
+from medsss_cli.stream.jsonl import LineWriter, Where, encode, read_objects
 
 
 def read(*paths: Path) -> tuple[list[tuple[str, dict[str, Any]]], list[tuple[str, str]]]:

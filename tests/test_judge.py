@@ -15,14 +15,14 @@ from trees import record as tree_record
 
 from medsss_cli.clinic.checker import gold_steps
 from medsss_cli.clinic.problems import problems
-from medsss_cli.engines.base import Sampling, derive_seed
 from medsss_cli.engines.scripted import ScriptedEngine
 from medsss_cli.errors import UsageError
-from medsss_cli.jsonl import Where
 from medsss_cli.labelling.documents import Document, Library, documents_of, words
 from medsss_cli.labelling.judged import JUDGE_PROMPT, Agreement, Judge, judge_prompt, judged_labels, read_verdicts
 from medsss_cli.records import Prm, Problem, Task, dump, parse
+from medsss_cli.requests import Sampling, derive_seed
 from medsss_cli.steps import join_steps
+from medsss_cli.stream.jsonl import Where
 from medsss_cli.training.common import Counts
 from medsss_cli.training.prm import prm_rows
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from helpers import read_jsonl, run_medsss, to_lines, write_jsonl
 
-from medsss_cli.adapters import LAYOUTS
-from medsss_cli.contamination import COMMON, Contamination
+from medsss_cli.problems import LAYOUTS
+from medsss_cli.problems.contamination import COMMON, Contamination
 from medsss_cli.records import Problem, Task
 
 

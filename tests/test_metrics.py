@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medsss_cli import metrics
-from medsss_cli.metrics import (
+from medsss_cli.evaluation.measures import (
     Tally,
     accuracy,
     best_of_k,

@@ -9,9 +9,7 @@ from typing import Any
 import pytest
 from tiny_models import make_tiny_tokenizer
 
-from medsss_cli.adapters import to_prm, to_problem
 from medsss_cli.errors import UsageError
-from medsss_cli.jsonl import Where
 from medsss_cli.prm.conventions import (
     Asked,
     Convention,
@@ -22,9 +20,11 @@ from medsss_cli.prm.conventions import (
     label_tokens,
     lay_out,
 )
+from medsss_cli.problems import to_prm, to_problem
 from medsss_cli.prompts import question_text
 from medsss_cli.records import Problem
 from medsss_cli.steps import ROOT_TEXT, join_steps
+from medsss_cli.stream.jsonl import Where
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import pytest
 from helpers import clean_env, program, read_jsonl, run_medsss, to_lines, write_jsonl
 from tiny_models import make_tiny_model
 
-from medsss_cli.curriculum import Curriculum
+from medsss_cli.problems.curriculum import Curriculum
 from medsss_cli.records import Problem, Response, Samples, Verdict
 
 

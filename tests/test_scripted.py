@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from medsss_cli.engines import Completion, EngineSpec, FinishReason, Prompt, Sampling, open_engine
+from medsss_cli.engines import EngineSpec, open_engine
 from medsss_cli.engines.scripted import ScriptedEngine
 from medsss_cli.errors import EngineError, UsageError
 from medsss_cli.records import Message
+from medsss_cli.requests import Completion, FinishReason, Prompt, Sampling
 
 PROMPT = Prompt((Message("user", "How many?"),), "Step 1:")
 

@@ -17,11 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medsss_cli.answers import judge
-from medsss_cli.engines.base import Completion, FinishReason, Prompt, Sampling
 from medsss_cli.engines.scripted import ScriptedEngine
 from medsss_cli.errors import BadRecord, EngineError, UsageError
 from medsss_cli.prompts import Prompting
 from medsss_cli.records import Action, Problem, Task, Tree, Verdict, dump, parse
+from medsss_cli.requests import Completion, FinishReason, Prompt, Sampling
 from medsss_cli.search import mcts
 from medsss_cli.search.backup import back_up
 from medsss_cli.search.config import Expand, SearchConfig

@@ -27,9 +27,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medsss_cli.errors import BadRecord, EngineError, MedsssError, UsageError
-from medsss_cli.jsonl import Where, read_objects
 from medsss_cli.records import Problem, parse
-from medsss_cli.streams import AHEAD, Shard, Stream, StreamOptions, _Causes, digest, run_concurrently
+from medsss_cli.stream.jsonl import Where, read_objects
+from medsss_cli.stream.run import AHEAD, Shard, Stream, StreamOptions, _Causes, digest, run_concurrently
 
 PROGRAM = [sys.executable, str(Path(__file__).with_name("stream_program.py")), "echo"]
 

@@ -15,12 +15,12 @@ import pytest
 from helpers import clean_env, program, run_medsss, to_lines, write_jsonl
 from tiny_models import make_tiny_model, make_tiny_tokenizer
 
-from medsss_cli.engines.base import Prompt
 from medsss_cli.engines.rendering import render
 from medsss_cli.errors import UsageError
-from medsss_cli.jsonl import Where
 from medsss_cli.records import Message
+from medsss_cli.requests import Prompt
 from medsss_cli.steps import ROOT_TEXT, join_steps
+from medsss_cli.stream.jsonl import Where
 
 QUESTION = "A patient of 70 kg needs 25 mg/kg. Which dose is right?"
 ANSWER = join_steps([ROOT_TEXT, "25 times 70 is 1750.", "The answer is C."])

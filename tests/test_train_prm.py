@@ -15,9 +15,9 @@ from helpers import clean_env, run_medsss, to_lines
 from tiny_models import make_tiny_model
 
 from medsss_cli.errors import UsageError
-from medsss_cli.jsonl import Where
 from medsss_cli.records import Problem
 from medsss_cli.steps import ROOT_TEXT, join_steps
+from medsss_cli.stream.jsonl import Where
 
 GOOD = "The mean arterial pressure is 93 mmHg."
 BAD = "The anion gap is 12 mmol/L."

@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from trees import node, record
 
-from medsss_cli.jsonl import Where
 from medsss_cli.labelling.labels import StepLabels
 from medsss_cli.records import Problem
+from medsss_cli.stream.jsonl import Where
 from medsss_cli.view.model import Labelling, best_and_worst, contrast, paths, read, votes
 from medsss_cli.view.page import page
 from medsss_cli.view.terminal import Look, render, wrap

@@ -23,11 +23,11 @@ import pytest
 from helpers import clean_env, program, read_jsonl, run_medsss
 from tiny_models import make_tiny_model
 
-from medsss_cli.engines import EngineSpec, FinishReason, Prompt, Sampling, open_engine
+from medsss_cli.engines import EngineSpec, open_engine
 from medsss_cli.engines import vllm as ours
-from medsss_cli.engines.base import derive_seed
 from medsss_cli.errors import EngineError, MissingExtra, UsageError
 from medsss_cli.records import Message
+from medsss_cli.requests import FinishReason, Prompt, Sampling, derive_seed
 
 pytestmark = pytest.mark.timeout(600)
 needs_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")

@@ -8,7 +8,8 @@ from importlib.util import find_spec
 
 from .. import console
 from ..errors import UsageError
-from .base import Completion, Engine, EngineSpec, FinishReason, Prompt, Sampling, Usage, derive_seed, notes_of
+from ..requests import Completion, FinishReason, Prompt, Sampling, derive_seed
+from .base import Engine, EngineSpec, Usage, notes_of
 
 __all__ = [
     "Completion",

@@ -5,60 +5,12 @@ Engines are opened by `medsss_cli.engines.open_engine(spec)` as an async context
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Protocol
 
 from ..errors import EngineError
-from ..records import Message
-
-
-class FinishReason(StrEnum):
-    """Why a completion ended: at the end of the turn, before a stop string, or cut at `max_tokens`."""
-
-    EOS = "eos"
-    STOP = "stop"
-    LENGTH = "length"
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """A chat to continue: `messages`, rendered by the model's template with the generation prompt, then `prefix`, what
-    the assistant has already written in the open turn."""
-
-    messages: tuple[Message, ...]
-    prefix: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How to draw. `temperature` 0 is greedy. A completion ends before the first of the `stop` strings.
-
-    `allowed_tokens` restricts the draw to the first tokens of these words and ends after one token; the completion's
-    text is the whole word that was chosen. Two words with one first token raise EngineError. `seed` fixes the draw of
-    each of the n completions, whatever else the engine is doing.
-    """
-
-    temperature: float = 1.0
-    top_p: float = 1.0
-    max_tokens: int = 512
-    stop: tuple[str, ...] = ()
-    seed: int = 0
-    allowed_tokens: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """What was written after the prompt, the stop string left out. `tokens` counts what was generated, `prompt_tokens`
-    what it followed. `stop` is the stop string that ended it."""
-
-    text: str
-    finish_reason: FinishReason
-    tokens: int
-    prompt_tokens: int = 0
-    stop: str | None = None
+from ..requests import Completion, Prompt, Sampling
 
 
 @dataclass(slots=True)
@@ -139,9 +91,3 @@ def notes_of(engine: Engine) -> list[str]:
     were put aside."""
     notes: list[str] = getattr(engine, "notes", list)()
     return notes
-
-
-def derive_seed(seed: int, *parts: object) -> int:
-    """A 63-bit seed from the run's seed and what the draw is for (id, node, purpose), equal on every machine."""
-    text = "\x1f".join([str(seed), *(str(part) for part in parts)])
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1

@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EngineError, MedsssError
-from .base import Completion, EngineSpec, FinishReason, Prompt, Sampling, Usage, check_request
+from ..requests import Completion, FinishReason, Prompt, Sampling
+from .base import EngineSpec, Usage, check_request
 
 if TYPE_CHECKING:
     import numpy as np

@@ -38,7 +38,8 @@ import orjson
 
 from ..errors import EngineError, MissingExtra, UsageError
 from ..records import Message
-from .base import Completion, EngineSpec, FinishReason, Prompt, Sampling, Usage, check_request, derive_seed
+from ..requests import Completion, FinishReason, Prompt, Sampling, derive_seed
+from .base import EngineSpec, Usage, check_request
 
 if TYPE_CHECKING:
     import aiohttp

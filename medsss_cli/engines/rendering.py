@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import EngineError
-from .base import Prompt
+from ..requests import Prompt
 
 # For tokenizers without a chat template. A turn begins on a line of its own, so the prefix joins without a space.
 PLAIN_TEMPLATE = (

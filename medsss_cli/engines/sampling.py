@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .base import derive_seed
+from ..requests import derive_seed
 
 if TYPE_CHECKING:
     import numpy as np

@@ -15,7 +15,8 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequenc
 from typing import Any
 
 from ..errors import EngineError, UsageError
-from .base import Completion, FinishReason, Prompt, Sampling, Usage
+from ..requests import Completion, FinishReason, Prompt, Sampling
+from .base import Usage
 
 Source = Callable[[Prompt, Sampling, int], Sequence[str | Completion]] | Iterable[str | Completion]
 

@@ -48,7 +48,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EngineError, MissingExtra, UsageError
-from .base import Completion, EngineSpec, FinishReason, Prompt, Sampling, Usage, check_request, derive_seed
+from ..requests import Completion, FinishReason, Prompt, Sampling, derive_seed
+from .base import EngineSpec, Usage, check_request
 
 CPU_SEQUENCES = 256
 GPU_SEQUENCES = 512

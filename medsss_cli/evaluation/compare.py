@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..metrics import LEVEL, mcnemar, paired_difference
 from .items import FAILED, Item
+from .measures import LEVEL, mcnemar, paired_difference
 from .provenance import versions
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Answers:
 
     def add(self, item: Item) -> None:
         """Take a problem in; the ids have been seen to differ."""
-        from ..streams import digest
+        from ..stream.run import digest
 
         self._ids += item.id.encode("utf-8", "surrogatepass")
         self._ends.append(len(self._ids))

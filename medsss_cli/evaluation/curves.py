@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from ..metrics import NO_VOTE, Tally, best_of_many, k_values, pass_at_k, votes_of_many
 from ..prm.aggregate import StepAggregation
 from .items import Item
+from .measures import NO_VOTE, Tally, best_of_many, k_values, pass_at_k, votes_of_many
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
-from ..adapters import to_problem, to_samples, without_corrections
 from ..answers import Extract, answer_key
 from ..errors import BadRecord
-from ..metrics import vote_columns
+from ..problems import to_problem, to_samples, without_corrections
 from ..records import Problem, Response, Verdict
+from .measures import vote_columns
 
 if TYPE_CHECKING:
-    from ..jsonl import Where
+    from ..stream.jsonl import Where
 
 FAILED = "(failed)"
 NO_FIELD = "(none)"

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from .. import __version__
-from ..metrics import LEVEL
+from .measures import LEVEL
 
 
 class Hashes:

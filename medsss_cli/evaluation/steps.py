@@ -30,15 +30,15 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import BadRecord
-from ..metrics import LEVEL, Interval, as_record
 from .items import FAILED
+from .measures import LEVEL, Interval, as_record
 from .provenance import Origin
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ..jsonl import Where
+    from ..stream.jsonl import Where
 
 BINS = 15
 GRID = tuple(round(0.05 * i, 2) for i in range(1, 20))
@@ -127,9 +127,9 @@ def _gold_of(obj: dict[str, Any], where: Where) -> Callable[[dict[str, Any]], li
             raise BadRecord(
                 f"{name}: no gold for the steps: neither `labels` in the candidates, nor `label`, nor meta.clinic"
             )
-        from ..adapters import to_problem
         from ..clinic.checker import gold_labels
         from ..prm.conventions import answer_steps
+        from ..problems import to_problem
 
         if problem is None:
             problem = to_problem(obj, where)

@@ -6,9 +6,9 @@ from collections import Counter
 from typing import Any
 
 from ..errors import UsageError
-from ..metrics import SUBSETS, Tally, as_record, macro_interval
 from .curves import MAJORITY, PASS, Curves
 from .items import FAILED, Item
+from .measures import SUBSETS, Tally, as_record, macro_interval
 from .provenance import Origin
 
 MOST_GROUPS = 10_000

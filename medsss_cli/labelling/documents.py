@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import UsageError
-from ..jsonl import Where, read_objects
 from ..records import Problem
+from ..stream.jsonl import Where, read_objects
 
 _WORDS = re.compile(r"[^\W_]+")
 _CJK = re.compile(r"[\u3400-\u9fff]+")

@@ -19,10 +19,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..engines.base import Engine, Prompt, Sampling, derive_seed
+from ..engines.base import Engine
 from ..errors import UsageError
 from ..prompts import gold_text
 from ..records import Message, Problem
+from ..requests import Prompt, Sampling, derive_seed
 from ..steps import SEPARATOR, mark
 
 JUDGE_PROMPT = """\

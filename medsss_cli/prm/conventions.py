@@ -43,12 +43,12 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..engines.base import Prompt
 from ..engines.rendering import encode_text, render, rendered_pieces
 from ..errors import UsageError
 from ..labelling.documents import documents_of
 from ..prompts import question_text
 from ..records import Message, Prm, Problem
+from ..requests import Prompt
 from ..steps import ROOT_TEXT, SEPARATOR, mark, split_steps, starts_at
 
 if TYPE_CHECKING:

@@ -22,11 +22,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from ..answers import states_answer
-from ..engines.base import Completion, FinishReason, Sampling, derive_seed
 from ..errors import UsageError
 from ..prm.aggregate import StepAggregation, aggregate_steps
 from ..prompts import Prompting, reason_prompt
 from ..records import Problem
+from ..requests import Completion, FinishReason, Sampling, derive_seed
 from ..steps import ROOT_TEXT, SEPARATOR, STEP_WORD
 from .mcts import Request, RequestKind, Talk, Valuation, first_step
 

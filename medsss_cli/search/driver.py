@@ -8,9 +8,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias, TypeVar
 
 from ..answers import judge
-from ..engines.base import Completion, Engine
+from ..engines.base import Engine
 from ..errors import EngineError, UsageError
 from ..records import Problem, Tree
+from ..requests import Completion
 from .config import SearchConfig
 from .mcts import Judge, Request, Talk, Valuation, search
 

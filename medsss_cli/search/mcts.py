@@ -67,10 +67,10 @@ from itertools import islice
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from ..answers import Judgement, states_answer
-from ..engines.base import Completion, FinishReason, Prompt, Sampling, derive_seed
 from ..prm.aggregate import aggregate_steps
 from ..prompts import BUT_WAIT, CHOICES, choice_prompt, finish_prompt, reason_prompt, reflect_prompt
 from ..records import Action, Problem, Tree, Verdict, problem_fields
+from ..requests import Completion, FinishReason, Prompt, Sampling, derive_seed
 from ..steps import SEPARATOR, STEP_WORD, split_steps
 from .backup import back_up, close
 from .config import Expand, SearchConfig

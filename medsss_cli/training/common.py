@@ -35,7 +35,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import __version__
 from ..errors import UsageError
-from ..jsonl import guarded_stdout
 from ..models import (
     CARD,
     adapter_base,
@@ -46,6 +45,7 @@ from ..models import (
     quiet_loading,
     read_json,
 )
+from ..stream.jsonl import guarded_stdout
 
 if TYPE_CHECKING:
     from datasets import Dataset

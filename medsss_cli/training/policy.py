@@ -32,13 +32,13 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from ..answers import states_answer
-from ..engines.base import Prompt
 from ..engines.rendering import encode_text, render
 from ..errors import BadRecord, UsageError
-from ..jsonl import Where
 from ..models import adapter_base
 from ..records import Message, Preference, Sft, parse
+from ..requests import Prompt
 from ..steps import SEPARATOR, split_steps
+from ..stream.jsonl import Where
 from .common import (
     LORA_FACTOR,
     Counts,

@@ -34,13 +34,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, cast
 
-from ..adapters import to_prm
 from ..errors import BadRecord
-from ..jsonl import Where
 from ..prm.attention import Way, open_tree, pack_inputs
 from ..prm.conventions import Convention, encode
 from ..prm.packing import Part, pack, split
+from ..problems import to_prm
 from ..prompts import question_text
+from ..stream.jsonl import Where
 from .common import (
     DEFAULT_MAX_LENGTH,
     LORA_FACTOR,

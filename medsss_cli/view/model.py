@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..adapters import to_problem, to_samples
 from ..answers import answer_key
 from ..labelling.labels import StepLabels, step_labels
 from ..labelling.trajectories import StepValues, check_tree, trajectories, values_on
-from ..published import from_published, is_published
+from ..problems import to_problem, to_samples
+from ..problems.authors_trees import from_published, is_published
 from ..records import (
     Candidate,
     Preference,
@@ -30,7 +30,7 @@ from ..records import (
 from ..steps import split_steps, starts_at
 
 if TYPE_CHECKING:
-    from ..jsonl import Where
+    from ..stream.jsonl import Where
 
 _OWN: dict[str, type[Problem]] = {
     "nodes": Tree,

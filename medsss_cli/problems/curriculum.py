@@ -11,7 +11,7 @@ import hashlib
 import heapq
 from dataclasses import dataclass, field
 
-from .records import Problem, Samples, Verdict, problem_fields
+from ..records import Problem, Samples, Verdict, problem_fields
 
 
 @dataclass

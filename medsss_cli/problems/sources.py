@@ -19,7 +19,7 @@ from typing import Any
 import orjson
 
 from ..errors import UsageError
-from ..jsonl import Where, check_inputs, open_text_in, read_objects
+from ..stream.jsonl import Where, check_inputs, open_text_in, read_objects
 from ._fields import stem
 from .benchmarks import BENCHMARKS, benchmark
 from .layouts import detect

@@ -20,7 +20,7 @@ from ..steps import ROOT_TEXT
 from ._fields import LETTERS, dataset_name, letter_of, options_of, record_id, split_options, stem, text_of
 
 if TYPE_CHECKING:
-    from ..jsonl import Where
+    from ..stream.jsonl import Where
 
 Reader = Callable[[dict[str, Any], "Where"], Problem]
 

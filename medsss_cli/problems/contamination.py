@@ -21,8 +21,8 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .answers.text import normalise, words_of
-from .records import Problem
+from ..answers.text import normalise, words_of
+from ..records import Problem
 
 NGRAM = 13
 SIMILARITY = 0.9

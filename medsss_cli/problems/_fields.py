@@ -10,7 +10,7 @@ from ..answers.choice import gold_letters
 from ..errors import BadRecord
 
 if TYPE_CHECKING:
-    from ..jsonl import Where
+    from ..stream.jsonl import Where
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 

@@ -44,11 +44,11 @@ from typing import Any, Generic, Protocol, TypeVar
 import msgspec
 import orjson
 
-from . import __version__, console, signals
-from .dry_run import HELD, DryRunDone, probe
-from .errors import BadRecord, MedsssError, UsageError
+from .. import __version__, console, signals
+from ..dry_run import HELD, DryRunDone, probe
+from ..errors import BadRecord, MedsssError, UsageError
+from ..records import ErrorRecord
 from .jsonl import LineWriter, Where, check_inputs, compression, count_records, read_objects, unpack
-from .records import ErrorRecord
 
 
 class HasId(Protocol):

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol, cast
 import msgspec
 import orjson
 
-from .errors import BadRecord, MedsssError, UsageError
+from ..errors import BadRecord, MedsssError, UsageError
 
 LINE_LIMIT = 64 << 20
 """The longest line that is read, in bytes. One that is longer is no record of ours, and would take the memory away."""

@@ -25,17 +25,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from .adapters import split_options, to_problem
-from .answers import judge, states_answer
-from .answers.choice import gold_letters
-from .answers.number import read_gold
-from .errors import BadRecord
-from .labelling.trajectories import check_tree, path_to
-from .records import Action, Node, Problem, Task, Tree, Verdict, problem_fields
-from .steps import ROOT_TEXT, split_steps
+from ..answers import judge, states_answer
+from ..answers.choice import gold_letters
+from ..answers.number import read_gold
+from ..errors import BadRecord
+from ..labelling.trajectories import check_tree, path_to
+from ..records import Action, Node, Problem, Task, Tree, Verdict, problem_fields
+from ..steps import ROOT_TEXT, split_steps
+from . import split_options, to_problem
 
 if TYPE_CHECKING:
-    from .jsonl import Where
+    from ..stream.jsonl import Where
 
 META = "published"
 _LISTS = ("pos", "neg")
@@ -146,7 +146,7 @@ def to_published(tree: Tree, form: Form | None = None) -> dict[str, Any]:
     has no place for it: branches that end in no judged Finish, visits, numbers of rollouts, stats and config, `meta`.
     Raises BadRecord where the nodes are no tree.
     """
-    from .prompts import question_text
+    from ..prompts import question_text
 
     check_tree(tree)
     noted = tree.meta.get(META)

@@ -18,7 +18,7 @@ from ._fields import split_options
 from .layouts import LAYOUTS, Layout, detect
 
 if TYPE_CHECKING:
-    from ..jsonl import Where
+    from ..stream.jsonl import Where
 
 __all__ = [
     "LAYOUTS",
