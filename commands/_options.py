@@ -10,12 +10,15 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Collection
+from contextvars import ContextVar
+from dataclasses import MISSING, fields, is_dataclass
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
 from medsss_cli.errors import UsageError
+from medsss_cli.settings import Opt, options_of
 from medsss_cli.stream.run import DryRun, Shard, StreamOptions
 
 if TYPE_CHECKING:
@@ -296,3 +299,109 @@ def _parameters(function: Callable[..., Any], leave: Collection[str] = ()) -> di
         name: each.replace(annotation=hints.get(name), kind=inspect.Parameter.KEYWORD_ONLY)
         for name, each in own.items()
     }
+
+
+# Options from dataclasses
+
+
+def options(command: Callable[..., None]) -> Callable[..., None]:
+    """The command as Typer reads it: a parameter whose type is a dataclass stands as the options of its fields.
+
+    Typer has no flattening of its own, so the signature that it sees is made here, and nowhere else. The command gets
+    the dataclass. Raises TypeError where two options would have one name.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    asked = {name: (hints[name], each.default) for name, each in inspect.signature(command).parameters.items()}
+    made = {
+        name: hint
+        for name, (hint, _) in asked.items()
+        if isinstance(hint, type) and is_dataclass(hint) and options_of(hint)
+    }
+    parameters: dict[str, inspect.Parameter] = {}
+    for name, (hint, default) in asked.items():
+        for each in _of_dataclass(made[name]) if name in made else [_parameter(name, hint, default)]:
+            if each.name in parameters:
+                raise TypeError(f"two options {each.name!r} of {command.__module__}")
+            parameters[each.name] = each
+
+    def run(ctx: typer.Context, **given: Any) -> None:
+        _context.set(ctx)
+        for name, kind in made.items():
+            values = {field: given.pop(field) for field in options_of(kind)}
+            given[name] = kind(**{field: _given(kind, field, value) for field, value in values.items()})
+        for name, (hint, _) in asked.items():
+            if name in given and (said := _said(hint)):
+                said.check(name, given[name])
+        command(**given)
+
+    functools.update_wrapper(run, command, assigned=("__module__", "__name__", "__qualname__", "__doc__"))
+    del run.__wrapped__  # type: ignore[attr-defined]  # its parameters are not those that the user has
+    context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+    seen = [context, *parameters.values()]
+    run.__annotations__ = {each.name: each.annotation for each in seen}
+    run.__signature__ = inspect.Signature(seen)  # type: ignore[attr-defined]
+    return run
+
+
+_context: ContextVar[typer.Context] = ContextVar("context")
+
+
+def was_given(name: str) -> bool:
+    """Whether the option of this name (as the field is called) stands on the command line of the command that runs."""
+    source = _context.get().get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def refuse_given(names: Collection[str], why: str, hint: str | None = None) -> None:
+    """Raise UsageError for one of the options where it stands on the command line and this run does not look at it: a
+    mistake, not a wish to be passed over. (In a file or the environment it may be meant for others.)"""
+    for parameter in _context.get().command.params:
+        if parameter.name and parameter.name in names and was_given(parameter.name):
+            raise UsageError(f"{parameter.opts[0]} {why}", hint=hint)
+
+
+def _of_dataclass(kind: type) -> list[inspect.Parameter]:
+    """A parameter for each field that is an option, in their order."""
+    defaults = {}
+    for field in fields(kind):
+        factory = field.default_factory
+        defaults[field.name] = factory() if factory is not MISSING else field.default
+    group = getattr(kind, "GROUP", "")
+    return [
+        _parameter(name, Annotated[hint, said], defaults[name], group)
+        for name, (hint, said) in options_of(kind).items()
+    ]
+
+
+def _parameter(name: str, hint: Any, default: Any, group: str = "") -> inspect.Parameter:
+    """What Typer reads for one option: its type without tuples, and a `typer.Option` of what `Opt` says."""
+    said = _said(hint)
+    if said is not None:
+        kind = hint.__origin__
+        required = default is MISSING or default is inspect.Parameter.empty
+        if get_origin(kind) is tuple:
+            kind, default = list[get_args(kind)[0]], list(default) or None  # type: ignore[misc]
+            kind = kind | None
+        # Typer shows a text in place of the default, and nothing for False.
+        shown = said.shown if said.shown is not None else not required and default is not None
+        about: dict[str, Any] = {
+            "help": said.help,
+            "metavar": said.metavar,
+            "parser": said.parse,
+            "show_default": shown,
+            "rich_help_panel": said.group if said.group is not None else group,
+        }
+        make = typer.Argument if said.argument else typer.Option
+        names = () if said.argument else said.names or ("--" + name.replace("_", "-"),)
+        hint = Annotated[kind, make(*names, **about)]
+        default = ... if required else default
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=hint, default=default)
+
+
+def _said(hint: Any) -> Opt | None:
+    return next((each for each in getattr(hint, "__metadata__", ()) if isinstance(each, Opt)), None)
+
+
+def _given(kind: type, field: str, value: Any) -> Any:
+    """A value as the field holds it: Typer gives lists, and None for none of them."""
+    return tuple(value or ()) if get_origin(options_of(kind)[field][0]) is tuple else value

@@ -16,9 +16,9 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medsss_cli import jsonl
 from medsss_cli.errors import BadRecord, MedsssError, UsageError
 from medsss_cli.records import Problem
+from medsss_cli.stream import jsonl
 from medsss_cli.stream.jsonl import LineWriter, Where, encode, read_objects
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medsss_cli import metrics
+from medsss_cli.evaluation import measures as metrics
 from medsss_cli.evaluation.measures import (
     Tally,
     accuracy,
