@@ -352,7 +352,7 @@ class LineWriter:
         if fd is not None:
             self._fd = fd
         elif target is None or target == "-":
-            self._fd = _stdout_fd()
+            self._fd = stdout_fd()
         else:
             try:
                 self._fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
@@ -474,7 +474,8 @@ def guarded_stdout() -> Iterator[None]:
         os.close(aside)
 
 
-def _stdout_fd() -> int:
+def stdout_fd() -> int:
+    """Another descriptor of the real stdout. Raises UsageError if that is closed."""
     if sys.stdout is None:
         raise UsageError("standard output is closed", hint="write to a file with -o FILE")
     return os.dup(1 if _guarded_stdout is None else _guarded_stdout)
@@ -482,7 +483,7 @@ def _stdout_fd() -> int:
 
 def write_stdout(text: str) -> None:
     """Text on the real stdout, for the few commands whose result is no record (a table, say)."""
-    fd = _stdout_fd()
+    fd = stdout_fd()
     try:
         write_whole(fd, text.encode("utf-8", "replace"))
     finally:
