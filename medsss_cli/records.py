@@ -68,7 +68,8 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
 class Response(msgspec.Struct, frozen=True, kw_only=True):
     """One whole answer of a policy. `answer` is what was extracted, None if nothing was; `form` how it was stated
-    (`answers.Judgement.how`), None where nobody knows; `tokens` were generated.
+    (`answers.Judgement.how`), None where nobody knows; `tokens` were generated; `logprob` is the sum of their natural
+    logarithms of probability under the policy at temperature 1, None where no engine told.
 
     `policy` is its author where a run has several. `revealed`: the author was shown the gold answer. `corrects` is the
     index, in the same list, of the wrong response that this one puts right. All three are written only where set."""
@@ -79,6 +80,7 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     form: str | None = None
     finish_reason: str = "stop"
     tokens: int = 0
+    logprob: float | None = None
     policy: str | UnsetType = UNSET
     revealed: bool | UnsetType = UNSET
     corrects: int | UnsetType = UNSET
@@ -171,6 +173,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     form: str | None = None
     finish_reason: str = "stop"
     tokens: int = 0
+    logprob: float | None = None
     step_scores: list[float]
     score: float
 

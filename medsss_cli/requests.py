@@ -46,13 +46,16 @@ class Sampling:
 @dataclass(frozen=True, slots=True)
 class Completion:
     """What was written after the prompt, the stop string left out. `tokens` counts what was generated, `prompt_tokens`
-    what it followed. `stop` is the stop string that ended it."""
+    what it followed. `stop` is the stop string that ended it. `logprob` is the sum of the generated tokens'
+    log-probabilities (natural, end of turn included) under the policy at temperature 1, whatever they were drawn at;
+    None where a server does not tell, and for a choice among allowed words."""
 
     text: str
     finish_reason: FinishReason
     tokens: int
     prompt_tokens: int = 0
     stop: str | None = None
+    logprob: float | None = None
 
 
 def derive_seed(seed: int, *parts: object) -> int:

@@ -67,6 +67,7 @@ async def answers(problem: Problem, authors: Sequence[Author], asking: Asking) -
             author=author.name,
             finish_reason=str(completion.finish_reason),
             tokens=completion.tokens,
+            logprob=completion.logprob,
             formed=formed,
             revealed=asking.reveal,
         )
@@ -83,6 +84,7 @@ def judged(
     author: str | None,
     finish_reason: str,
     tokens: int,
+    logprob: float | None = None,
     formed: bool = False,
     revealed: bool = False,
 ) -> Response:
@@ -103,6 +105,7 @@ def judged(
         form=refused or judgement.how,
         finish_reason=finish_reason,
         tokens=tokens,
+        logprob=logprob,
         policy=UNSET if author is None else author,
         revealed=True if revealed else UNSET,
     )
