@@ -41,7 +41,7 @@ def test_no_command_shows_help_and_is_wrong_usage(medsss: Medsss) -> None:
 def test_unknown_command_gets_a_suggestion(medsss: Medsss) -> None:
     done = medsss(["serch"])
     assert done.rc == 2
-    assert "Did you mean search?" in done.stderr
+    assert "did you mean search?" in done.stderr
     assert "Traceback" not in done.stderr
 
 

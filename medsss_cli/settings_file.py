@@ -1,0 +1,145 @@
+"""Options from `--config FILE` and from MEDSSS_* variables.
+
+The first that says an option counts: the command line; MEDSSS_SEARCH_POLICY, for one command; MEDSSS_POLICY, for every
+command that has --policy; the file; the default. A file:
+
+    policy = "out/P0"                # for every command that has --policy
+
+    [search]                         # for one command; it comes before the top level
+    inputs = ["seed.jsonl"]
+    max-nodes = 40
+    strict = true
+
+Typer reads variables (`envvar`) and defaults from a dict (`default_map`) by itself. Here is what it lacks: a variable
+for all commands, and an error for a key or a variable that is misspelt.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from typer.core import TyperOption
+
+from .errors import UsageError
+
+PREFIX = "MEDSSS_"
+
+
+def prepare(command: Any) -> None:
+    """Let the options of a Typer command be read from variables, and give it --config."""
+    command.params.append(
+        TyperOption(
+            param_decls=["--config"],
+            type=str,
+            metavar="FILE",
+            is_eager=True,
+            expose_value=False,
+            callback=_take_file,
+            help="Take options from this TOML file; MEDSSS_* variables and the command line come before it.",
+        )
+    )
+    for param in command.params:
+        keys = [key.upper() for key in _keys([param], hidden=True)]
+        param.envvar = [PREFIX + scope + key for scope in (_plain(command.name).upper() + "_", "") for key in keys]
+        param.show_envvar = False  # or --help would name two for each option
+
+
+def origin(error: Any) -> str:
+    """Where the value that Typer found wrong came from, if not from the command line: " (from run.toml)"."""
+    context, param = getattr(error, "ctx", None), getattr(error, "param", None)
+    if context is None or param is None:
+        return ""
+    source = context.get_parameter_source(param.name)
+    if source is not None and source.name == "DEFAULT_MAP":
+        return f" (from {context.meta.get(PREFIX)})"
+    if source is not None and source.name == "ENVIRONMENT":
+        return f" (from {next(name for name in param.envvar if os.environ.get(name))})"
+    return ""
+
+
+def _take_file(ctx: Any, param: Any, path: str | None) -> None:
+    """The callback of --config, which every command line passes: looks at the variables, and reads the file."""
+    if ctx.resilient_parsing:
+        return
+    scope = f"{PREFIX}{_plain(ctx.command.name).upper()}_"
+    known = [name for each in ctx.command.params for name in each.envvar]
+    for name in os.environ:
+        if name.startswith(scope) and name not in known:
+            raise UsageError(f"the variable {name} names no option", hint=_near(name, known))
+    if path is not None:
+        ctx.meta[PREFIX] = path
+        ctx.default_map = _read(path, ctx)
+
+
+def _read(path: str, ctx: Any) -> dict[str, Any]:
+    """What the file says for the command of this context, by the names of its parameters. Raises UsageError for a file
+    that cannot be read, a table that names no command, and a key that names no option."""
+    try:
+        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read --config {path}: {error.strerror}") from None
+    except RecursionError:
+        raise UsageError(f"{path}: not TOML: nested too deeply") from None
+    except ValueError as error:  # TOMLDecodeError, UnicodeDecodeError
+        raise UsageError(f"{path}: not TOML: {error}") from None
+    group, own = ctx.parent.command, _keys(ctx.command.params)
+    tables = {_plain(name): values for name, values in content.items() if isinstance(values, dict)}
+    names = {_plain(name): name for name in group.list_commands(ctx.parent)}
+    for table in tables:
+        if table not in names:
+            raise UsageError(f"{path}: [{table}] names no command", hint=_near(table, names))
+    found: dict[str, Any] = {}
+    for key, value in content.items():
+        if not isinstance(value, dict) and not _of_another(_plain(key), ctx, own):
+            found |= _value(f"{path}: {key}", key, value, own)
+    for key, value in tables.get(_plain(ctx.command.name), {}).items():
+        found |= _value(f"{path}: [{ctx.command.name}] {key}", key, value, own)
+    return found
+
+
+def _value(place: str, key: str, value: Any, own: dict[str, Any]) -> dict[str, Any]:
+    """The parameter that a key names, with its value as Typer takes it."""
+    param = own.get(_plain(key))
+    if param is None:
+        raise UsageError(f"{place} is no option", hint=_near(key, own))
+    many = param.nargs == -1 or getattr(param, "multiple", False)
+    if many != isinstance(value, list):
+        raise UsageError(f"{place} = {value!r}", hint="a list: [...]" if many else "one value, no list")
+    if getattr(param, "is_flag", False):
+        if not isinstance(value, bool):
+            raise UsageError(f"{place} = {value!r}", hint="true or false")
+        value = value != (_plain(key) in map(_plain, param.secondary_opts))  # full = true is --full, --lora's opposite
+    return {param.name: value}
+
+
+def _of_another(key: str, ctx: Any, own: dict[str, Any]) -> bool:
+    """Whether a key of the top level is an option of other commands alone."""
+    group = ctx.parent.command
+    others = (group.get_command(ctx.parent, name) for name in group.list_commands(ctx.parent))
+    return key not in own and any(key in _keys(other.params) for other in others)
+
+
+def _keys(params: list[Any], hidden: bool = False) -> dict[str, Any]:
+    """The parameters by the keys that name them: max_tokens for --max-tokens, inputs for the files to read."""
+    found: dict[str, Any] = {}
+    for param in params:
+        if param.expose_value or hidden:
+            opts = [*param.opts, *(() if hidden else param.secondary_opts)]
+            long = [_plain(opt) for opt in opts if opt.startswith("--") or _plain(opt) == param.name]
+            found |= dict.fromkeys(["inputs"] if param.param_type_name == "argument" else long, param)
+    return found
+
+
+def _plain(name: str | None) -> str:
+    return (name or "").lstrip("-").replace("-", "_")
+
+
+def _near(name: str, known: Any) -> str | None:
+    close = get_close_matches(name if name in known else _plain(name), known, n=1) or get_close_matches(
+        name, known, n=1
+    )
+    return f"did you mean {close[0]}?" if close else None
