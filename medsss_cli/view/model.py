@@ -15,7 +15,9 @@ from ..labelling.trajectories import StepValues, check_tree, trajectories, value
 from ..problems import to_problem, to_samples
 from ..problems.authors_trees import from_published, is_published
 from ..records import (
+    Action,
     Candidate,
+    Message,
     Preference,
     Prm,
     Problem,
@@ -25,8 +27,8 @@ from ..records import (
     Sft,
     Tree,
     Verdict,
-    parse,
 )
+from ..records import parse as parse_as
 from ..steps import split_steps, starts_at
 
 if TYPE_CHECKING:
@@ -40,15 +42,8 @@ _OWN: dict[str, type[Problem]] = {
     "chosen": Preference,
     "completion": Sft,
 }
-
-
-class Labelling(NamedTuple):
-    """How steps are labelled, as `label --to prm` takes it."""
-
-    labels: StepLabels = StepLabels.DUAL
-    values: StepValues = StepValues.BACKED_UP
-    b: float = 1.0
-    threshold: float = 0.5
+OPEN, REFLECT = "open", "reflect"
+"""What `states` says of a leaf that no answer ends, and of a Reflect that goes on; a Finish has its verdict there."""
 
 
 class Path(NamedTuple):
@@ -67,7 +62,7 @@ class Step(NamedTuple):
 
     number: int
     text: str
-    score: float | None
+    score: float | None = None
 
 
 class Vote(NamedTuple):
@@ -86,8 +81,9 @@ def read(obj: dict[str, Any], where: Where) -> Problem:
     Raises BadRecord.
     """
     for field, kind in _OWN.items():
-        if field in obj and not (kind is Samples and _plain_responses(obj)):
-            record = parse(kind, obj)
+        # Responses without a pass rate are those of another tool.
+        if field in obj and (kind is not Samples or "pass_rate" in obj):
+            record = parse_as(kind, obj)
             if isinstance(record, Tree):
                 check_tree(record)
             return record
@@ -98,40 +94,52 @@ def read(obj: dict[str, Any], where: Where) -> Problem:
     return to_problem(obj, where)
 
 
-def _plain_responses(obj: dict[str, Any]) -> bool:
-    """Responses of another tool: plain texts, or without the pass rate that ours carry."""
-    return "pass_rate" not in obj
+def states(tree: Tree) -> list[str]:
+    """What each node is, at a glance: the verdict of a Finish, OPEN for another leaf, REFLECT, "" for the rest."""
+    parents = {node.parent for node in tree.nodes}
+
+    def state(index: int) -> str:
+        node = tree.nodes[index]
+        if node.action is Action.FINISH:
+            return node.verdict or Verdict.NOT_JUDGED
+        return OPEN if index not in parents else REFLECT if node.action is Action.REFLECT else ""
+
+    return [state(index) for index in range(len(tree.nodes))]
 
 
-def paths(tree: Tree, how: Labelling) -> list[Path]:
+def paths(tree: Tree, labels: StepLabels = StepLabels.DUAL) -> list[Path]:
     """The trajectories of a tree with their labels, in the order of their ends."""
     found = []
     for each in trajectories(tree):
-        values = values_on(tree, each.nodes, how.values)
-        labels = step_labels(values, how.labels, b=how.b, threshold=how.threshold)
-        found.append(Path(each.nodes, each.correct, each.min_value, labels, values))
+        values = values_on(tree, each.nodes, StepValues.BACKED_UP)
+        found.append(Path(each.nodes, each.correct, each.min_value, step_labels(values, labels), values))
     return found
 
 
 def best_and_worst(found: Sequence[Path]) -> list[Path]:
-    """The correct trajectory with the largest smallest value, and the wrong one with the smallest mean value (every
-    wrong one ends at 0); of equals the first. Where all are right, or all wrong, the two ends of the one kind."""
+    """The correct trajectory with the largest smallest value, and the wrong one with the smallest; of equals the one
+    with the larger and with the smaller mean, then the first. Where all are right, or all wrong, the two ends of the
+    one kind."""
 
     def rank(path: Path) -> tuple[bool, float, float]:
         return path.correct, path.min_value, fmean(path.values)
 
     if not found:
         return []
-    best = max(found, key=rank)
-    worst = min(found, key=rank)
+    best, worst = max(found, key=rank), min(found, key=rank)
     return [best] if best is worst else [best, worst]
 
 
 def steps_of(text: str, scores: Sequence[float] = ()) -> list[Step]:
     """The steps of a written answer; scores belong to the steps from 1 on."""
     first = starts_at(text)
-    numbered = list(enumerate(split_steps(text, first=first), start=first))
+    numbered = enumerate(split_steps(text, first=first), start=first)
     return [Step(k, step, scores[k - 1] if 1 <= k <= len(scores) else None) for k, step in numbered]
+
+
+def written(turns: Sequence[Message]) -> list[Step]:
+    """The steps of what the assistant writes in a row of training data."""
+    return steps_of("\n\n".join(turn.content for turn in turns))
 
 
 def votes(problem: Problem, answers: Sequence[Response | Candidate]) -> list[Vote]:
@@ -142,9 +150,7 @@ def votes(problem: Problem, answers: Sequence[Response | Candidate]) -> list[Vot
     found = []
     for group in groups.values():
         scores = [each.score for each in group if isinstance(each, Candidate)]
-        found.append(
-            Vote(group[0].answer, len(group), sum(scores), max(scores, default=0.0), group[0].verdict),
-        )
+        found.append(Vote(group[0].answer, len(group), sum(scores), max(scores, default=0.0), group[0].verdict))
     return sorted(found, key=lambda vote: (vote.answer is None, -vote.n))
 
 

@@ -17,8 +17,9 @@ from typing import Any
 import orjson
 
 from .. import __version__
-from ..records import Candidate, Message, Preference, Prm, Problem, Response, Samples, Scored, Sft, Tree
-from .model import Labelling, best_and_worst, paths, steps_of, votes
+from ..labelling.labels import StepLabels
+from ..records import Preference, Problem, Samples, Scored, Sft, Tree, dump
+from .model import Step, best_and_worst, paths, states, steps_of, votes, written
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -41,16 +42,15 @@ _PAGE = """<!doctype html>
 """
 
 
-def page(records: Sequence[Problem], *, title: str, labelling: Labelling | None = None, more: bool = False) -> str:
+def page(records: Sequence[Problem], *, title: str, labels: StepLabels = StepLabels.DUAL, more: bool = False) -> str:
     """The page of these records. `more` says that the input held others."""
-    labelling = labelling or Labelling()
     style, script = _asset("page.css"), _asset("page.js")
     data = {
         "title": title,
         "version": __version__,
-        "labels": str(labelling.labels),
+        "labels": str(labels),
         "more": more,
-        "records": [_plain(record, labelling) for record in records],
+        "records": [_plain(record, labels) for record in records],
     }
     policy = (
         f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'"
@@ -74,105 +74,34 @@ def _escaped(json: str) -> str:
     return json.translate({ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"})
 
 
-def _plain(record: Problem, labelling: Labelling) -> dict[str, Any]:
-    """What the script shows of a record; page.js reads just these fields."""
-    common: dict[str, Any] = {
-        "kind": type(record).__name__.lower(),
-        "id": record.id,
-        "question": record.question,
-        "answer": record.answer,
-        "options": list((record.options or {}).items()),
-        "dataset": record.dataset,
-        "task": str(record.task),
-    }
+def _plain(record: Problem, labels: StepLabels) -> dict[str, Any]:
+    """The record as page.js reads it: its fields, `kind`, and what `model` makes of them."""
+    plain = dump(record) | {"kind": type(record).__name__.lower(), "options": list((record.options or {}).items())}
+    for unseen in ("meta", "stats", "config"):
+        plain.pop(unseen, None)
     match record:
         case Tree():
-            return common | _tree(record, labelling)
+            found = paths(record, labels)
+            plain["states"] = states(record)
+            plain["paths"] = [{"nodes": path.nodes, "correct": path.correct, "labels": path.labels} for path in found]
+            plain["ends"] = [path.nodes[-1] for path in best_and_worst(found)]
         case Samples():
-            return common | {
-                "rate": record.pass_rate,
-                "answers": [_answer(each) for each in record.responses],
-                "votes": _votes(record, record.responses),
-            }
+            answers = plain.pop("responses")
+            plain["answers"] = [each | {"steps": _rows(steps_of(each.pop("text")))} for each in answers]
+            plain["votes"] = [vote._asdict() for vote in votes(record, record.responses)]
         case Scored():
-            return common | {
-                "answers": [_answer(each) for each in record.candidates],
-                "votes": _votes(record, record.candidates),
-                "selected": record.selected,
-                "strategy": record.strategy,
-            }
-        case Prm():
-            labels = [*record.labels, *[None] * len(record.completions)]
-            values: list[float | None] = [*record.values, *[None] * len(record.completions)]
-            rows = zip(record.completions, labels, values, strict=False)
-            return common | {"steps": [[k, text, label, value] for k, (text, label, value) in enumerate(rows)]}
+            answers = plain.pop("candidates")
+            plain["answers"] = [
+                each | {"steps": _rows(steps_of(each.pop("text"), each["step_scores"]))} for each in answers
+            ]
+            plain["votes"] = [vote._asdict() for vote in votes(record, record.candidates)]
         case Sft():
-            return common | {
-                "prompt": _turns(record.prompt),
-                "steps": _steps(_written(record.completion)),
-                "min": record.min_value,
-            }
+            plain["steps"] = _rows(written(record.completion))
         case Preference():
-            return common | {
-                "prompt": _turns(record.prompt),
-                "chosen": _steps(_written(record.chosen)),
-                "rejected": _steps(_written(record.rejected)),
-                "margin": record.margin,
-                "rule": record.kind,
-            }
-        case _:
-            return common
+            plain |= {"chosen": _rows(written(record.chosen)), "rejected": _rows(written(record.rejected))}
+            plain |= {"rule": record.kind}
+    return plain
 
 
-def _tree(tree: Tree, labelling: Labelling) -> dict[str, Any]:
-    found = paths(tree, labelling)
-    return {
-        "nodes": [
-            {
-                "parent": node.parent,
-                "depth": node.depth,
-                "action": str(node.action),
-                "text": node.text,
-                "value": node.value,
-                "rollout": node.rollout_value,
-                "rollouts": node.rollouts,
-                "visits": node.visits,
-                "answer": node.answer,
-                "verdict": node.verdict and str(node.verdict),
-            }
-            for node in tree.nodes
-        ],
-        "paths": [{"nodes": path.nodes, "correct": path.correct, "labels": path.labels} for path in found],
-        "ends": [path.nodes[-1] for path in best_and_worst(found)],
-    }
-
-
-def _answer(each: Response | Candidate) -> dict[str, Any]:
-    scores = each.step_scores if isinstance(each, Candidate) else ()
-    return {
-        "answer": each.answer,
-        "verdict": str(each.verdict),
-        "finish": each.finish_reason,
-        "tokens": each.tokens,
-        "steps": _steps(each.text, scores),
-        "score": each.score if isinstance(each, Candidate) else None,
-    }
-
-
-def _votes(problem: Problem, answers: Sequence[Response | Candidate]) -> list[dict[str, Any]]:
-    return [
-        {"answer": vote.answer, "count": vote.n, "total": vote.total, "verdict": str(vote.verdict)}
-        for vote in votes(problem, answers)
-    ]
-
-
-def _steps(text: str, scores: Sequence[float] = ()) -> list[list[Any]]:
-    return [[step.number, step.text, step.score] for step in steps_of(text, scores)]
-
-
-def _turns(turns: Sequence[Message]) -> list[list[str]]:
-    return [[turn.role, turn.content] for turn in turns]
-
-
-def _written(turns: Sequence[Message]) -> str:
-    return "\n\n".join(turn.content for turn in turns)
+def _rows(steps: Sequence[Step]) -> list[list[Any]]:
+    return [list(step) for step in steps]

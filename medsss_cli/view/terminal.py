@@ -2,28 +2,33 @@
 
 Every line is cut to the width here, so that nothing is left for the terminal to wrap. What a record says goes through
 `clean` and is never read as markup: no record can move the cursor, change a colour or write a line of its own.
+
+Colour is for one thing: what became of a step or an answer (✓ ✗ ? · ↺ ○). Values and labels are plain numbers, for a
+label of 1 on the way to a wrong answer is nothing green.
 """
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+
 from ..console import printable
+from ..labelling.labels import StepLabels
 from ..prompts import question_text
-from ..records import Action, Candidate, Message, Node, Preference, Prm, Problem, Samples, Scored, Sft, Tree, Verdict
-from .model import Labelling, Path, Step, best_and_worst, contrast, paths, steps_of, votes
+from ..records import Action, Message, Preference, Prm, Problem, Samples, Scored, Sft, Tree, Verdict
+from .model import OPEN, REFLECT, Path, Step, best_and_worst, contrast, paths, states, steps_of, votes, written
 
 NARROWEST = 40
-_CLIPPED = 3
-"""Lines of an option; `full` shows all."""
-_IN_TREE = 2
-"""Lines of a step in a tree; the best and the worst trajectory show it whole."""
-_GUIDES = 200
-"""Guides that are kept of a deep tree, in cells: no terminal shows more."""
-_SHOWN = 40
-"""Lines of a step that is shown whole, without `full`."""
+_OPTION, _IN_TREE, _WHOLE = 3, 2, 40
+"""Lines of an option, of a step in a tree, of a step that is shown whole; with `full` there is no such limit."""
+_GUIDES = 16
+"""Cells of a tree's guides. Below level 8 a step goes no further to the right: the number before it tells its level."""
 
 _OTHER_SPACE = re.compile(r"[^\S\n]")
 _BARS = "▁▂▃▄▅▆▇█"
@@ -32,18 +37,13 @@ _MARKS = {
     Verdict.WRONG: ("✗", "bold red"),
     Verdict.NO_ANSWER: ("?", "bold yellow"),
     Verdict.NOT_JUDGED: ("·", "dim"),
+    REFLECT: ("↺", "bold magenta"),
+    OPEN: ("○", "dim"),
+    "": ("", ""),
 }
 _LEGEND = "✓ correct  ✗ wrong  ? no answer  · not judged  ↺ reflect  ○ left open"
-
-
-class Span(NamedTuple):
-    """A piece of a line."""
-
-    text: str
-    style: str = ""
-
-
-Line = Sequence[Span]
+_TO_THE_LEFT = ("", "state", "answer")
+"""Heads of columns that stand to the left; the other columns but the last are numbers, to the right."""
 
 
 class Look(NamedTuple):
@@ -51,34 +51,33 @@ class Look(NamedTuple):
 
     width: int = 80
     full: bool = False
-    labelling: Labelling = Labelling()
+    labels: StepLabels = StepLabels.DUAL
+
+
+class Row(NamedTuple):
+    """A row of a table: its cells, and the text of the last column, which wraps: its first line goes after `guide`, the
+    others after `under`, as wide."""
+
+    cells: Sequence[str | Text]
+    text: str
+    guide: str = ""
+    under: str = ""
+    style: str = ""
 
 
 def render(record: Problem, look: Look, *, color: bool) -> str:
     """A record as text that ends with a line feed; with the escape codes of colours only if `color`."""
-    from rich.cells import cell_len, set_cell_size
-
-    lines: list[str] = []
+    file = io.StringIO()
+    system = "standard" if color else None
+    console = Console(file=file, width=look.width, color_system=system, force_terminal=color, no_color=not color)  # type: ignore[arg-type]
     for line in draw(record, look):
-        room = look.width
-        parts: list[str] = []
-        for span in line:
-            # What we draw fits; this is for what we did not think of.
-            text = span.text if cell_len(span.text) <= room else set_cell_size(span.text, room)
-            room -= cell_len(text)
-            parts.append(_styled(text, span.style) if color and span.style and text else text)
-        lines.append("".join(parts).rstrip())
-    return "\n".join([*lines, ""])
+        line.truncate(look.width)
+        line.rstrip()
+        console.print(line, no_wrap=True, markup=False, highlight=False, emoji=False)
+    return file.getvalue()
 
 
-def _styled(text: str, style: str) -> str:
-    from rich.color import ColorSystem
-    from rich.style import Style
-
-    return Style.parse(style).render(text, color_system=ColorSystem.STANDARD)
-
-
-def draw(record: Problem, look: Look) -> Iterator[Line]:
+def draw(record: Problem, look: Look) -> Iterator[Text]:
     """The lines of a record."""
     yield from _heading(record, look)
     match record:
@@ -89,13 +88,20 @@ def draw(record: Problem, look: Look) -> Iterator[Line]:
         case Scored():
             yield from _scored(record, look)
         case Prm():
-            yield from _prm(record, look)
+            yield from _title(f"trajectory of {len(record.completions)} steps", look)
+            labels = [*record.labels, *[None] * len(record.completions)]
+            values: list[float | None] = [*record.values, *[None] * len(record.completions)]
+            rows = enumerate(zip(record.completions, labels, values, strict=False))
+            heads = ("step", "label", "value", "")
+            yield from _table(
+                heads, [Row([str(k), _label(x), _share(v)], text) for k, (text, x, v) in rows], look, _WHOLE
+            )
         case Sft():
-            yield from _sft(record, look)
+            yield from _title(f"answer to learn, smallest value {record.min_value:.2f}", look)
+            yield from _turns(record.prompt, record, look)
+            yield from _steps(written(record.completion), look)
         case Preference():
             yield from _preference(record, look)
-        case _:
-            pass
 
 
 # Text
@@ -108,311 +114,222 @@ def clean(text: str) -> str:
 
 def one_line(text: str, width: int) -> str:
     """The text on one line of at most `width` cells, with an ellipsis where it was cut."""
-    lines = wrap(" ".join(clean(text[: 8 * width]).split()), width, most=1)
-    return lines[0]
+    return wrap(" ".join(clean(text[: 8 * width]).split()), width, most=1)[0]
 
 
 def wrap(text: str, width: int, most: int | None = None) -> list[str]:
     """The text in lines of at most `width` cells, one or more; words that are longer are cut. Of more than `most` lines
     the first are kept, the last of them with an ellipsis."""
-    from rich.cells import cell_len, chop_cells, set_cell_size
-
-    lines: list[str] = []
-    cut = False
-    if most is not None and len(text) > 4 * most * width:
-        text, cut = text[: 4 * most * width], True
-    for paragraph in clean(text).strip("\n").split("\n"):
-        line, used = "", 0
-        for word in paragraph.split(" "):
-            size = cell_len(word)
-            if line and used + 1 + size > width:
-                lines.append(line.rstrip())
-                line, used = "", 0
-            if size > width:
-                *whole, word = chop_cells(word, width)
-                lines.extend(whole)
-                size = cell_len(word)
-            line, used = (f"{line} {word}", used + 1 + size) if line else (word, size)
-        lines.append(line.rstrip())
-        if most is not None and len(lines) > most:
-            cut = True
-            break
-    if most is not None and cut:
-        lines = lines[:most]
-        last = lines[-1].rstrip()
-        lines[-1] = (set_cell_size(last, width - 1).rstrip() if cell_len(last) >= width else last) + "…"
-    return lines
+    kept = text if most is None else text[: 4 * most * width]
+    lines = Text(clean(kept).strip("\n")).wrap(Console(width=width, file=io.StringIO()), width, overflow="fold")
+    found = [line.plain.rstrip() for line in lines] or [""]
+    if most is not None and (len(found) > most or len(kept) < len(text)):
+        last = Text(found[:most][-1])
+        last.truncate(width - 1)
+        found[most - 1 :] = [last.plain.rstrip() + "…"]
+    return found
 
 
-def _beside(
-    lead: Sequence[Span], text: str, style: str, look: Look, most: int | None, under: Sequence[Span] = ()
-) -> Iterator[Line]:
-    """`text` to the right of `lead`, its further lines indented as far; they begin with `under`."""
-    from rich.cells import cell_len
+def _table(heads: Sequence[str], rows: Sequence[Row], look: Look, most: int | None) -> Iterator[Text]:
+    """Lines of a table, its heads over their columns; the last column takes the width that is left."""
+    cells = [[cell if isinstance(cell, Text) else Text(cell) for cell in row.cells] for row in rows]
+    widths = [max(cell_len(head), *(row[i].cell_len for row in cells), 0) for i, head in enumerate(heads[:-1])]
+    lefts = [head in _TO_THE_LEFT for head in heads]
 
-    indent = sum(cell_len(span.text) for span in lead)
-    below = sum(cell_len(span.text) for span in under)
-    lines = wrap(text, max(look.width - indent, 8), None if look.full else most)
-    yield [*lead, Span(lines[0], style)]
-    for line in lines[1:]:
-        yield [*under, Span(" " * (indent - below)), Span(line, style)]
+    def line(cells: Sequence[Text], last: Text) -> Text:
+        for cell, width, left in zip(cells, widths, lefts, strict=False):
+            cell.align("left" if left else "right", width)
+        return Text("  ").join([*cells, last])
 
-
-def _number(value: float | None, width: int = 4) -> Span:
-    """A share, coloured by its third: red, yellow, green."""
-    if value is None:
-        return Span("–".rjust(width), "dim")
-    return Span(f"{value:.2f}".rjust(width), _hue(value))
-
-
-def _hue(value: float) -> str:
-    return "red" if value < 1 / 3 else "yellow" if value < 2 / 3 else "green"
+    if any(heads):
+        yield line([Text(head, "dim") for head in heads[:-1]], Text(heads[-1], "dim"))
+    lead = sum(widths) + 2 * len(widths)
+    for row, own in zip(rows, cells, strict=True):
+        room = max(look.width - lead - cell_len(row.guide), 8)
+        first, *further = wrap(row.text, room, None if look.full else most)
+        yield line(own, Text.assemble((row.guide, "dim"), (first, row.style)))
+        for more in further:
+            yield Text.assemble(" " * lead, (row.under, "dim"), (more, row.style))
 
 
-def _label(value: float | None) -> Span:
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def _label(value: float | None) -> str:
     """A label: 0 and 1 as they are, a share with two digits."""
-    if value is None:
-        return Span("    –", "dim")
-    return Span((f"{value:.0f}" if value in (0.0, 1.0) else f"{value:.2f}").rjust(5), _hue(value))
+    return f"{value:.0f}" if value in (0.0, 1.0) else _share(value)
 
 
-def _bar(value: float) -> Span:
-    return Span(_BARS[min(int(max(value, 0.0) * len(_BARS)), len(_BARS) - 1)], _hue(value))
+def _bar(value: float) -> str:
+    return _BARS[min(int(max(value, 0.0) * len(_BARS)), len(_BARS) - 1)]
 
 
-def _mark(verdict: Verdict | None) -> Span:
-    return Span(*_MARKS[verdict or Verdict.NOT_JUDGED])
+def _state(state: str, answer: str | None = None, width: int = 12) -> Text:
+    """The mark, and the answer in the mark's colour."""
+    mark, style = _MARKS[state]
+    return Text(mark if answer is None else f"{mark} {one_line(answer, width)}", style)
 
 
-def _title(text: str, look: Look, note: str = "") -> Iterator[Line]:
-    yield []
-    yield [Span(one_line(text, look.width), "bold")]
-    if note:
-        yield from _beside([], note, "dim", look, None)
+def _title(text: str, look: Look, note: str = "") -> Iterator[Text]:
+    yield Text()
+    yield Text(one_line(text, look.width), "bold")
+    for line in wrap(note, look.width) if note else ():
+        yield Text(line, "dim")
 
 
 # Records
 
 
-def _heading(record: Problem, look: Look) -> Iterator[Line]:
+def _heading(record: Problem, look: Look) -> Iterator[Text]:
     """Id, data set and task; the question; the options, the right one marked."""
     kind = type(record).__name__.lower()
-    yield [Span(f"━━ {kind} ", "bold cyan"), Span(one_line(record.id, look.width - len(kind) - 4), "bold cyan")]
-    yield [Span(one_line(f"{record.dataset} · {record.task} · gold {record.answer}", look.width), "dim")]
-    yield []
-    listed = question_text(record) != record.question.strip()
-    yield from _beside([], record.question, "", look, _SHOWN)
-    for letter, text in (record.options or {}).items() if listed else ():
+    yield Text(one_line(f"━━ {kind} {record.id}", look.width), "bold cyan")
+    yield Text(one_line(f"{record.dataset} · {record.task} · gold {record.answer}", look.width), "dim")
+    yield Text()
+    yield from _table([""], [Row([], record.question)], look, _WHOLE)
+    if question_text(record) == record.question.strip():
+        return
+    rows = []
+    for letter, text in (record.options or {}).items():
         right = letter in record.answer
-        lead = [Span("▸ " if right else "  ", "green"), Span(f"{one_line(letter, 8)}  ", "bold")]
-        yield from _beside(lead, text, "green" if right else "", look, _CLIPPED)
+        style = "green" if right else ""
+        rows.append(Row([Text(f"{'▸' if right else ' '} {one_line(letter, 8)}", style)], text, style=style))
+    yield from _table(["", ""], rows, look, _OPTION)
 
 
-def _tree(tree: Tree, look: Look) -> Iterator[Line]:
-    found = paths(tree, look.labelling)
+def _tree(tree: Tree, look: Look) -> Iterator[Text]:
+    found = paths(tree, look.labels)
     finishes = [node.verdict for node in tree.nodes if node.action is Action.FINISH]
-    counts = ", ".join(
-        f"{finishes.count(verdict)} {verdict.replace('_', ' ')}" for verdict in Verdict if finishes.count(verdict)
-    )
-    yield from _title(f"tree: nodes {len(tree.nodes)}, answers {len(finishes)}", look, counts)
-    rated = any(node.rollout_value is not None for node in tree.nodes)
-    visited = any(node.visits for node in tree.nodes)
-    head = "value" + ("  roll" if rated else "") + ("  visit" if visited else "") + "  step"
-    yield [Span(head, "dim")]
-    parents = {node.parent for node in tree.nodes}
-    for index, guides in _walk(tree):
+    counts = [f"{finishes.count(v)} {v.replace('_', ' ')}" for v in Verdict if v in finishes]
+    yield from _title(f"tree: nodes {len(tree.nodes)}, answers {len(finishes)}", look, ", ".join(counts))
+    wide = look.width >= 60
+    rated = wide and any(node.rollout_value is not None for node in tree.nodes)
+    visited = wide and any(node.visits for node in tree.nodes)
+    state = states(tree)
+    rows = []
+    most = min(_GUIDES, look.width // 5)
+    for index, guide, under in _walk(tree):
         node = tree.nodes[index]
-        lead = [_number(node.value), _bar(node.value)]
-        lead += [Span("  "), _number(node.rollout_value)] if rated else []
-        lead += [Span(f"  {node.visits:>5}", "dim")] if visited else []
-        columns = sum(len(span.text) for span in lead)
-        room = max((look.width - columns) // 2, 4)
-        shown = guides if len(guides) <= room else "‹" + guides[len(guides) - room + 1 :]
-        lead += [Span("  "), Span(shown, "dim"), *_tag(node, leaf=index not in parents)]
+        cells: list[str | Text] = [f"{node.value:.2f}{_bar(node.value)}"]
+        cells += [_share(node.rollout_value)] if rated else []
+        cells += [str(node.visits)] if visited else []
+        cells += [_state(state[index], node.answer, look.width // 8)]
         text = node.text if look.full else " ".join(node.text[: 16 * look.width].split())
-        under = [Span(" " * (columns + 2)), Span(shown.replace("├╴", "│ ").replace("└╴", "  "), "dim")]
-        yield from _beside(lead, text, "dim" if node.action is Action.ROOT else "", look, _IN_TREE, under)
-    yield [Span(one_line(_LEGEND, look.width), "dim")]
+        number = f"{node.depth} "
+        rows.append(Row(cells, text, _kept(guide, most) + number, _kept(under, most) + " " * len(number)))
+    heads = ["value", *(["roll"] if rated else []), *(["visits"] if visited else []), "state", "step"]
+    yield from _table(heads, rows, look, _IN_TREE)
+    yield Text(one_line(_LEGEND, look.width), "dim")
     for path, name in zip(best_and_worst(found), ("best", "worst"), strict=False):
         verdict = "correct" if path.correct else "wrong"
-        note = f"nodes {' '.join(map(str, path.nodes))}; labels: {look.labelling.labels}"
+        note = f"nodes {' '.join(map(str, path.nodes))}; labels: {look.labels}"
         yield from _title(f"{name} trajectory: {verdict}, smallest value {path.min_value:.2f}", look, note)
-        yield from _path(tree, path, look)
+        yield from _path(tree, state, path, look)
     if not found:
         yield from _title("no trajectory: no answer was judged", look)
 
 
-def _tag(node: Node, *, leaf: bool) -> list[Span]:
-    """The number of the step and what the node is."""
-    number = Span(f"{node.depth} ", "bold")
-    match node.action:
-        case Action.FINISH:
-            mark = _mark(node.verdict)
-            answer = f" {one_line(node.answer, 12)}" if node.answer is not None else ""
-            return [number, Span(f"{mark.text}{answer} ", mark.style)]
-        case Action.REFLECT:
-            return [number, Span("↺ ○ " if leaf else "↺ ", "bold magenta")]
-        case _:
-            return [number, Span("○ ", "dim")] if leaf else [number]
-
-
-def _walk(tree: Tree) -> Iterator[tuple[int, str]]:
-    """The nodes depth first, each with its guides: two cells a level below the first."""
+def _walk(tree: Tree) -> Iterator[tuple[int, str, str]]:
+    """The nodes depth first, each with the guides before its first line and before the others."""
     children: list[list[int]] = [[] for _ in tree.nodes]
     for index, node in enumerate(tree.nodes[1:], start=1):
         children[node.parent].append(index)
-    stack: list[tuple[int, str, str]] = [(0, "", "")]
+    stack = [(0, "", "")]
     while stack:
-        index, before, own = stack.pop()
-        yield index, before + own
-        below = before + {"": "", "├╴": "│ ", "└╴": "  "}[own]
-        below = below[-_GUIDES:]
+        index, guide, under = stack.pop()
+        yield index, guide, under
         for child in reversed(children[index]):
-            stack.append((child, below, "└╴" if child == children[index][-1] else "├╴"))
+            last = child == children[index][-1]
+            before = under[:_GUIDES]
+            stack.append((child, before + ("└╴" if last else "├╴"), before + ("  " if last else "│ ")))
 
 
-def _path(tree: Tree, path: Path, look: Look) -> Iterator[Line]:
-    yield [Span("step  label  value", "dim")]
+def _kept(guide: str, most: int) -> str:
+    return guide if len(guide) <= most else guide[: most - 2] + "┆ "
+
+
+def _path(tree: Tree, state: Sequence[str], path: Path, look: Look) -> Iterator[Text]:
+    rows = []
     for index, label, value in zip(path.nodes, path.labels, path.values, strict=True):
         node = tree.nodes[index]
-        lead = [Span(f"{node.depth:>4}", "bold"), Span("  "), _label(label), Span("  "), _number(value, 5), Span("  ")]
-        yield from _beside(lead, node.text, "", look, _SHOWN)
+        rows.append(Row([str(node.depth), _label(label), _share(value), _state(state[index])], node.text))
+    yield from _table(["step", "label", "value", "", ""], rows, look, _WHOLE)
 
 
-def _samples(record: Samples, look: Look) -> Iterator[Line]:
-    from rich.cells import cell_len
-
+def _samples(record: Samples, look: Look) -> Iterator[Text]:
     right = sum(each.verdict is Verdict.CORRECT for each in record.responses)
     yield from _title(f"{len(record.responses)} answers, {right} correct: pass rate {record.pass_rate:.2f}", look)
-    for vote in votes(record, record.responses):
-        answer = "(none)" if vote.answer is None else one_line(vote.answer, look.width - 14)
-        yield [Span(f"{vote.n:>4} × "), _mark(vote.verdict), Span(f" {answer}")]
-    yield []
-    yield [Span("   #  answer, and how it ends", "dim")]
-    answers = ["–" if each.answer is None else one_line(each.answer, 16) for each in record.responses]
-    column = max(map(cell_len, answers), default=0)
-    for number, (each, answer) in enumerate(zip(record.responses, answers, strict=True)):
-        lead = [Span(f"{number:>4}  ", "bold"), _mark(each.verdict), Span(f" {_padded(answer, column)}  ")]
-        cut = "(cut off) " if each.finish_reason == "length" else ""
+    counted = [
+        Row([str(vote.n), _state(vote.verdict)], vote.answer or "(none)") for vote in votes(record, record.responses)
+    ]
+    yield from _table(["votes", "", "answer"], counted, look, 1)
+    yield Text()
+    rows = []
+    for number, each in enumerate(record.responses):
         last = steps_of(each.text)[-1].text if each.text.strip() else "(empty)"
-        yield [*lead, Span(one_line(f"{cut}{last}", look.width - column - 10))]
-    shown = range(len(record.responses)) if look.full else contrast(record.responses)
-    for number in shown:
+        cut = "(cut off) " if each.finish_reason == "length" else ""
+        rows.append(Row([str(number), _state(each.verdict, each.answer, 16)], cut + last))
+    yield from _table(["#", "answer", "last step"], rows, look, 1)
+    for number in range(len(record.responses)) if look.full else contrast(record.responses):
         each = record.responses[number]
         yield from _title(f"answer {number}: {each.verdict.replace('_', ' ')}, {each.tokens} tokens", look)
         yield from _steps(steps_of(each.text), look)
 
 
-def _scored(record: Scored, look: Look) -> Iterator[Line]:
+def _scored(record: Scored, look: Look) -> Iterator[Text]:
     yield from _title(f"{len(record.candidates)} candidates, selected by {record.strategy}", look)
-    yield [Span("   #    score  steps and answer", "dim")]
-    for number, each in enumerate(record.candidates):
-        chosen = number == record.selected
-        lead = [
-            Span("▸" if chosen else " ", "bold cyan"),
-            Span(f"{number:>3}  ", "bold"),
-            _mark(each.verdict),
-            Span(" "),
-            _number(each.score, 5),
-            Span("  "),
-            *(_bar(score) for score in each.step_scores[:16]),
-            Span("… " if len(each.step_scores) > 16 else " "),
-        ]
-        room = look.width - sum(len(span.text) for span in lead)
-        yield [*lead, Span(one_line("–" if each.answer is None else each.answer, room), "bold" if chosen else "")]
-    yield []
-    yield [Span("votes    sum   best  answer", "dim")]
+    rows = []
+    for number, candidate in enumerate(record.candidates):
+        bars = "".join(map(_bar, candidate.step_scores))
+        chosen = "▸ " if number == record.selected else ""
+        state = _state(candidate.verdict, candidate.answer, 16)
+        rows.append(Row([f"{chosen}{number}", _share(candidate.score), state], bars))
+    yield from _table(["#", "score", "answer", "scores of its steps"], rows, look, 1)
+    yield Text()
+    counted = []
     for vote in votes(record, record.candidates):
-        answer = "(none)" if vote.answer is None else one_line(vote.answer, look.width - 26)
-        sums = f"{vote.n:>5}  {vote.total:>5.2f}  "
-        yield [Span(sums), _number(vote.best, 5), Span("  "), _mark(vote.verdict), Span(f" {answer}")]
-    shown = range(len(record.candidates)) if look.full else contrast(record.candidates, record.selected)
-    for number in shown:
-        yield from _candidate(record.candidates[number], number, number == record.selected, look)
+        sums = (str(vote.n), _share(vote.total), _share(vote.best), _state(vote.verdict))
+        counted.append(Row(sums, vote.answer or "(none)"))
+    yield from _table(["votes", "sum", "best", "", "answer"], counted, look, 1)
+    for number in range(len(record.candidates)) if look.full else contrast(record.candidates, record.selected):
+        each = record.candidates[number]
+        which = f"candidate {number}{', selected' if number == record.selected else ''}"
+        yield from _title(f"{which}: {each.verdict.replace('_', ' ')}, score {each.score:.2f}", look)
+        yield from _steps(steps_of(each.text, each.step_scores), look)
 
 
-def _candidate(each: Candidate, number: int, selected: bool, look: Look) -> Iterator[Line]:
-    verdict = each.verdict.replace("_", " ")
-    title = f"candidate {number}{', selected' if selected else ''}: {verdict}, score {each.score:.2f}"
-    yield from _title(title, look)
-    yield from _steps(steps_of(each.text, each.step_scores), look)
+def _steps(steps: Sequence[Step], look: Look) -> Iterator[Text]:
+    if any(step.score is not None for step in steps):
+        scored = [
+            Row([str(step.number), "" if step.score is None else f"{step.score:.2f}{_bar(step.score)}"], step.text)
+            for step in steps
+        ]
+        yield from _table(["step", "score", ""], scored, look, _WHOLE)
+    else:
+        yield from _table(["step", ""], [Row([str(step.number)], step.text) for step in steps], look, _WHOLE)
 
 
-def _steps(steps: Sequence[Step], look: Look) -> Iterator[Line]:
-    scored = any(step.score is not None for step in steps)
-    yield [Span("step  score" if scored else "step", "dim")]
-    for step in steps:
-        lead = [Span(f"{step.number:>4}", "bold"), Span("  ")]
-        if scored:
-            lead += [_number(step.score), _bar(step.score) if step.score is not None else Span(" "), Span("  ")]
-        yield from _beside(lead, step.text, "", look, _SHOWN)
-
-
-def _prm(record: Prm, look: Look) -> Iterator[Line]:
-    yield from _title(f"trajectory of {len(record.completions)} steps", look)
-    yield [Span("step  label  value", "dim")]
-    for number, text in enumerate(record.completions):
-        label = record.labels[number] if number < len(record.labels) else None
-        value = record.values[number] if number < len(record.values) else None
-        lead = [Span(f"{number:>4}", "bold"), Span("  "), _label(label), Span("  "), _number(value, 5), Span("  ")]
-        yield from _beside(lead, text, "", look, _SHOWN)
-
-
-def _sft(record: Sft, look: Look) -> Iterator[Line]:
-    yield from _title(f"answer to learn, smallest value {record.min_value:.2f}", look)
-    yield from _turns(record.prompt, record, look)
-    yield from _steps(steps_of(_written(record.completion)), look)
-
-
-def _preference(record: Preference, look: Look) -> Iterator[Line]:
-    """Chosen beside rejected; one above the other where two columns would be too narrow. What both begin with is
-    shown once."""
+def _preference(record: Preference, look: Look) -> Iterator[Text]:
+    """What both begin with is shown once."""
     yield from _title(f"preference: {record.kind}, margin {record.margin:.2f}", look)
     yield from _turns(record.prompt, record, look)
-    chosen, rejected = steps_of(_written(record.chosen)), steps_of(_written(record.rejected))
+    chosen, rejected = written(record.chosen), written(record.rejected)
     shared = 0
     while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
         shared += 1
-    if shared:
-        yield [Span("both", "dim")]
-        for step in chosen[:shared]:
-            yield from _beside([Span(f"{step.number:>4}  ", "bold")], step.text, "dim", look, _SHOWN)
-    if look.width < 60:
-        for name, style, steps in (("chosen", "green", chosen), ("rejected", "red", rejected)):
-            yield [Span(name, f"bold {style}")]
-            for step in steps[shared:]:
-                yield from _beside([Span(f"{step.number:>4}  ", "bold")], step.text, "", look, _SHOWN)
-        return
-    half = (look.width - 3) // 2
-    left, right = _column(chosen[shared:], half, look), _column(rejected[shared:], half, look)
-    yield [Span(_padded("chosen", half), "bold green"), Span(" │ ", "dim"), Span("rejected", "bold red")]
-    for row in range(max(len(left), len(right))):
-        one = left[row] if row < len(left) else ""
-        other = right[row] if row < len(right) else ""
-        yield [Span(_padded(one, half)), Span(" │ ", "dim"), Span(other)]
+    for name, style, steps in (
+        ("both", "dim", chosen[:shared]),
+        ("✓ chosen", "bold green", chosen[shared:]),
+        ("✗ rejected", "bold red", rejected[shared:]),
+    ):
+        if steps:
+            yield Text(name, style)
+            yield from _table(["", ""], [Row([f"{step.number:>4}"], step.text) for step in steps], look, _WHOLE)
 
 
-def _column(steps: Sequence[Step], width: int, look: Look) -> list[str]:
-    lines = []
-    for step in steps:
-        body = wrap(step.text, width - 4, None if look.full else _SHOWN)
-        lines += [f"{step.number:>2}  {body[0]}", *(f"    {line}" for line in body[1:])]
-    return lines
-
-
-def _padded(text: str, width: int) -> str:
-    from rich.cells import set_cell_size
-
-    return set_cell_size(text, width)
-
-
-def _turns(prompt: Sequence[Message], record: Problem, look: Look) -> Iterator[Line]:
+def _turns(prompt: Sequence[Message], record: Problem, look: Look) -> Iterator[Text]:
     """The turns of the prompt, unless it is the question alone, which stands above."""
-    if [turn.content for turn in prompt] == [question_text(record)]:
-        return
-    for turn in prompt:
-        yield from _beside([Span(f"{one_line(turn.role, 12)}: ", "bold")], turn.content, "dim", look, _SHOWN)
-
-
-def _written(turns: Sequence[Message]) -> str:
-    return "\n\n".join(turn.content for turn in turns)
+    if [turn.content for turn in prompt] != [question_text(record)]:
+        rows = [Row([Text(f"{one_line(turn.role, 12)}:", "bold")], turn.content, style="dim") for turn in prompt]
+        yield from _table(["", ""], rows, look, _WHOLE)
