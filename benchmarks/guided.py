@@ -32,7 +32,7 @@ from typing import Any
 
 from medsss_cli.answers import answer_key, judge
 from medsss_cli.clinic.problems import Split, problems
-from medsss_cli.engines import Engine, EngineSpec, open_engine
+from medsss_cli.engines import Engine, EngineConfig, open_engine
 from medsss_cli.evaluation.measures import mcnemar
 from medsss_cli.labelling.trajectories import trajectories
 from medsss_cli.prm.aggregate import StepAggregation, aggregate_steps
@@ -249,7 +249,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 async def compare(given: argparse.Namespace) -> list[dict[str, Any]]:
     scorer = Scorer.open(given.prm, device=given.device)
-    spec = EngineSpec(kind="hf", policy=given.policy, device=given.device)
+    spec = EngineConfig(engine="hf", policy=given.policy, device=given.device)
     async with open_engine(spec) as engine:
         with ThreadPoolExecutor(1, "prm") as thread:
             bench = Bench(given, engine, scorer, thread)

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from medsss_cli.clinic.problems import problems
-from medsss_cli.engines import Engine, EngineSpec, open_engine
+from medsss_cli.engines import Engine, EngineConfig, open_engine
 from medsss_cli.records import Message, Problem, Tree
 from medsss_cli.requests import Completion, Prompt, Sampling
 from medsss_cli.search.config import SearchConfig
@@ -91,7 +91,7 @@ class Phase:
         }
 
 
-async def phase(spec: EngineSpec, work: Callable[[Listening], Awaitable[Any]]) -> tuple[Phase, Listening]:
+async def phase(spec: EngineConfig, work: Callable[[Listening], Awaitable[Any]]) -> tuple[Phase, Listening]:
     """Do `work` on a fresh engine; opening it is not counted."""
     async with open_engine(spec) as opened:
         engine = Listening(opened)
@@ -173,15 +173,15 @@ async def main() -> None:
 
 async def measure(given: argparse.Namespace) -> None:
     """The three phases, printed as JSON."""
-    spec = EngineSpec(
-        kind=given.engine,
+    spec = EngineConfig(
+        engine=given.engine,
         policy=given.policy,
         device=given.device,
         dtype=given.dtype,
         batch_size=given.batch_size,
         max_context=2048 if given.engine == "vllm" else None,
-        vllm_args=("kv_cache_memory_bytes=1073741824",) if given.engine == "vllm" else (),
-        base_urls=tuple(given.base_url),
+        engine_args=("kv_cache_memory_bytes=1073741824",) if given.engine == "vllm" else (),
+        base_url=tuple(given.base_url),
     )
     config = SearchConfig(
         max_nodes=given.max_nodes, max_tokens=given.max_tokens, max_step_tokens=given.max_tokens, seed=given.seed
@@ -189,10 +189,10 @@ async def measure(given: argparse.Namespace) -> None:
     chosen = list(problems(given.trees, seed=given.seed))
 
     one, _ = await phase(spec, lambda engine: trees(chosen[: given.one], config, engine, 1))
-    forget(spec.base_urls)
+    forget(spec.base_url)
     many, engine = await phase(spec, lambda engine: trees(chosen, config, engine, given.in_flight))
     asked = engine.asked
-    forget(spec.base_urls)
+    forget(spec.base_url)
     raw, _ = await phase(spec, lambda engine: asyncio.gather(*(engine.complete(*request) for request in asked)))
 
     start = time.process_time()

@@ -11,7 +11,7 @@ import typer
 from . import _options as o
 
 if TYPE_CHECKING:
-    from medsss_cli.engines.base import EngineSpec
+    from medsss_cli.engines.base import EngineConfig
     from medsss_cli.requests import Sampling
     from medsss_cli.sampling import Asking
 
@@ -24,7 +24,7 @@ _POLICIES = typer.Option(
 )
 
 
-def engine_specs(**given: Any) -> list[EngineSpec]:
+def engine_specs(**given: Any) -> list[EngineConfig]:
     """What `_options.engine_spec` takes, with several policies: a spec for each, all else the same. Raises UsageError
     for what belongs to one model alone."""
     from medsss_cli.errors import UsageError
@@ -32,7 +32,7 @@ def engine_specs(**given: Any) -> list[EngineSpec]:
     policies = given.pop("policy") or ["builtin:clinic"]
     if len(set(policies)) < len(policies):
         raise UsageError(f"--policy {', '.join(policies)}: one of them twice", hint="-n is for more answers of one")
-    for name in ("adapter", "served_model") if len(policies) > 1 else ():
+    for name in ("adapter",) if len(policies) > 1 else ():
         if given[name] is not None:
             raise UsageError(
                 f"--{name.replace('_', '-')} belongs to one policy, and here are {len(policies)}",

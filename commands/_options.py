@@ -22,7 +22,7 @@ from medsss_cli.settings import Opt, options_of
 from medsss_cli.stream.run import DryRun, Shard, StreamOptions
 
 if TYPE_CHECKING:
-    from medsss_cli.engines.base import EngineSpec
+    from medsss_cli.engines.base import EngineConfig
 
 Inputs = Annotated[
     list[str] | None,
@@ -99,44 +99,13 @@ BaseUrl = Annotated[
         show_default=False,
     ),
 ]
-ServedModel = Annotated[
-    str | None,
-    typer.Option(
-        "--served-model",
-        metavar="NAME",
-        help="http: the model's name on the server, where it is not --policy's.",
-        show_default=False,
-    ),
-]
-Timeout = Annotated[
-    float, typer.Option("--timeout", min=0.1, metavar="S", help="http: seconds to wait for an answer of the server.")
-]
-Retries = Annotated[
-    int, typer.Option("--retries", min=0, metavar="N", help="http: tries after a busy, failed or broken request.")
-]
-GpuMemory = Annotated[
-    float | None,
-    typer.Option(
-        "--gpu-memory-utilization",
-        min=0.01,
-        max=1.0,
-        metavar="F",
-        help="vllm: the share of the GPU's memory it takes.",
-        show_default=False,
-    ),
-]
-TensorParallel = Annotated[
-    int | None,
-    typer.Option(
-        "--tensor-parallel-size", min=1, metavar="N", help="vllm: GPUs that share one model.", show_default=False
-    ),
-]
-VllmArg = Annotated[
+EngineArgs = Annotated[
     list[str] | None,
     typer.Option(
-        "--vllm-arg",
+        "-E",
+        "--engine-arg",
         metavar="KEY=VALUE",
-        help="vllm: any other engine argument (max_num_seqs=512); may be repeated.",
+        help="What else the engine's library can be told (docs/engines.md); may be repeated.",
         show_default=False,
     ),
 ]
@@ -220,37 +189,25 @@ def engine_spec(
     adapter: Adapter = None,
     engine: EngineOpt = "auto",
     base_url: BaseUrl = None,
-    served_model: ServedModel = None,
-    timeout: Timeout = 600.0,
-    retries: Retries = 8,
-    gpu_memory_utilization: GpuMemory = None,
-    tensor_parallel_size: TensorParallel = None,
-    vllm_arg: VllmArg = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     batch_size: BatchSize = None,
     max_context: MaxContext = None,
-    trust_remote_code: TrustRemoteCode = False,
-) -> EngineSpec:
+    engine_args: EngineArgs = None,
+) -> EngineConfig:
     """The model that writes, and what runs it."""
-    from medsss_cli.engines.base import EngineSpec
+    from medsss_cli.engines.base import Device, Dtype, EngineConfig
 
-    return EngineSpec(
-        kind=engine,
+    return EngineConfig(
+        engine=engine,
         policy=policy,
         adapter=adapter,
-        device=device,
-        dtype=dtype,
+        device=Device(device),
+        dtype=Dtype(dtype),
         batch_size=batch_size,
         max_context=max_context,
-        trust_remote_code=trust_remote_code,
-        gpu_memory_utilization=gpu_memory_utilization,
-        tensor_parallel_size=tensor_parallel_size,
-        vllm_args=tuple(vllm_arg or ()),
-        base_urls=tuple(base_url or ()),
-        served_model=served_model,
-        timeout=timeout,
-        retries=retries,
+        base_url=tuple(base_url or ()),
+        engine_args=tuple(engine_args or ()),
     )
 
 

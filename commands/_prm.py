@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 import typer
 
 if TYPE_CHECKING:
-    from medsss_cli.engines.base import EngineSpec
+    from medsss_cli.engines.base import EngineConfig
     from medsss_cli.prm.scorer import Scorer
     from medsss_cli.records import Problem
 
@@ -61,7 +61,7 @@ class PrmThread:
         self._thread = ThreadPoolExecutor(1, "prm")
 
     @classmethod
-    def open(cls, prm: str, reading: PrmReading, spec: EngineSpec) -> PrmThread:
+    def open(cls, prm: str, reading: PrmReading, spec: EngineConfig) -> PrmThread:
         """Raises UsageError where there is no reward model."""
         from medsss_cli.prm.scorer import Scorer
 

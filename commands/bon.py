@@ -17,7 +17,7 @@ from ._prm import PrmReading, PrmThread, StepAggregationName, prm_reading
 
 if TYPE_CHECKING:
     from medsss_cli.answers import Extract
-    from medsss_cli.engines.base import Engine, EngineSpec
+    from medsss_cli.engines.base import Engine, EngineConfig
     from medsss_cli.prm.aggregate import StepAggregation
     from medsss_cli.prompts import Prompting
     from medsss_cli.records import Prm, Problem, Response, Samples, Scored
@@ -74,7 +74,7 @@ def run(
     seed: o.Seed = 0,
     concurrency: o.Concurrency = None,
     reading: PrmReading,
-    spec: EngineSpec,
+    spec: EngineConfig,
     options: StreamOptions,
 ) -> None:
     """Score candidates step by step with a process reward model and select the best of N.
@@ -167,7 +167,7 @@ def run(
 class _LazyEngine:
     """The policy's engine, opened when somebody asks for it first, for as long as `stack` lasts."""
 
-    def __init__(self, spec: EngineSpec, stack: AsyncExitStack) -> None:
+    def __init__(self, spec: EngineConfig, stack: AsyncExitStack) -> None:
         import asyncio
 
         self._spec, self._stack = spec, stack

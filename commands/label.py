@@ -15,7 +15,7 @@ import typer
 from . import _options as o
 
 if TYPE_CHECKING:
-    from medsss_cli.engines.base import EngineSpec
+    from medsss_cli.engines.base import EngineConfig
     from medsss_cli.labelling.judged import Agreement, Judge, Judged
     from medsss_cli.labelling.rows import PathRows, Source
     from medsss_cli.records import Preference, Prm, Sft
@@ -138,7 +138,7 @@ def run(
         int | None,
         typer.Option(min=1, metavar="N", help="At most N records a problem, the best first.", show_default=False),
     ] = None,
-    spec: EngineSpec,
+    spec: EngineConfig,
     judging: Judging,
     options: StreamOptions,
 ) -> None:
@@ -258,7 +258,7 @@ def _end(stream: Stream[Source], nothing: Counter[str], to: str) -> None:
 
 
 def _label_by_judge(
-    paths: PathRows, spec: EngineSpec, judging: Judging, options: StreamOptions, config: dict[str, Any]
+    paths: PathRows, spec: EngineConfig, judging: Judging, options: StreamOptions, config: dict[str, Any]
 ) -> None:
     """Many records at once, each of their trajectories a request. Ends the program."""
     import asyncio

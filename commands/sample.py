@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from medsss_cli.console import Progress
-    from medsss_cli.engines.base import Engine, EngineSpec
+    from medsss_cli.engines.base import Engine, EngineConfig
     from medsss_cli.problems.curriculum import Curriculum
     from medsss_cli.records import Problem, Response, Samples
     from medsss_cli.sampling import Asking, Author
@@ -73,7 +73,7 @@ def run(
     extract: o.ExtractOpt = "flexible",
     seed: o.Seed = 0,
     concurrency: o.Concurrency = None,
-    specs: list[EngineSpec],
+    specs: list[EngineConfig],
     recipe: Recipe,
     options: StreamOptions,
 ) -> None:
@@ -266,7 +266,7 @@ class _Policies:
     """The policies of a run with their engines, all opened when somebody asks first; an async context manager that
     closes them. `signed` answers carry the name of their policy."""
 
-    def __init__(self, specs: Sequence[EngineSpec], watcher: _Watcher, *, signed: bool) -> None:
+    def __init__(self, specs: Sequence[EngineConfig], watcher: _Watcher, *, signed: bool) -> None:
         self._specs = specs
         self._watcher = watcher
         self._signed = signed

@@ -16,7 +16,7 @@ from ._prm import READING, PrmReading, PrmThread, StepAggregationName, prm_readi
 
 if TYPE_CHECKING:
     from medsss_cli.console import Progress
-    from medsss_cli.engines.base import EngineSpec
+    from medsss_cli.engines.base import EngineConfig
     from medsss_cli.requests import Completion
     from medsss_cli.search.mcts import Request
     from medsss_cli.stream.run import StreamOptions
@@ -85,7 +85,7 @@ def run(
     seed: o.Seed = 0,
     concurrency: o.Concurrency = None,
     reading: PrmReading,
-    spec: EngineSpec,
+    spec: EngineConfig,
     options: StreamOptions,
 ) -> None:
     """Grow a tree of reasoning steps for each problem (MedS3's Monte Carlo tree search).

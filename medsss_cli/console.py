@@ -7,10 +7,12 @@ minutes may pass.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ _LIVE_INTERVAL = 0.1
 _TICK = 1.0
 _lock = threading.RLock()
 _live: Progress | None = None
+_current: Progress | None = None
+_doing: str | None = None
 _verbose = False
 _progress = True
 
@@ -39,6 +43,22 @@ def be_verbose() -> None:
 def is_verbose() -> bool:
     """Whether the user asked for detail (-v); then libraries need not be kept quiet."""
     return _verbose
+
+
+def is_quiet() -> bool:
+    """Whether the run that is under way shows no progress and no notes (-q)."""
+    return _current is not None and _current.quiet
+
+
+@contextlib.contextmanager
+def doing(what: str) -> Iterator[None]:
+    """For as long as this lasts the line of progress says `what` ("loading MODEL") in place of a count."""
+    global _doing
+    _doing = what
+    try:
+        yield
+    finally:
+        _doing = None
 
 
 def hide_progress() -> None:
@@ -114,13 +134,15 @@ class Progress:
         self._fields: dict[str, str | int | float] = {}
         self._start = time.monotonic()
         self._terminal = sys.stderr is not None and sys.stderr.isatty()
+        self.quiet = quiet
         self._quiet = quiet or sys.stderr is None or not _progress
         self._next = self._start if self._terminal else self._start + PLAIN_INTERVAL
         self._said = False
         self._over = threading.Event()
 
     def __enter__(self) -> Progress:
-        global _live
+        global _live, _current
+        _current = self
         if not self._quiet:
             if self._terminal:
                 _live = self
@@ -128,8 +150,9 @@ class Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        global _live
+        global _live, _current
         self._over.set()
+        _current = None
         with _lock:
             if _live is self:
                 _live = None
@@ -152,10 +175,12 @@ class Progress:
         would be a wrong one."""
         of = f"/{self._total}" if self._total is not None else ""
         seconds = time.monotonic() - self._start
+        room = _columns() - 1 if self._terminal else None
+        if _doing is not None:
+            return printable(f"{_doing} | {clock(seconds)}").replace("\n", " ")[:room]
         text = printable(f"{self._label} {self._done}{of} | {clock(seconds)}")
         if self._total is not None and 0 < self._done < self._total:
             text += f", left {clock(seconds / self._done * (self._total - self._done))}"
-        room = _columns() - 1 if self._terminal else None
         for name, value in list(self._fields.items()):
             shown = f"{value:.3g}" if isinstance(value, float) else str(value)
             longer = f"{text} | {name.replace('_', ' ')} {printable(shown)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from .records import Message
@@ -47,15 +47,16 @@ class Sampling:
 class Completion:
     """What was written after the prompt, the stop string left out. `tokens` counts what was generated, `prompt_tokens`
     what it followed. `stop` is the stop string that ended it. `logprob` is the sum of the generated tokens'
-    log-probabilities (natural, end of turn included) under the policy at temperature 1, whatever they were drawn at;
-    None where a server does not tell, and for a choice among allowed words."""
+    log-probabilities (natural, end of turn included) under the policy at temperature 1, whatever they were drawn at, to
+    four decimals, of which the last ones depend on the batch (so two completions are equal without it); None where a
+    server does not tell."""
 
     text: str
     finish_reason: FinishReason
     tokens: int
     prompt_tokens: int = 0
     stop: str | None = None
-    logprob: float | None = None
+    logprob: float | None = field(default=None, compare=False)
 
 
 def derive_seed(seed: int, *parts: object) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tiny_models import make_tiny_model
 
-from medsss_cli.engines import EngineSpec, open_engine, resolve_policy
+from medsss_cli.engines import EngineConfig, open_engine, resolve_policy
 from medsss_cli.engines.rendering import render
 from medsss_cli.errors import EngineError, UsageError
 from medsss_cli.records import Message
@@ -42,7 +42,7 @@ def serve(folder: str, requests: Sequence[tuple[Prompt, Sampling, int]], **spec:
     """All requests at once on a fresh engine; the completions of each, or its exception."""
 
     async def main() -> list[Any]:
-        async with open_engine(EngineSpec(kind="hf", policy=folder, **spec)) as engine:
+        async with open_engine(EngineConfig(engine="hf", policy=folder, **spec)) as engine:
             return await asyncio.gather(
                 *(engine.complete(prompt, sampling, n) for prompt, sampling, n in requests), return_exceptions=True
             )
@@ -72,7 +72,7 @@ def test_a_completion_does_not_depend_on_its_company(folder: Any, arch: str) -> 
     requests = mixed_requests(40)
 
     async def one_by_one() -> list[Any]:
-        async with open_engine(EngineSpec(kind="hf", policy=folder(arch))) as engine:
+        async with open_engine(EngineConfig(engine="hf", policy=folder(arch))) as engine:
             return [await engine.complete(prompt, sampling, n) for prompt, sampling, n in requests]
 
     alone = asyncio.run(one_by_one())
@@ -112,25 +112,6 @@ def test_greedy_equals_generate(folder: Any, arch: str) -> None:
         expected.append(tokenizer.decode(written, clean_up_tokenization_spaces=False))
     served = serve(folder(arch), [(prompt, Sampling(temperature=0, max_tokens=24), 2) for prompt in prompts])
     assert [[completion.text for completion in pair] for pair in served] == [[text, text] for text in expected]
-
-
-def test_the_flat_pass_and_the_models_own_give_the_same(folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Llama's kin have a forward pass of ours; without it the model's own runs, its query heads grouped."""
-    from medsss_cli.engines.lean import Lean
-
-    requests = mixed_requests(25)
-    flat = {arch: serve(folder(arch), requests) for arch in ("llama", "qwen3")}
-    monkeypatch.setattr(Lean, "of", lambda _: None)
-    assert {arch: serve(folder(arch), requests) for arch in flat} == flat
-
-
-@pytest.mark.parametrize("arch", CONTINUOUS + OTHERS)
-def test_which_architectures_run_continuously(folder: Any, arch: str) -> None:
-    async def continuous() -> Any:
-        async with open_engine(EngineSpec(kind="hf", policy=folder(arch))) as engine:
-            return engine.continuous  # type: ignore[attr-defined]
-
-    assert asyncio.run(continuous()) is (arch in CONTINUOUS)
 
 
 def test_sampling_follows_the_model(folder: Any) -> None:
@@ -221,7 +202,7 @@ def test_prompt_beyond_the_context_and_max_tokens_cut_to_fit(folder: Any) -> Non
 
 def test_cancelled_requests_leave_and_the_others_stay(folder: Any) -> None:
     async def main() -> tuple[Any, int]:
-        async with open_engine(EngineSpec(kind="hf", policy=folder(), batch_size=4)) as engine:
+        async with open_engine(EngineConfig(engine="hf", policy=folder(), batch_size=4)) as engine:
             keep = asyncio.ensure_future(engine.complete(ask("keep"), Sampling(max_tokens=40, seed=1), 2))
             drop = [
                 asyncio.ensure_future(engine.complete(ask(f"drop {i}"), Sampling(max_tokens=400, seed=i), 2))
@@ -241,29 +222,27 @@ def test_cancelled_requests_leave_and_the_others_stay(folder: Any) -> None:
     assert tokens < 6 * 2 * 400
 
 
-def test_out_of_memory_halves_the_batch_and_changes_nothing(folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from medsss_cli.engines.decode import Decoder
+def test_out_of_memory_halves_that_batch_and_changes_nothing(folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from medsss_cli.engines.hf import HfEngine
 
     requests = mixed_requests(20)
     expected = serve(folder(), requests)
-    step = Decoder.step
+    write = HfEngine._write
 
-    def tight(self: Decoder, tokens: Any, positions: Any) -> Any:
-        if len(tokens) > 5:
+    def tight(self: Any, ids: Any, *given: Any) -> Any:
+        if len(ids) > 5:
             raise MemoryError("no room")
-        return step(self, tokens, positions)
+        return write(self, ids, *given)
 
-    monkeypatch.setattr(Decoder, "step", tight)
+    monkeypatch.setattr(HfEngine, "_write", tight)
     assert serve(folder(), requests, batch_size=32) == expected
 
 
 def test_a_fault_of_the_model_reaches_those_who_wait(folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from medsss_cli.engines.decode import Decoder
-
     async def main() -> None:
-        async with open_engine(EngineSpec(kind="hf", policy=folder())) as engine:
+        async with open_engine(EngineConfig(engine="hf", policy=folder())) as engine:
             with monkeypatch.context() as patch:
-                patch.setattr(Decoder, "step", lambda *_: 1 / 0)
+                patch.setattr(engine.model, "generate", lambda *_, **__: 1 / 0)  # type: ignore[attr-defined]
                 with pytest.raises(EngineError, match="ZeroDivisionError"):
                     await engine.complete(ask("x"), Sampling(max_tokens=5), 1)
             assert len(await engine.complete(ask("x"), Sampling(max_tokens=5), 2)) == 2
@@ -300,7 +279,7 @@ def test_without_a_chat_template(tmp_path: Path) -> None:
     make_tiny_model(tmp_path, chat_template=None)
 
     async def main() -> tuple[list[Any], list[str]]:
-        async with open_engine(EngineSpec(kind="hf", policy=str(tmp_path))) as engine:
+        async with open_engine(EngineConfig(engine="hf", policy=str(tmp_path))) as engine:
             return await engine.complete(ask("x"), Sampling(max_tokens=5), 2), engine.warnings  # type: ignore[attr-defined]
 
     completions, warnings = asyncio.run(main())
@@ -361,7 +340,7 @@ def test_a_reward_model_is_refused_as_a_policy(folder: Any, tmp_path: Path) -> N
 
 def test_a_closed_engine_says_so(folder: Any) -> None:
     async def main() -> None:
-        async with open_engine(EngineSpec(kind="hf", policy=folder())) as engine:
+        async with open_engine(EngineConfig(engine="hf", policy=folder())) as engine:
             waiting = asyncio.ensure_future(engine.complete(ask("x"), Sampling(max_tokens=400), 2))
             await asyncio.sleep(0.05)
         with pytest.raises(EngineError, match="closed"):

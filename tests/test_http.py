@@ -27,7 +27,7 @@ from faulty_server import Can, FaultyServer, at_random, every, later
 from helpers import clean_env, read_jsonl, run_medsss, to_lines
 from tiny_models import make_tiny_tokenizer
 
-from medsss_cli.engines import EngineSpec, open_engine, resolve_policy
+from medsss_cli.engines import EngineConfig, open_engine, resolve_policy
 from medsss_cli.engines.http import (
     Choose,
     HttpEngine,
@@ -54,7 +54,7 @@ def on(servers: Sequence[FaultyServer | str], work: Callable[[HttpEngine], Await
 
     async def main() -> Any:
         urls = tuple(server if isinstance(server, str) else server.url for server in servers)
-        async with open_engine(EngineSpec(**{"kind": "http", "base_urls": urls, "timeout": 20.0, **spec})) as engine:
+        async with open_engine(EngineConfig(**{"engine": "http", "base_url": urls, "timeout": 20.0, **spec})) as engine:
             assert isinstance(engine, HttpEngine)
             return await work(engine)
 
@@ -551,7 +551,7 @@ def test_which_model() -> None:
     ]
 
     def pick(**spec: Any) -> str:
-        given = EngineSpec(**{"policy": "nothing", **spec})
+        given = EngineConfig(**{"policy": "nothing", **spec})
         return pick_model("http://a/v1", listed, given, given.policy)[0]
 
     assert pick(policy="org/base") == "org/base"
@@ -563,7 +563,7 @@ def test_which_model() -> None:
     with pytest.raises(UsageError, match="the adapter out/round-3"):
         pick(adapter="out/round-3")
     # The only whole model, its adapters beside it.
-    assert pick_model("u", listed[:2], EngineSpec(policy="nothing"), "nothing")[0] == "org/base"
+    assert pick_model("u", listed[:2], EngineConfig(policy="nothing"), "nothing")[0] == "org/base"
 
 
 def test_small_readings() -> None:
@@ -644,7 +644,7 @@ def greedy_on_hf() -> list[Completion]:
     """What the hf engine writes: whole answers, one step, and one cut short."""
 
     async def main() -> list[Completion]:
-        async with open_engine(EngineSpec(kind="hf", device="cpu")) as engine:
+        async with open_engine(EngineConfig(engine="hf", device="cpu")) as engine:
             return await greedy(engine)
 
     return asyncio.run(main())
@@ -698,7 +698,7 @@ def test_vllm_draws_by_the_seed(vllm_url: str) -> None:
 
 def test_vllm_chooses_words_as_hf_does(vllm_url: str) -> None:
     async def hf() -> Counter[str]:
-        async with open_engine(EngineSpec(kind="hf", device="cpu")) as engine:
+        async with open_engine(EngineConfig(engine="hf", device="cpu")) as engine:
             return await shares(engine)
 
     expected, found = asyncio.run(hf()), on([vllm_url], shares, timeout=120.0)

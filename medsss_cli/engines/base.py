@@ -1,16 +1,27 @@
-"""What an engine is: it turns a prompt into n completions. Nothing here knows trees, records or a model.
+"""What an engine is: it turns a prompt into n completions. And `EngineConfig`, which says how to open one.
 
-Engines are opened by `medsss_cli.engines.open_engine(spec)` as an async context manager.
+Nothing here knows trees, records or a model. Engines are opened by `medsss_cli.engines.open_engine(config)`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import contextlib
+import json
+import queue
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from difflib import get_close_matches
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, Protocol, TypeVar
 
-from ..errors import EngineError
+from ..errors import EngineError, UsageError
 from ..requests import Completion, Prompt, Sampling
+from ..settings import Opt, check
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -33,8 +44,8 @@ class Usage:
 class Engine(Protocol):
     """Many `complete` calls may be awaited at once; an engine serves them together.
 
-    `concurrency` is how many requests it takes to keep it busy; drivers take their default from it. Raises EngineError
-    when a request cannot be served (a prompt longer than the context, say).
+    `concurrency` is how many records a driver should have in flight. Raises EngineError when a request cannot be served
+    (a prompt longer than the context, say).
     """
 
     name: str
@@ -44,35 +55,111 @@ class Engine(Protocol):
     async def complete(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> list[Completion]: ...
 
 
+class Device(StrEnum):
+    """Where a model runs. CUDA_VISIBLE_DEVICES chooses among several GPUs."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class Dtype(StrEnum):
+    """The numbers that a model computes with."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
 @dataclass(frozen=True, slots=True)
-class EngineSpec:
-    """How to open an engine. `policy` is a model folder, a hub name or `builtin:clinic`; `adapter` a LoRA folder on it.
+class EngineConfig:
+    """The model that writes, and what runs it."""
 
-    The second part is for vllm (`vllm_args` are "KEY=VALUE" for its engine arguments), the third for http: the servers,
-    the name of the model there (None: found out), seconds to wait for a completion, and how often to try again.
-    """
+    GROUP: ClassVar[str] = "Policy"
 
-    kind: str = "auto"
-    policy: str = "builtin:clinic"
-    adapter: str | None = None
-    device: str = "auto"
-    dtype: str = "auto"
-    batch_size: int | None = None
-    max_context: int | None = None
-    trust_remote_code: bool = False
+    policy: Annotated[
+        str,
+        Opt("A model folder, a hub name OWNER/NAME (@REVISION pins it), or builtin:clinic.", metavar="MODEL", group=""),
+    ] = "builtin:clinic"
+    adapter: Annotated[str | None, Opt("A LoRA adapter on top of --policy.", metavar="DIR")] = None
+    engine: Annotated[
+        str,
+        Opt(
+            "auto, hf, vllm, http, or scripted:FILE.jsonl. auto: http with --base-url, vllm on a GPU, else hf.",
+            metavar="NAME",
+        ),
+    ] = "auto"
+    base_url: Annotated[
+        tuple[str, ...],
+        Opt(
+            "http: an OpenAI-compatible server (http://host:8000/v1); may be repeated. Default and key: "
+            "OPENAI_BASE_URL, OPENAI_API_KEY.",
+            metavar="URL",
+        ),
+    ] = ()
+    device: Annotated[Device, Opt("Where the model runs.")] = Device.AUTO
+    dtype: Annotated[Dtype, Opt("The numbers it computes with.")] = Dtype.AUTO
+    max_context: Annotated[int | None, Opt("Longest prompt with its completion, in tokens.", least=1, metavar="N")] = (
+        None
+    )
+    batch_size: Annotated[
+        int | None, Opt("Completions at once; default by device and model.", least=1, metavar="N")
+    ] = None
+    concurrency: Annotated[int | None, Opt("Records in flight; default by engine.", least=1, metavar="N")] = None
+    engine_args: Annotated[
+        tuple[str, ...],
+        Opt(
+            "What else the engine's library can be told; may be repeated. vllm: any engine argument "
+            "(tensor_parallel_size=2); hf: a keyword of from_pretrained (trust_remote_code=true); http: model, "
+            "timeout, max_retries.",
+            names=("-E", "--engine-arg"),
+            metavar="KEY=VALUE",
+        ),
+    ] = ()
 
-    gpu_memory_utilization: float | None = None
-    tensor_parallel_size: int | None = None
-    vllm_args: tuple[str, ...] = ()
-
-    base_urls: tuple[str, ...] = ()
-    served_model: str | None = None
-    timeout: float = 600.0
-    retries: int = 8
+    def __post_init__(self) -> None:
+        check(self)
 
     def writer(self) -> dict[str, str]:
         """Who writes, for the settings that a run is compared by; without an adapter nothing is said of one."""
         return {"policy": self.policy} | ({"adapter": self.adapter} if self.adapter else {})
+
+    @property
+    def trust_remote_code(self) -> bool:
+        """Whether `-E trust_remote_code=true` was given: code that comes with a model may run."""
+        return any(pair.partition("=")[0::2] == ("trust_remote_code", "true") for pair in self.engine_args)
+
+    def arguments(self, known: Collection[str], *, of: str, ours: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """`engine_args` as keywords of `of`, which takes the `known` ones: dashes count as underscores, a value is JSON
+        where it parses and text where it does not. `ours` are keys that have an option of their own. Raises UsageError
+        for any other key, with the nearest known one."""
+        found: dict[str, Any] = {}
+        for pair in self.engine_args:
+            key, equals, value = pair.partition("=")
+            name = key.strip().lstrip("-").replace("-", "_")
+            if not equals or not name:
+                raise UsageError(f"-E {pair} is not KEY=VALUE", hint="for example: -E trust_remote_code=true")
+            if ours and name in ours:
+                raise UsageError(f"-E {name}: {ours[name]}")
+            if name not in known:
+                near = get_close_matches(name, known, n=1)
+                raise UsageError(
+                    f"{of} takes no -E {name}",
+                    hint=f"did you mean {near[0]}?" if near else f"docs/engines.md says what {of} can be told",
+                )
+            found[name] = _value(value)
+        return found
+
+
+def _value(text: str) -> Any:
+    """JSON where it parses, with Python's True and False, else text."""
+    if text in ("True", "False"):
+        return text == "True"
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def check_request(sampling: Sampling, n: int) -> None:
@@ -86,8 +173,66 @@ def check_request(sampling: Sampling, n: int) -> None:
         raise EngineError("a stop string or an allowed word is empty")
 
 
+def room(ids: Sequence[int], sampling: Sampling, context: int | None) -> int:
+    """How many tokens a completion of the prompt `ids` may have. Raises EngineError where the context leaves none."""
+    if not ids:
+        raise EngineError("the prompt has no tokens")
+    if context is not None and len(ids) >= context:
+        raise EngineError(
+            f"the prompt has {len(ids)} tokens and the context holds {context}: no room for an answer",
+            hint="--max-context N raises the limit, where the model can take it",
+        )
+    wanted = 1 if sampling.allowed_tokens else sampling.max_tokens
+    return wanted if context is None else min(wanted, context - len(ids))
+
+
 def notes_of(engine: Engine) -> list[str]:
     """What an engine has to tell at the end of a run, a line each (`notes()`, where it has that): retries, servers that
     were put aside."""
     notes: list[str] = getattr(engine, "notes", list)()
     return notes
+
+
+class Worker:
+    """A thread that does one thing after another, for which the end of the program does not wait: an import of torch or
+    a step of a large model can take longer than a user wants to after Ctrl-C."""
+
+    def __init__(self, name: str) -> None:
+        self._todo: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        while (work := self._todo.get()) is not None:
+            work()
+
+    async def do(self, work: Callable[[], T]) -> T:
+        """The result of `work()`, or what it raises."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+
+        def settle(result: Any, error: BaseException | None) -> None:
+            if not future.done():
+                future.set_result(result) if error is None else future.set_exception(error)
+
+        def do() -> None:
+            result, error = None, None
+            try:
+                result = work()
+            except BaseException as raised:
+                error = raised
+            with contextlib.suppress(RuntimeError):  # a loop that was closed waits for nothing
+                loop.call_soon_threadsafe(settle, result, error)
+
+        self._todo.put(do)
+        return await future
+
+    def close(self) -> None:
+        """The thread ends after what it is at."""
+        self._todo.put(None)
+
+    async def ended(self, patience: float) -> None:
+        """Wait for its end, but no longer than `patience` seconds."""
+        deadline = time.monotonic() + patience
+        while self._thread.is_alive() and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)

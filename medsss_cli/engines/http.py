@@ -39,7 +39,8 @@ import orjson
 from ..errors import EngineError, MissingExtra, UsageError
 from ..records import Message
 from ..requests import Completion, FinishReason, Prompt, Sampling, derive_seed
-from .base import EngineSpec, Usage, check_request
+from .base import EngineConfig, Usage, check_request
+from .rendering import first_stop
 
 if TYPE_CHECKING:
     import aiohttp
@@ -67,6 +68,19 @@ _PROBE_TEXT = (
     "A 61-year-old woman, 72.5 kg, has sodium 138 mmol/L, chloride 101 mmol/L and bicarbonate 19 mmol/L. "
     "What is the anion gap, and which diagnosis is most likely?\nA. 18: ketoacidosis\nB. 8: none"
 )
+
+
+@dataclass
+class _Spec:
+    policy: str = ""
+    adapter: str | None = None
+    batch_size: int | None = None
+    max_context: int | None = None
+    base_urls: tuple[str, ...] = ()
+    served_model: str | None = None
+    timeout: float = 600.0
+    retries: int = 8
+    trust_remote_code: bool = False
 
 
 class Choose(StrEnum):
@@ -170,7 +184,7 @@ class HttpEngine:
 
     name = "http"
 
-    def __init__(self, spec: EngineSpec, servers: list[Server], key: str | None) -> None:
+    def __init__(self, spec: _Spec, servers: list[Server], key: str | None) -> None:
         self.usage = Usage()
         self.warnings: list[str] = []
         self.servers = servers
@@ -306,7 +320,7 @@ class HttpEngine:
         if self._spec.served_model is None:
             raise UsageError(
                 f"{url} lists no models; tried {', '.join(tried)}: {refusal}",
-                hint=f"{_URL_HINT}; where a server has no such list, --served-model NAME",
+                hint=f"{_URL_HINT}; where a server has no such list, -E model= NAME",
             )
 
     def _load_tokenizer(self) -> None:
@@ -316,7 +330,7 @@ class HttpEngine:
         quiet_transformers()
         base = base_of(self._folder)
         try:
-            self.tokenizer = tokenizer_of(self._folder, base, self._spec.trust_remote_code)
+            self.tokenizer = tokenizer_of(self._folder, base, trust_remote_code=self._spec.trust_remote_code)
         except UsageError as error:
             raise UsageError(
                 str(error), hint="with --engine http, --policy names the model whose tokenizer writes the prompts"
@@ -362,7 +376,7 @@ class HttpEngine:
                 if not trial.choices:
                     raise UsageError(
                         f"{server.url}/completions gives no completion of {server.model}: {trial.refusal}",
-                        hint=f"--served-model, one of {', '.join(server.listed)}"
+                        hint=f"-E model=, one of {', '.join(server.listed)}"
                         if server.listed and server.model not in server.listed
                         else "medsss needs a server with /v1/completions",
                     )
@@ -540,7 +554,9 @@ class HttpEngine:
             if attempt >= self._spec.retries:
                 tries = "" if attempt == 0 else f"; tried {attempt + 1} times in {time.monotonic() - begin:.0f} s"
                 where = "" if server is None else f"{server.url}: "
-                raise EngineError(f"{where}{fault}{tries}", hint="--retries and --timeout set how long it is tried")
+                raise EngineError(
+                    f"{where}{fault}{tries}", hint="-E max_retries and -E timeout set how long it is tried"
+                )
             attempt += 1
             self._retried[fault.kind] += 1
 
@@ -877,9 +893,9 @@ def base_urls(given: Sequence[str]) -> list[str]:
 
 
 def pick_model(
-    url: str, listed: Sequence[Mapping[str, Any]], spec: EngineSpec, folder: str
+    url: str, listed: Sequence[Mapping[str, Any]], spec: _Spec, folder: str
 ) -> tuple[str, Mapping[str, Any]]:
-    """The name to ask for and its entry: --served-model; with --adapter, the adapter's name or folder name; else
+    """The name to ask for and its entry: -E model=; with --adapter, the adapter's name or folder name; else
     --policy by name or by folder; else the only model. `listed` is the `data` of /models, where vLLM gives an
     adapter a `parent`. Raises UsageError, with the names, where none fits."""
     entries = {str(entry["id"]): entry for entry in listed}
@@ -893,7 +909,7 @@ def pick_model(
                 return name, entries[name]
         raise UsageError(
             f"{url} does not serve the adapter {spec.adapter}: it lists {names}",
-            hint="vllm serve --enable-lora --lora-modules NAME=DIR, then --served-model NAME",
+            hint="vllm serve --enable-lora --lora-modules NAME=DIR, then -E model= NAME",
         )
     wanted = (spec.policy, folder, os.path.abspath(folder), os.path.basename(os.path.normpath(folder)))
     for name in wanted:
@@ -903,7 +919,7 @@ def pick_model(
     whole = [id for id, entry in entries.items() if not entry.get("parent")]
     if len(whole) == 1:
         return whole[0], entries[whole[0]]
-    raise UsageError(f"{url} does not serve {spec.policy}: it lists {names}", hint="--served-model, one of these")
+    raise UsageError(f"{url} does not serve {spec.policy}: it lists {names}", hint="-E model=, one of these")
 
 
 def _context_of(entry: Mapping[str, Any]) -> int | None:
@@ -913,15 +929,6 @@ def _context_of(entry: Mapping[str, Any]) -> int | None:
         if isinstance(found, int) and found > 0:
             return found
     return None
-
-
-def first_stop(text: str, stop: Sequence[str]) -> tuple[str, str] | None:
-    """(text before the first stop string, that string); None where there is none. Of two at one place the longer."""
-    hits = [(text.find(string), -len(string), string) for string in stop if string in text]
-    if not hits:
-        return None
-    start, _, string = min(hits)
-    return text[:start], string
 
 
 def _choices(data: Any, *, stops: bool = False) -> list[_Choice]:
@@ -1054,9 +1061,21 @@ async def _together(work: Iterable[Coroutine[Any, Any, list[_Choice]]]) -> list[
 
 
 @contextlib.asynccontextmanager
-async def open_http(spec: EngineSpec) -> AsyncIterator[HttpEngine]:
+async def open_http(config: EngineConfig) -> AsyncIterator[HttpEngine]:
     """The engine on the servers of `spec`, until the block ends. Raises UsageError where none can be used, and
     MissingExtra without aiohttp."""
+    given = config.arguments(("model", "timeout", "max_retries", "trust_remote_code"), of="--engine http")
+    spec = _Spec(
+        config.policy,
+        config.adapter,
+        config.batch_size,
+        config.max_context,
+        config.base_url,
+        given.get("model"),
+        given.get("timeout", 600.0),
+        given.get("max_retries", 8),
+        given.get("trust_remote_code", False),
+    )
     try:
         import aiohttp  # noqa: F401
     except ImportError:

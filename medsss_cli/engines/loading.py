@@ -1,4 +1,4 @@
-"""From the name of a policy to a model and its tokenizer: quietly, and with no weight that was not in the folder."""
+"""From the name of a policy to a folder, a model and its tokenizer: quietly, and with no weight that was not there."""
 
 from __future__ import annotations
 
@@ -12,16 +12,25 @@ from typing import Any
 from .. import console
 from ..errors import UsageError
 from ..models import first_line
+from .base import EngineConfig
 
 BUILTIN = "builtin:"
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
+_WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.h5", "*.msgpack", "*.onnx")
+
+LOADING = (
+    *("attn_implementation", "cache_dir", "device_map", "experts_implementation", "gguf_file", "key_mapping"),
+    *("local_files_only", "max_memory", "offload_folder", "subfolder", "token", "trust_remote_code", "variant"),
+)
+"""What `-E` can tell from_pretrained."""
 
 
-def resolve_policy(policy: str) -> str:
+def resolve_policy(policy: str, *, weights: bool = True) -> str:
     """The folder or hub name that `policy` means: "builtin:clinic" is the folder shipped with the package.
 
-    A name with one slash that is no folder here is taken for a hub name. Raises UsageError for anything else that is
-    not a model folder, and says what to do.
+    A name with one slash that is no folder here is taken for a hub name. OWNER/NAME@REVISION is downloaded (into the
+    hub's cache) and gives that folder, where it is not wanted without `weights`. Raises UsageError for anything else
+    that is not a model folder, and says what to do.
     """
     if policy.startswith(BUILTIN):
         if policy != "builtin:clinic":
@@ -43,12 +52,24 @@ def resolve_policy(policy: str) -> str:
         return str(path)
     if path.exists():
         raise UsageError(f"{policy} is a file, and a policy is a folder", hint=f"try {path.parent}")
-    if _HUB_NAME.fullmatch(policy) and not policy.startswith("."):
-        return policy
+    named = _HUB_NAME.fullmatch(policy)
+    if named and not policy.startswith("."):
+        return policy if named[2] is None else _pinned(named[1], named[2], weights=weights)
     raise UsageError(
         f"no policy folder {policy}",
         hint="a policy is a folder with config.json, a hub name OWNER/NAME, or builtin:clinic",
     )
+
+
+def _pinned(name: str, revision: str, *, weights: bool) -> str:
+    """The folder of one revision of a hub repository."""
+    from huggingface_hub import snapshot_download
+
+    leave = _WEIGHTS[1:] if weights else _WEIGHTS
+    try:
+        return str(snapshot_download(name, revision=revision, ignore_patterns=list(leave)))
+    except (OSError, ValueError) as error:  # the hub's own errors are OSErrors
+        raise UsageError(f"cannot load {name}@{revision}: {first_line(error)}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +78,6 @@ class Loaded:
 
     model: Any
     tokenizer: Any
-    device: Any
-    dtype: Any
     warnings: tuple[str, ...]
 
 
@@ -107,28 +126,23 @@ def pick_dtype(dtype: str, device: Any) -> Any:
     return known[dtype]
 
 
-def load_policy(
-    policy: str,
-    *,
-    adapter: str | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
-    trust_remote_code: bool = False,
-) -> Loaded:
-    """Load the model that `policy` names. A folder with a PEFT adapter gives its base with the adapter merged in; so
-    does `adapter`, a folder with one to put on top of `policy`.
+def load_policy(config: EngineConfig) -> Loaded:
+    """Load the model that `config.policy` names. A folder with a PEFT adapter gives its base with the adapter merged
+    in; so does `config.adapter`, a folder with one to put on top of the policy.
 
     Raises UsageError where nothing can be loaded, and where the weights do not cover the model (a reward model, say,
     has no output layer: transformers would fill it with random numbers).
     """
+    policy, adapter = config.policy, config.adapter
+    keywords = config.arguments(LOADING, of="--engine hf", ours={"dtype": "--dtype says it", "device": "--device"})
     folder = resolve_policy(policy)
     quiet_transformers()
-    chosen = pick_device(device)
-    kind = pick_dtype(dtype, chosen)
+    device = pick_device(config.device)
+    dtype = pick_dtype(config.dtype, device)
     base = base_of(folder)
     if adapter is not None:
         check_adapter(adapter)
-    model, info = _from_pretrained(policy, base, kind, trust_remote_code)
+    model, info = _from_pretrained(policy, base, dtype, keywords)
     missing = sorted(info.get("missing_keys", ()))
     if missing:
         raise UsageError(
@@ -139,11 +153,11 @@ def load_policy(
     for each in (folder if base != folder else None, adapter):
         if each is not None:
             model = _merge(model, each)
-    tokenizer = tokenizer_of(folder, base, trust_remote_code)
-    model = model.to(chosen).eval()
+    tokenizer = tokenizer_of(folder, base, trust_remote_code=bool(keywords.get("trust_remote_code")))
+    model = (model if "device_map" in keywords else model.to(device)).eval()
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    return Loaded(model, tokenizer, chosen, kind, tuple(remarks_on(tokenizer, policy)))
+    return Loaded(model, tokenizer, tuple(remarks_on(tokenizer, policy)))
 
 
 def check_adapter(adapter: str) -> None:
@@ -186,27 +200,29 @@ def base_of(folder: str) -> str:
     return folder if own is None else resolve_policy(own)
 
 
-def _from_pretrained(policy: str, base: str, dtype: Any, trust_remote_code: bool) -> tuple[Any, dict[str, Any]]:
+def _from_pretrained(policy: str, base: str, dtype: Any, keywords: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            base,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=trust_remote_code,
-            output_loading_info=True,
+            base, dtype=dtype, use_safetensors=True, output_loading_info=True, **keywords
         )
         model, info = loaded
         return model, info
     except (OSError, ValueError, KeyError) as error:
         hint = "a policy is a folder with config.json and *.safetensors, a hub name OWNER/NAME, or builtin:clinic"
         if "trust_remote_code" in str(error):
-            hint = "its code is not part of transformers: --trust-remote-code runs it, if you trust its author"
+            hint = "its code is not part of transformers: -E trust_remote_code=true runs it, if you trust its author"
         raise UsageError(f"cannot load the policy {policy}: {first_line(error)}", hint=hint) from None
+    except (SafetensorError, RuntimeError) as error:
+        raise UsageError(
+            f"cannot load the weights of {policy}: {first_line(error)}",
+            hint="they are cut short, or made for another config.json: copy or download the folder again",
+        ) from None
 
 
-def tokenizer_of(folder: str, base: str, trust_remote_code: bool) -> Any:
+def tokenizer_of(folder: str, base: str, *, trust_remote_code: bool = False) -> Any:
     """The tokenizer beside the weights; an adapter folder may leave it to its base."""
     from transformers import AutoTokenizer
 
@@ -217,7 +233,7 @@ def tokenizer_of(folder: str, base: str, trust_remote_code: bool) -> Any:
         source = base
     try:
         return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"cannot load the tokenizer of {source}: {first_line(error)}") from None
 
 
@@ -236,3 +252,11 @@ def generation_config_of(base: str) -> Any:
         return GenerationConfig.from_pretrained(base)
     except (OSError, ValueError):
         return None
+
+
+def plain_config(**settings: Any) -> Any:
+    """A GenerationConfig of these settings alone."""
+    from transformers import GenerationConfig
+
+    make: Any = GenerationConfig
+    return make(**settings)

