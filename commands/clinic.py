@@ -1,56 +1,54 @@
 """`medsss clinic`: problems of the built-in clinic, as many as one likes, and the checker of written solutions.
 
-Costs nothing: 10,000 problems take about a second and need no model. `--split` matters: `seed` (the default) is to
+500 problems take a fraction of a second and need no model. `--split` matters: `seed` (the default) is to
 search and train on, `test` to measure on, and `train` is what the built-in policy was made from; no problem is in two.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Any
 
+import orjson
 import typer
 
-from medsss_cli import console
 from medsss_cli.clinic import checker
 from medsss_cli.clinic.kinds import KINDS
 from medsss_cli.clinic.problems import Split, problems, read_meta, select_kinds, solution, write_steps
+from medsss_cli.console import say
 from medsss_cli.errors import BadRecord, UsageError
 from medsss_cli.records import Problem, Response, Samples, Scored, Verdict, dump, parse, problem_fields
+from medsss_cli.settings import Opt
 from medsss_cli.steps import join_steps
-from medsss_cli.stream.jsonl import LineWriter, Where, read_objects, write_stdout
+from medsss_cli.stream.jsonl import Where, read_objects, write_stdout
+from medsss_cli.stream.whole import open_whole
 
-from ._options import Seed
+from ._options import options, refuse_given
 
 
+@options
 def run(
-    n: Annotated[int, typer.Option("-n", "--count", min=0, metavar="N", help="How many problems.")] = 500,
-    seed: Seed = 0,
+    *,
+    n: Annotated[int, Opt("How many problems.", names=("-n",), least=0, metavar="N")] = 500,
+    seed: Annotated[int, Opt("Which of the endless series of problems.", metavar="S")] = 0,
     split: Annotated[
-        Literal["seed", "test", "train"],
-        typer.Option("--split", help="seed: to search and train on; test: to measure on; train: the policy's own."),
-    ] = "seed",
-    kind: Annotated[
-        list[str] | None, typer.Option("--kind", metavar="KIND", help="Only this kind (again for more).")
-    ] = None,
-    domain: Annotated[
-        list[str] | None, typer.Option("--domain", metavar="DOMAIN", help="Only this domain (again for more).")
-    ] = None,
+        Split, Opt("seed: to search and train on; test: to measure on; train: the policy's own.")
+    ] = Split.SEED,
+    kind: Annotated[tuple[str, ...], Opt("Only this kind; may be repeated.", metavar="KIND")] = (),
+    domain: Annotated[tuple[str, ...], Opt("Only this domain; may be repeated.", metavar="DOMAIN")] = (),
     output: Annotated[
-        str | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Write here instead of stdout (.gz, .zst by name)."),
+        str | None, Opt("Write here instead of stdout.", names=("--output", "-o"), metavar="FILE")
     ] = None,
-    solutions: Annotated[
-        bool, typer.Option("--solutions", help="Write samples records, each with the right solution as its response.")
-    ] = False,
-    list_: Annotated[bool, typer.Option("--list", help="List kinds with domain and rule, and stop.")] = False,
+    restart: Annotated[bool, Opt("Overwrite the output that is there.")] = False,
+    solutions: Annotated[bool, Opt("Write samples records, each with the right solution as its response.")] = False,
+    list_: Annotated[bool, Opt("List the kinds with domain and rule, and stop.", names=("--list",))] = False,
     check: Annotated[
         str | None,
-        typer.Option(
-            "--check",
+        Opt(
+            "Judge every step of the answers in FILE (samples or scored records, - is stdin) and print counts as "
+            "JSON; with -o the records too, with the verdicts under meta.clinic.steps.",
             metavar="FILE",
-            help="Judge every step of the responses in FILE (samples or scored records, - is stdin) and print counts "
-            "as JSON; with -o the records too, with the verdicts under meta.clinic.steps.",
         ),
     ] = None,
 ) -> None:
@@ -61,20 +59,60 @@ def run(
         write_stdout("".join(f"{k.name:{width}}  {k.domain.value:11}  {k.formula}\n" for k in chosen))
         return
     if check is not None:
-        _check(check, output)
-        return
-    made = problems(n, seed=seed, split=Split(split), kinds=kind, domains=domain)
-    with LineWriter(output) as writer:
+        refuse_given(("n", "seed", "split", "kind", "domain", "solutions"), "makes problems, and --check makes none")
+        if output is None:
+            bad = _check(check, None)
+        else:
+            with open_whole(output, inputs=[check], restart=restart) as writer:
+                bad = _check(check, lambda line: writer.write([line]))
+        raise typer.Exit(1 if bad else 0)
+    made = problems(n, seed=seed, split=split, kinds=kind, domains=domain)
+    with open_whole(output, restart=restart) as writer:
         for problem in made:
             writer.write([_solved(problem) if solutions else problem])
 
 
 def _solved(problem: Problem) -> Samples:
-    text = join_steps(write_steps(problem))
-    response = Response(text=text, answer=solution(problem).answer, verdict=Verdict.CORRECT)
-    if problem.options is not None:
-        response = Response(text=text, answer=problem.answer, verdict=Verdict.CORRECT)
+    answer = solution(problem).answer if problem.options is None else problem.answer
+    response = Response(text=join_steps(write_steps(problem)), answer=answer, verdict=Verdict.CORRECT)
     return Samples(**problem_fields(problem), responses=[response], pass_rate=1.0)
+
+
+def _check(source: str, write: Callable[[dict[str, Any]], None] | None) -> int:
+    """Print what the checker says of the answers in `source`, and `write` each record with its verdicts. Returns how
+    many lines could not be checked."""
+    bad = 0
+
+    def on_bad(where: Where, why: str) -> None:
+        nonlocal bad
+        bad += 1
+        say(f"{where}: {why}")
+
+    totals: dict[str, Counter[str]] = {}
+    for where, found in read_objects([source], on_bad=on_bad):
+        try:
+            record, texts = _texts(found)
+            kind = read_meta(record)[0].name
+            checked_NK = [checker.check(record, text) for text in texts]
+        except BadRecord as error:
+            on_bad(where, str(error))
+            continue
+        for text, checked in zip(texts, checked_NK, strict=True):
+            steps = [c for c in checked if c.number > 0]
+            fault = next((c for c in steps if c.verdict is not checker.StepVerdict.RIGHT), None)
+            for row in (totals.setdefault("all", Counter()), totals.setdefault(kind, Counter())):
+                row["responses"] += 1
+                row["answer_right"] += checker.answer_is_right(record, text)
+                row.update(f"steps_{c.verdict.value}" for c in steps)
+                row["no_fault" if fault is None else f"first_fault_at_{fault.number}"] += 1
+        if write is not None:
+            line = dump(record)
+            line["meta"]["clinic"]["steps"] = [[c.verdict.value for c in checked] for checked in checked_NK]
+            write(line)
+    if not totals:
+        raise UsageError(f"{source} holds no answers to clinic problems", hint="medsss clinic | medsss sample > FILE")
+    write_stdout(orjson.dumps(totals, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode())
+    return bad
 
 
 def _texts(found: dict[str, Any]) -> tuple[Samples | Scored, list[str]]:
@@ -85,44 +123,3 @@ def _texts(found: dict[str, Any]) -> tuple[Samples | Scored, list[str]]:
         scored = parse(Scored, found)
         return scored, [candidate.text for candidate in scored.candidates]
     raise BadRecord(f"neither samples nor scored record: keys {', '.join(found)}")
-
-
-def _check(source: str, output: str | None) -> None:
-    bad = 0
-
-    def on_bad(where: Where, why: str) -> None:
-        nonlocal bad
-        bad += 1
-        console.warn(f"{where}: {why}")
-
-    totals: dict[str, Counter[str]] = {}
-    writer = None if output is None else LineWriter(output)
-    for where, found in read_objects([source], on_bad=on_bad):
-        try:
-            record, texts = _texts(found)
-            name = read_meta(record)[0].name
-            checked_NK = [checker.check(record, text) for text in texts]
-        except BadRecord as error:
-            on_bad(where, str(error))
-            continue
-        for text, checked in zip(texts, checked_NK, strict=True):
-            steps = [c for c in checked if c.number > 0]
-            fault = next((c for c in steps if c.verdict is not checker.StepVerdict.RIGHT), None)
-            for row in (totals.setdefault("all", Counter()), totals.setdefault(name, Counter())):
-                row["responses"] += 1
-                row["answer_right"] += checker.answer_is_right(record, text)
-                row.update(f"steps_{c.verdict.value}" for c in steps)
-                row["no_fault" if fault is None else f"first_fault_at_{fault.number}"] += 1
-        if writer is not None:
-            line = dump(record)
-            line["meta"]["clinic"]["steps"] = [[c.verdict.value for c in checked] for checked in checked_NK]
-            writer.write([line])
-    if writer is not None:
-        writer.close()
-    if not totals and bad:
-        raise UsageError(f"{source} holds no answers to clinic problems", hint="medsss clinic | medsss sample > FILE")
-    import orjson
-
-    write_stdout(orjson.dumps(totals, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode())
-    if bad:
-        raise typer.Exit(1)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import time
 from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
+from helpers import read_jsonl, run_medsss
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,13 +18,11 @@ from medsss_cli.clinic.checker import (
     answer_is_right,
     check,
     check_steps,
-    first_error,
     gold_labels,
-    gold_steps,
     parse_sum,
 )
 from medsss_cli.clinic.corpus import chats, correction, drill, pick_slip
-from medsss_cli.clinic.kinds import AVOID, BLOCKERS, CLASSES, HARMLESS, KINDS, SUBSTRATES, Domain
+from medsss_cli.clinic.kinds import KINDS
 from medsss_cli.clinic.problems import (
     Split,
     applicable_slips,
@@ -88,27 +83,6 @@ def test_start_by_hand(values: dict[str, Any], tag: str) -> None:
     assert KINDS["start_triage"].solve(values, None).answer == tag
 
 
-def test_drug_kinds_have_one_right_option() -> None:
-    for right, taken in AVOID.values():
-        assert right != taken
-        assert right in CLASSES
-        assert taken in CLASSES
-    drugs = [d for members in CLASSES.values() for d in members]
-    assert len(set(drugs)) == len(drugs)
-    blockers = [d for members in BLOCKERS.values() for d in members]
-    assert len(set(blockers)) == len(blockers)
-    assert not set(HARMLESS) & {*drugs, *blockers}
-    assert set(SUBSTRATES) == set(BLOCKERS)
-
-
-def test_there_are_enough_kinds_and_each_domain_has_one() -> None:
-    assert len(KINDS) >= 12
-    assert {k.domain for k in KINDS.values()} == set(Domain)
-    for kind in KINDS.values():
-        assert len(kind.slips) >= 2
-        assert 0.2 <= sum(s.share for s in kind.slips.values()) <= 0.75
-
-
 # Splits and seeds
 
 
@@ -129,7 +103,6 @@ def test_splits_share_no_values() -> None:
 
 
 def test_corpus_holds_train_problems_only() -> None:
-    # With its options a question is nearly its values; without those of shock_index and of the drugs it is not.
     held_out = {question_text(p) for split in (Split.SEED, Split.TEST) for p in problems(1000, split=split, seed=1)}
     for chat in islice(chats(5), 3000):
         assert next(m.content for m in chat if m.role == "user") not in held_out
@@ -190,19 +163,19 @@ def test_unknown_names_are_usage_errors() -> None:
 # Written solutions and slips
 
 
-@pytest.mark.parametrize("p", SOME[:170], ids=lambda p: f"{p.meta['clinic']['kind']}-{p.id[-3:]}")
-def test_gold_solutions_pass_step_by_step(p: Problem) -> None:
-    rng = Random(p.id)
-    for steps in (gold_steps(p), *(write_steps(p, None, rng) for _ in range(4))):
-        assert 3 <= len(steps) <= 5
-        text = join_steps(steps)
-        assert split_steps(text) == steps
-        checked = check(p, text)
-        assert [c.number for c in checked] == list(range(len(steps)))
-        assert {c.verdict for c in checked} == {StepVerdict.RIGHT}, [c for c in checked if c.verdict != "right"]
-        assert [c.states_answer for c in checked] == [False] * (len(steps) - 1) + [True]
-        assert answer_is_right(p, text)
-        assert gold_labels(p, steps) == [None] + [1] * (len(steps) - 1)
+def test_gold_solutions_pass_step_by_step() -> None:
+    for p in SOME[:170]:
+        rng = Random(p.id)
+        for steps in (write_steps(p), *(write_steps(p, None, rng) for _ in range(4))):
+            assert 3 <= len(steps) <= 5
+            text = join_steps(steps)
+            assert split_steps(text) == steps
+            checked = check(p, text)
+            assert [c.number for c in checked] == list(range(len(steps)))
+            assert {c.verdict for c in checked} == {StepVerdict.RIGHT}, (p.id, checked)
+            assert [c.states_answer for c in checked] == [False] * (len(steps) - 1) + [True]
+            assert answer_is_right(p, text)
+            assert gold_labels(p, steps) == [None] + [1] * (len(steps) - 1)
 
 
 # Kind and slip -> the step where it shows.
@@ -229,7 +202,6 @@ def test_each_slip_is_caught_where_it_happens(kind: str) -> None:
             steps = write_steps(p, slip, rng)
             at = SHOWS_AT.get((kind, slip), 1)
             checked = check_steps(p, steps)
-            assert first_error(p, steps) == at, (slip, checked)
             assert checked[at].verdict is StepVerdict.WRONG
             assert checked[-1].verdict is StepVerdict.WRONG
             assert not answer_is_right(p, join_steps(steps))
@@ -357,20 +329,13 @@ def test_what_is_no_sum(text: str) -> None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.sampled_from(SOME[:34]), st.text(max_size=400))
-def test_any_text_gets_a_verdict(p: Problem, text: str) -> None:
-    assert all(isinstance(c.verdict, StepVerdict) for c in check(p, text))
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.sampled_from(SOME[:34]), st.randoms(use_true_random=False))
-def test_garbled_solutions_get_a_verdict(p: Problem, rng: Random) -> None:
-    letters = list(join_steps(gold_steps(p)))
+@given(st.sampled_from(SOME[:34]), st.text(max_size=200), st.randoms(use_true_random=False))
+def test_any_text_gets_a_verdict(p: Problem, text: str, rng: Random) -> None:
+    letters = list(join_steps(write_steps(p)))
     for _ in range(rng.randint(1, 12)):
-        place = rng.randrange(len(letters))
-        letters[place] = rng.choice("0123456789 =.+-x/\n:<>,ABCDN")
-    for c in check(p, "".join(letters)):
-        assert isinstance(c.verdict, StepVerdict)
+        letters[rng.randrange(len(letters))] = rng.choice("0123456789 =.+-x/\n:<>,ABCDN")
+    for written in (text, "".join(letters)):
+        assert all(isinstance(c.verdict, StepVerdict) for c in check(p, written))
 
 
 @pytest.mark.parametrize(
@@ -382,11 +347,11 @@ def test_garbled_solutions_get_a_verdict(p: Problem, rng: Random) -> None:
     ],
     ids=range(12),
 )  # fmt: skip
+@pytest.mark.timeout(60)
 def test_no_text_makes_the_checker_slow(text: str) -> None:
-    start = time.monotonic()
+    """Each takes a fraction of a second; a checker that backtracks takes hours."""
     check(GAP, text)
     answer_is_right(GAP, text)
-    assert time.monotonic() - start < 5
 
 
 def test_other_problems_are_refused_with_their_id() -> None:
@@ -400,47 +365,44 @@ def test_other_problems_are_refused_with_their_id() -> None:
 # The command
 
 
-def medsss(*args: str, given: str = "") -> subprocess.CompletedProcess[str]:
-    run = "import sys; from medsss_cli.app import main; sys.argv[0] = 'medsss'; main()"
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-c", run, "clinic", *args], input=given, capture_output=True, text=True, env=env
-    )
-
-
 def test_command_prints_problems() -> None:
-    done = medsss("-n", "20", "--seed", "3")
-    assert done.returncode == 0, done.stderr
-    assert [parse(Problem, json.loads(line)) for line in done.stdout.splitlines()] == list(problems(20, seed=3))
-    assert medsss("-n", "0").stdout == ""
-
-
-def test_command_takes_kinds_domains_and_a_file(tmp_path: Path) -> None:
-    out = tmp_path / "p.jsonl"
-    assert (
-        medsss("-n", "9", "--kind", "drip_rate", "--kind", "qsofa", "--split", "test", "-o", str(out)).returncode == 0
-    )
-    lines = [json.loads(line) for line in out.read_text().splitlines()]
-    assert {line["meta"]["clinic"]["kind"] for line in lines} == {"drip_rate", "qsofa"}
-    assert lines[0]["id"] == "clinic-test-0-0"
-    done = medsss("--kind", "nosuch")
-    assert done.returncode == 2
-    assert "no clinic kind" in done.stderr
-    listed = medsss("--list", "--domain", "fluids").stdout.splitlines()
+    ran = run_medsss(["clinic", "-n", 20, "--seed", 3]).ok()
+    assert [parse(Problem, line) for line in ran.records] == list(problems(20, seed=3))
+    assert run_medsss(["clinic", "-n", 0]).ok().stdout == ""
+    listed = run_medsss(["clinic", "--list", "--domain", "fluids"]).ok().stdout.splitlines()
     assert [line.split()[0] for line in listed] == ["maintenance_fluid", "drip_rate"]
 
 
-def test_command_checks_what_it_writes(tmp_path: Path) -> None:
-    solved = medsss("-n", "34", "--solutions").stdout
+def test_command_takes_kinds_and_a_file_that_it_overwrites_only_when_told(tmp_path: Path) -> None:
+    out = tmp_path / "p.jsonl"
+    args = ["clinic", "-n", 9, "--kind", "drip_rate", "--kind", "qsofa", "--split", "test", "-o", out]
+    run_medsss(args).ok()
+    lines = read_jsonl(out)
+    assert {line["meta"]["clinic"]["kind"] for line in lines} == {"drip_rate", "qsofa"}
+    assert lines[0]["id"] == "clinic-test-0-0"
+    again = run_medsss([*args, "--seed", "1"])
+    assert (again.rc, "is there already" in again.stderr, read_jsonl(out)) == (2, True, lines)
+    run_medsss([*args, "--seed", "1", "--restart"]).ok()
+    assert read_jsonl(out)[0]["id"] == "clinic-test-1-0"
+    unknown = run_medsss(["clinic", "--kind", "nosuch"])
+    assert (unknown.rc, "no clinic kind" in unknown.stderr) == (2, True)
+
+
+def test_command_checks_what_it_writes_and_keeps_its_input(tmp_path: Path) -> None:
+    """`--check s.jsonl -o s.jsonl` once emptied s.jsonl."""
+    solved = tmp_path / "s.jsonl"
+    solved.write_text(run_medsss(["clinic", "-n", 34, "--solutions"]).ok().stdout)
+    for more in ([], ["--restart"]):
+        ran = run_medsss(["clinic", "--check", solved, "-o", solved, *more])
+        assert (ran.rc, "are the same file" in ran.stderr) == (2, True)
     out = tmp_path / "checked.jsonl"
-    done = medsss("--check", "-", "-o", str(out), given=solved + "{broken\n")
-    assert done.returncode == 1
-    assert "stdin:35" in done.stderr
-    counts = json.loads(done.stdout)["all"]
+    ran = run_medsss(["clinic", "--check", "-", "-o", out], solved.read_text() + "{broken\n")
+    assert (ran.rc, "stdin:35" in ran.stderr) == (1, True)
+    counts = json.loads(ran.stdout)["all"]
     assert counts["responses"] == counts["answer_right"] == counts["no_fault"] == 34
-    first = json.loads(out.read_text().splitlines()[0])
-    assert set(first["meta"]["clinic"]["steps"][0]) == {"right"}
-    assert medsss("--check", "-", given='{"id": "x"}').returncode == 2
+    assert set(read_jsonl(out)[0]["meta"]["clinic"]["steps"][0]) == {"right"}
+    assert run_medsss(["clinic", "--check", "-"], '{"id": "x"}').rc == 2
+    assert run_medsss(["clinic", "--check", solved, "-n", 3]).rc == 2
 
 
 def test_docs_have_the_table_of_kinds_and_slips() -> None:

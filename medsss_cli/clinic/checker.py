@@ -89,11 +89,6 @@ def gold_labels(problem: Problem, steps: Sequence[str]) -> list[int | None]:
     return labels
 
 
-def first_error(problem: Problem, steps: Sequence[str]) -> int:
-    """The number of the first step that is not right, -1 where all are (as ProcessBench writes it)."""
-    return next((c.number for c in check_steps(problem, steps) if c.verdict is not StepVerdict.RIGHT), -1)
-
-
 # What is right of a problem
 
 
@@ -306,41 +301,47 @@ def parse_sum(text: str) -> Sum | None:
         tokens.append("*" if match.group(1) in "x×" else match.group(1))
         place = match.end()
     try:
-        result, rest = _addends(tokens, 0, 0)
+        result, rest = _chain(tokens, 0, 0, _SIGNS)
     except (ValueError, ZeroDivisionError):
         return None
     return result if rest == len(tokens) else None
 
 
-def _addends(tokens: list[str], place: int, depth: int) -> tuple[Sum, int]:
-    first, place = _factors(tokens, place, depth)
-    value = first.value
-    plus, minus = [first.form], list[str]()
-    while place < len(tokens) and tokens[place] in "+-":
-        sign = tokens[place]
-        term, place = _factors(tokens, place + 1, depth)
-        value += term.value if sign == "+" else -term.value
-        (plus if sign == "+" else minus).append(term.form)
-    return Sum(value, _form("+", plus, "-", minus)), place
+_SIGNS = (("+", "-"), ("*", "/"))
 
 
-def _factors(tokens: list[str], place: int, depth: int) -> tuple[Sum, int]:
-    first, place = _atom(tokens, place, depth)
+def _chain(tokens: list[str], place: int, depth: int, signs: Sequence[tuple[str, str]]) -> tuple[Sum, int]:
+    """Operands with the first of `signs` between them, of the other signs each; and where they end."""
+    if not signs:
+        return _atom(tokens, place, depth)
+    join, undo = signs[0]
+    first, place = _chain(tokens, place, depth, signs[1:])
     value = first.value
-    over, under = [first.form], list[str]()
-    while place < len(tokens) and tokens[place] in "*/":
+    forms: dict[str, list[str]] = {join: [first.form], undo: []}
+    while place < len(tokens) and tokens[place] in forms:
         sign = tokens[place]
-        factor, place = _atom(tokens, place + 1, depth)
-        value = value * factor.value if sign == "*" else value / factor.value
-        (over if sign == "*" else under).append(factor.form)
-    return Sum(value, _form("*", over, "/", under)), place
+        each, place = _chain(tokens, place + 1, depth, signs[1:])
+        match sign:
+            case "+":
+                value += each.value
+            case "-":
+                value -= each.value
+            case "*":
+                value *= each.value
+            case _:
+                value /= each.value
+        forms[sign].append(each.form)
+    if len(forms[join]) == 1 and not forms[undo]:
+        return first, place
+    undone = "".join(undo + form for form in sorted(forms[undo]))
+    return Sum(value, f"({join.join(sorted(forms[join]))}{undone})"), place
 
 
 def _atom(tokens: list[str], place: int, depth: int) -> tuple[Sum, int]:
     if place >= len(tokens) or depth > _DEEPEST:
         raise ValueError
     if tokens[place] == "(":
-        inner, place = _addends(tokens, place + 1, depth + 1)
+        inner, place = _chain(tokens, place + 1, depth + 1, _SIGNS)
         if place >= len(tokens) or tokens[place] != ")":
             raise ValueError
         return inner, place + 1
@@ -348,12 +349,6 @@ def _atom(tokens: list[str], place: int, depth: int) -> tuple[Sum, int]:
         raise ValueError
     value = Fraction(tokens[place])
     return Sum(value, str(value)), place + 1
-
-
-def _form(join: str, first: list[str], undo: str, second: list[str]) -> str:
-    if len(first) == 1 and not second:
-        return first[0]
-    return f"({join.join(sorted(first))}{''.join(undo + form for form in sorted(second))})"
 
 
 def _number(text: str) -> Fraction | None:
