@@ -279,7 +279,7 @@ def _label_by_judge(
     config = {
         name: config[name] for name in ("to", "max_per_problem", "values", "documents", "top_k") if name in config
     }
-    sampling = Sampling(temperature=judging.temperature, max_tokens=judging.max_tokens, seed=judging.seed)
+    sampling = Sampling(temperature=judging.temperature, top_p=0.95, max_tokens=judging.max_tokens, seed=judging.seed)
     seen = _Seen(Judged(), Agreement())
 
     async def work(stream: Stream[Source], progress: Progress) -> None:

@@ -64,6 +64,7 @@ def run(
         float,
         typer.Option(metavar="V", help="A wrong Finish (--prm: any) of value below V gets one Reflect; 0: none does."),
     ] = 0.5,
+    reflects: Annotated[int, typer.Option(min=0, metavar="N", help="At most N Reflects on a path; 0: none.")] = 1,
     enough_correct: Annotated[
         int,
         typer.Option(min=1, metavar="N", help="Correct Finishes that end a tree; with fewer, open leaves must finish."),
@@ -76,7 +77,7 @@ def run(
     ] = 16,
     max_depth: Annotated[int, typer.Option(min=1, metavar="N", help="A node this deep may only finish.")] = 20,
     temperature: o.Temperature = 1.0,
-    top_p: o.TopP = 1.0,
+    top_p: o.TopP = 0.95,
     max_step_tokens: Annotated[
         int, typer.Option(min=1, metavar="N", help="Most tokens of one Reason or Reflect.")
     ] = 512,
@@ -128,6 +129,7 @@ def run(
         min_rollouts=min_rollouts,
         finish_threshold=finish_threshold,
         wrong_below=wrong_below,
+        reflects=reflects,
         enough_correct=enough_correct,
         enough_finishes=enough_finishes,
         max_depth=max_depth,

@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import Ran, clean_env, program, read_jsonl, run_medsss, to_lines
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from helpers import Ran, clean_env, program, run_medsss, to_lines
 from trees import node, record
 
 from medsss_cli.errors import BadRecord
 from medsss_cli.labelling.trajectories import path_to, trajectories
 from medsss_cli.problems.authors_trees import Form, from_published, to_published
-from medsss_cli.records import Action, Tree, Verdict, dump, parse
+from medsss_cli.records import Action, Tree, Verdict, parse
 from medsss_cli.stream.jsonl import Where
 
 HERE = Where("authors.json", 3)
@@ -130,22 +128,6 @@ FORMS: dict[str, Any] = {
     ],
 }
 
-words = st.sampled_from(["a drug", "two drugs", "But wait, no", "The answer is A.", "The answer is B.", "", "线粒体"])
-shares = st.sampled_from([0, 1, 0.25, 1 / 3, 0.30000000000000004])
-steps = st.tuples(words, shares, st.none() | shares).map(list)
-lists = st.lists(st.lists(steps, min_size=1, max_size=4).map(lambda each: [ROOT, *each]), max_size=6)
-
-
-@settings(max_examples=300, deadline=None)
-@given(lists, lists, st.sampled_from(sorted(FORMS)), st.dictionaries(st.sampled_from(["inter", "meta"]), words))
-def test_published_tree_published_is_the_same(pos: Any, neg: Any, form: str, extra: dict[str, Any]) -> None:
-    """Whatever two trajectories share, whichever of them is the beginning of another or stands there twice."""
-    before = published(pos=[FORMS[form](t) for t in pos], neg=[FORMS[form](t) for t in neg], **extra)
-    tree = from_published(json.loads(json.dumps(before)), HERE)
-    assert len(trajectories(tree)) == len(pos) + len(neg)
-    again = parse(Tree, json.loads(json.dumps(dump(tree))))
-    assert to_published(again) == before
-
 
 def random_tree(rng: random.Random) -> Tree:
     nodes = [node(-1, 0, "root", ROOT[0], 0.5)]
@@ -242,19 +224,8 @@ def test_their_file_trains_our_reward_model(tmp_path: Path) -> None:
         (ROOT[0], SLOWS[0], RIGHT[0]): [None, 1.0, 1.0],
         (ROOT[0], WRONG[0], WAIT[0], RIGHT[0]): [None, 0.0, 1.0, 1.0],
         (ROOT[0], SLOWS[0], WRONG[0]): [None, 1.0, 0.0],
-        (ROOT[0], WRONG[0]): [None, 0.0],
     }
     assert rows[0]["prompt"] == "Which drug?\nA. Furosemide\nB. Metoprolol"
-
-
-def test_there_and_back_as_a_program(tmp_path: Path) -> None:
-    lines = [published(id=f"q{i}", source="x") for i in range(3)]
-    trees, back = tmp_path / "trees.jsonl", tmp_path / "back.jsonl"
-    convert("--to", "tree", "-o", trees, stdin=to_lines(lines)).ok()
-    convert(trees, "--to", "published", "-o", back).ok()
-    assert read_jsonl(back) == lines
-    leaf = convert(trees, "--to", "published", "--form", "leaf", "--limit", "1").ok().records
-    assert leaf[0]["pos"][0] == [[ROOT, SLOWS, RIGHT], 1.0, 1.0]
 
 
 def test_bad_input_of_the_command() -> None:

@@ -99,10 +99,10 @@ def test_a_guided_search_node_by_node() -> None:
     r1 is selected (.8 is the greater bound): x min(.8, .5) = .5, and a Finish "A" min(.8, .9) = .8.
       After x: r1 (.8 + .5) / 2 = .65; root: mean (2 x .65 + .4) / 3 = .566667, (.5 + .566667) / 2 = .533333.
       After A: r1 (.65 + .65) / 2 = .65; root: mean (3 x .65 + .4) / 4 = .5875, (.533333 + .5875) / 2 = .560417.
-    Five nodes: over. Both open leaves must finish, in one batch and one valuation: below r2 a step y min(.4, .7) = .4
-    and "B" min(.4, .7, .3) = .3; below x "B" min(.8, .5, .3) = .3.
-      After r2-y-B: y (.4 + .3) / 2 = .35, r2 (.4 + .35) / 2 = .375.
+    Five nodes: over. Both open leaves must finish, the better one first, in one batch and one valuation: below x "B"
+    min(.8, .5, .3) = .3; below r2 a step y min(.4, .7) = .4 and "B" min(.4, .7, .3) = .3.
       After x-B: x (.5 + .3) / 2 = .4, r1: mean (2 x .4 + .8) / 3 = .533333, (.65 + .533333) / 2 = .591667.
+      After r2-y-B: y (.4 + .3) / 2 = .35, r2 (.4 + .35) / 2 = .375.
     """
     log: list[Any] = []
     tree: Tree = serve(search(PROBLEM, GUIDED, judge), after(DRAWS), SCORES.__getitem__, log)
@@ -112,13 +112,13 @@ def test_a_guided_search_node_by_node() -> None:
         (0, "reason", "r2", 0),
         (1, "reason", "x", 0),
         (1, "finish", "The answer is A.", 0),
-        (2, "reason", "y", 0),
-        (5, "finish", "The answer is B.", 0),
         (3, "finish", "The answer is B.", 0),
+        (2, "reason", "y", 0),
+        (6, "finish", "The answer is B.", 0),
     ]
-    assert [node.rollout_value for node in tree.nodes] == [None, 0.8, 0.4, 0.5, 0.8, 0.4, 0.3, 0.3]
+    assert [node.rollout_value for node in tree.nodes] == [None, 0.8, 0.4, 0.5, 0.8, 0.3, 0.4, 0.3]
     found = [node.value for node in tree.nodes]
-    assert found[1:] == pytest.approx([0.591667, 0.375, 0.4, 0.8, 0.35, 0.3, 0.3], abs=1e-6)
+    assert found[1:] == pytest.approx([0.591667, 0.375, 0.4, 0.8, 0.3, 0.35, 0.3], abs=1e-6)
     valuations = [each for each in log if isinstance(each, Valuation)]
     assert [len(each.paths) for each in valuations] == [2, 2, 2], "one for all new paths of an expansion"
     assert valuations[1].paths == ((ROOT_TEXT, "r1", "x"), (ROOT_TEXT, "r1", "The answer is A."))
@@ -518,7 +518,8 @@ def test_rescore_draws_nothing(prm: Path, beamed: tuple[list[object], Path], tre
             assert {key: one[key] for key in ("text", "answer", "tokens")} == {
                 key: other[key] for key in ("text", "answer", "tokens")
             }
-    ends = [node for node in tree["nodes"] if node["action"] == "finish"]
+    inner = {node["parent"] for node in tree["nodes"]}
+    ends = [node for i, node in enumerate(tree["nodes"]) if node["action"] == "finish" and i not in inner]
     assert [candidate["answer"] for candidate in from_tree["candidates"]] == [node["answer"] for node in ends]
     assert [candidate["score"] for candidate in from_tree["candidates"]] == pytest.approx(
         [node["rollout_value"] for node in ends], abs=1e-5

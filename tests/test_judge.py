@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from helpers import Ran, read_jsonl, run_medsss, to_lines, write_jsonl
 from tiny_models import make_tiny_tokenizer
-from trees import ROOT
+from trees import ROOT, node, nodes
 from trees import record as tree_record
 
 from medsss_cli.clinic.checker import gold_steps
@@ -181,23 +181,24 @@ SAYS = "Step 1: right\nStep 2: right"
 
 
 def test_every_trajectory_of_a_tree_is_judged(tmp_path: Path) -> None:
-    """Four trajectories. The judge takes "thins the blood" for wrong, and says nothing clear of the one about heparin
-    without a Reflect, whose record is left out and counted."""
+    """Three trajectories, and one of the words "I would say so", whose record is left out and counted. The judge takes
+    "thins the blood" for wrong."""
     script = [
         {"match": "But wait", "texts": ["Step 1: wrong\nStep 2: right\nStep 3: right\nStep 4: right"]},
-        {"match": "heparin", "texts": ["I would say so."]},
+        {"match": "by mouth", "texts": ["I would say so."]},
         {"match": "beta blocker", "texts": [SAYS]},
         {"match": "diuretic", "texts": ["Step 1: right\nStep 2: who knows"]},
     ]
-    ran = judge(tmp_path, [tree_record()], script).ok()
+    unclear = node(8, 3, "finish", "The answer is A.", 0.0, "wrong")
+    ran = judge(tmp_path, [tree_record(nodes=[*nodes(), unclear])], script).ok()
     rows = [parse(Prm, row) for row in ran.records]
     assert [row.labels for row in rows] == [[None, 1, 1], [None, 1, None], [None, 0, 0, 0, 0]]
     assert [row.values for row in rows] == [[0.5, 0.9, 1.0], [0.5, 0.9, 0.0], [0.5, 0.1, 0.0, 0.6, 1.0]]
     assert rows[0].completions[0] == ROOT
     assert rows[0].meta["label"] == {"labels": "judge", "judge": "builtin:clinic"}
-    assert "4 trajectories, 3 steps right, 4 wrong, 3 not judged; 1 trajectories without any judgement" in ran.stderr
+    assert "4 trajectories, 3 steps right, 4 wrong, 4 not judged; 1 trajectories without any judgement" in ran.stderr
     assert "checker" not in ran.stderr
-    fewer = judge(tmp_path, [tree_record()], script, "--max-per-problem", "1").ok()
+    fewer = judge(tmp_path, [tree_record(nodes=[*nodes(), unclear])], script, "--max-per-problem", "1").ok()
     assert fewer.records == ran.records[:1]
 
 
@@ -341,5 +342,5 @@ def test_wrong_usage(args: list[str], message: str) -> None:
 def test_settings_in_the_environment_may_be_meant_for_other_commands() -> None:
     """MEDSSS_POLICY is set for a whole pipe; `label` without a judge does not look at it."""
     ran = run_medsss(["label", "--to", "prm"], to_lines([tree_record()]), env={"MEDSSS_POLICY": "out/P0"}).ok()
-    assert len(ran.records) == 4
+    assert len(ran.records) == 3
     assert json.dumps(ran.records[0]["labels"]) == "[null, 1.0, 1.0]"

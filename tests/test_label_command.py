@@ -42,8 +42,9 @@ def test_sft_options() -> None:
 
 
 def test_preference() -> None:
-    ran = run_medsss(["label", "--to", "preference"], stdin=to_lines([record()])).ok()
-    assert [(row["kind"], row["margin"]) for row in ran.records] == [("step", 1.0), ("trajectory", 0.9)]
+    finished = [*nodes(), node(8, 3, "finish", "It is a pill. The answer is A.", 0.0, "wrong")]
+    ran = run_medsss(["label", "--to", "preference"], stdin=to_lines([record(nodes=finished)])).ok()
+    assert [(row["kind"], row["margin"]) for row in ran.records] == [("step", 1.0), *[("trajectory", 0.9)] * 2]
     assert parse(Preference, ran.records[0]).prompt[0].content == PROMPT
     assert ran.records[0]["chosen"][0]["content"].startswith(f"Step 0: {ROOT}\n\nStep 1: ")
     assert ran.records[0]["rejected"][0]["role"] == "assistant"
@@ -55,14 +56,12 @@ def test_prm() -> None:
     assert [row.values for row in rows] == [
         [0.5, 0.9, 1.0],
         [0.5, 0.9, 0.0],
-        [0.5, 0.1, 0.0],
         [0.5, 0.1, 0.0, 0.6, 1.0],
     ]
     # Of the last: .1 falls from .5 and 0 follows: .1 - .5 < 0. Then 0 falls from .1, but .6 follows: 0. Then 1 and 1.
     assert [row.labels for row in rows] == [
         [None, 1.0, 1.0],
         [None, 1.0, 0.0],
-        [None, 0.0, 0.0],
         [None, 0.0, 0.0, 1.0, 1.0],
     ]
     assert rows[0].prompt == PROMPT
@@ -87,14 +86,12 @@ def test_prm_on_the_values_of_rollouts() -> None:
     assert [row["values"] for row in rows] == [
         [0.25, 0.5, 1.0],
         [0.25, 0.5, 0.0],
-        [0.25, 0.0, 0.0],
         [0.25, 0.0, 0.0, 0.75, 1.0],
         [0.25, 0.5, 0.0, 0.0],
     ]
     assert [row["labels"] for row in rows] == [
         [None, 1, 1],
         [None, 1, 0],
-        [None, 0, 0],
         [None, 0, 0, 1, 1],
         [None, 1, 0, 0],
     ]
@@ -117,7 +114,7 @@ def test_prm_options() -> None:
     stdin = to_lines([record()])
     soft = run_medsss(["label", "--to", "prm", "--labels", "soft", "--max-per-problem", "2"], stdin).ok()
     assert [row["labels"] for row in soft.records] == [[None, 0.9, 1.0], [None, 0.9, 0.0]]  # one right, one wrong
-    assert run_medsss(["label", "--to", "prm", "--b", "0"], stdin).records[2]["labels"] == [None, 1.0, 0.0]
+    assert run_medsss(["label", "--to", "prm", "--b", "0"], stdin).records[2]["labels"] == [None, 1.0, 0.0, 1.0, 1.0]
 
 
 def test_only_problems_with_both_verdicts_unless_all() -> None:

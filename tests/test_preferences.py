@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from trees import nodes, tree
+from trees import node, nodes, tree
 
 from medsss_cli.errors import BadRecord
 from medsss_cli.labelling.preferences import STEP, TRAJECTORY, preference_pairs
@@ -17,12 +17,11 @@ def write(tree: Tree):  # type: ignore[no-untyped-def]
     return lambda path: " / ".join(tree.nodes[index].text for index in path)
 
 
-def test_trajectories_end_in_judged_finishes() -> None:
-    # The wrong Finish 5 ends a trajectory and is a step of the one that ends in 7; node 8 ends none.
+def test_trajectories_end_in_leaves_that_are_judged_finishes() -> None:
+    # The wrong Finish 5 is reflected on: a step of the trajectory that ends in 7, and no ending. Node 8 ends none.
     assert trajectories(tree()) == [
         Trajectory((0, 1, 3), True, 0.9),
         Trajectory((0, 1, 4), False, 0.0),
-        Trajectory((0, 2, 5), False, 0.0),
         Trajectory((0, 2, 5, 6, 7), True, 0.0),
     ]
 
@@ -30,62 +29,76 @@ def test_trajectories_end_in_judged_finishes() -> None:
 def test_no_answer_is_wrong_and_not_judged_is_nothing() -> None:
     changed = nodes()
     changed[4]["verdict"] = "no_answer"
-    changed[5]["verdict"] = "not_judged"
+    changed[7]["verdict"] = "not_judged"
     found = trajectories(tree(nodes=changed))
-    assert [(each.nodes[-1], each.correct) for each in found] == [(3, True), (4, False), (7, True)]
+    assert [(each.nodes[-1], each.correct) for each in found] == [(3, True), (4, False)]
+
+
+def finished() -> list[dict[str, object]]:
+    """The same tree, node 8 finished too: 9, wrong."""
+    return [*nodes(), node(8, 3, "finish", "It is a pill. The answer is A.", 0.0, "wrong")]
 
 
 def test_the_pairs_of_both_rules() -> None:
     # Rule (a), depth 2: 3 over 5 (1.0); not 3 over 4 (one parent), not 3 over 8 (.7). Depth 1: 1 over 2 is .8 and
-    # one parent. Depths 3 and 4 have one node each. Rule (b): smallest values .9 (3) and 0 (7) against 0 (4) and 0
-    # (5): only 3 wins.
-    mine = tree()
+    # one parent. Depth 3: 6 and 9 are only children. Rule (b): smallest values .9 (3) and 0 (7) against 0 (4, 9): only
+    # 3 wins.
+    mine = tree(nodes=finished())
     pairs = preference_pairs(mine, write(mine))
     assert [(pair.kind, pair.nodes, pair.margin) for pair in pairs] == [
         (STEP, (3, 5), 1.0),
         (TRAJECTORY, (3, 4), 0.9),
+        (TRAJECTORY, (3, 9), 0.9),
     ]
-    # (3, 5) fulfils rule (b) too, with the same texts: it counts once, by the larger margin.
     assert pairs[0].chosen.endswith("The answer is B.")
     assert pairs[0].rejected.endswith("So it is heparin. The answer is A.")
 
 
 def test_a_smaller_margin_gives_more_pairs() -> None:
-    mine = tree()
+    mine = tree(nodes=finished())
     assert [(p.kind, p.nodes, p.margin) for p in preference_pairs(mine, write(mine), margin=0.6)] == [
         (STEP, (3, 5), 1.0),
         (TRAJECTORY, (3, 4), 0.9),
+        (TRAJECTORY, (3, 9), 0.9),
         (STEP, (3, 8), 0.7),
     ]
     assert preference_pairs(mine, write(mine), margin=1.0) == []
 
 
 def test_the_margin_has_to_be_exceeded() -> None:
-    mine = tree()
+    mine = tree(nodes=finished())
     assert (STEP, (3, 8)) not in [(p.kind, p.nodes) for p in preference_pairs(mine, write(mine), margin=0.7)]
     # .9 - .1 is 0.8: a pair of nodes that differ by exactly the margin is none, whatever floating point says.
-    changed = nodes()
+    changed = finished()
     changed[3]["value"], changed[5]["value"] = 0.3 + 0.6, 0.1
     other = tree(nodes=changed)
     assert all(pair.nodes != (3, 5) or pair.kind != STEP for pair in preference_pairs(other, write(other)))
 
 
-def test_rule_a_wants_siblings_on_both_sides() -> None:
-    changed = nodes()[:-1]  # without node 8, node 5 is an only child
-    mine = tree(nodes=changed)
-    assert [pair.kind for pair in preference_pairs(mine, write(mine))] == [TRAJECTORY, TRAJECTORY]
+def test_rule_a_wants_siblings_on_both_sides_that_lead_to_an_ending() -> None:
+    mine = tree()  # node 8 leads to none, so node 5 is an only child
+    assert [(pair.kind, pair.nodes) for pair in preference_pairs(mine, write(mine))] == [(TRAJECTORY, (3, 4))]
+
+
+def test_a_tree_with_wrong_or_correct_endings_alone_has_no_pairs() -> None:
+    for verdict in ("wrong", "correct"):
+        changed = finished()
+        for each in changed:
+            each["verdict"] = each["verdict"] and verdict
+        mine = tree(nodes=changed)
+        assert preference_pairs(mine, write(mine), margin=0.1) == []
 
 
 def test_at_most() -> None:
-    mine = tree()
+    mine = tree(nodes=finished())
     assert [pair.nodes for pair in preference_pairs(mine, write(mine), most=1)] == [(3, 5)]
 
 
 def test_equal_texts_count_once_and_never_against_themselves() -> None:
-    changed = nodes()
-    changed.append(dict(changed[5]))  # a second wrong Finish of the same words
+    changed = finished()
+    changed.append(dict(changed[9]))  # a second wrong Finish of the same words
     mine = tree(nodes=changed)
-    assert [pair.nodes for pair in preference_pairs(mine, write(mine))] == [(3, 5), (3, 4)]
+    assert [pair.nodes for pair in preference_pairs(mine, write(mine))] == [(3, 5), (3, 4), (3, 9)]
     assert preference_pairs(mine, lambda path: "the same") == []
 
 

@@ -155,7 +155,7 @@ def test_trees_have_no_corrections(tmp_path: Path) -> None:
     assert {record["id"] for record in ran.records} == {"q1"}
     assert "1 that are trees, which have no corrections" in ran.stderr
     trees_alone = run_medsss(["label", "--to", "preference", file]).ok()
-    assert {record["kind"] for record in trees_alone.records} == {"step", "trajectory"}
+    assert {record["kind"] for record in trees_alone.records} == {"trajectory"}
     assert "1 that are samples (--pairs correction" in trees_alone.stderr
 
 

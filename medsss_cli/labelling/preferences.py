@@ -5,7 +5,10 @@
 (b) "trajectory": a correct and a wrong trajectory whose smallest values along the trace (root left out) differ by more
     than the margin, the correct one's being the larger. Chosen and rejected are the whole trajectories.
 
-Where the paper is silent: pairs come with the largest margin first; of equal margins rule (b) before (a), then in the
+As in the authors' code (`ls_obtain_dataset`), which reads trees back from their trajectories: nodes and children that
+are on no trajectory do not count, and a tree without a correct or without a wrong trajectory gives no pairs.
+
+Where both are silent: pairs come with the largest margin first; of equal margins rule (b) before (a), then in the
 order of the tree. Two pairs of equal texts count once (the first), and a pair of one text with itself is none.
 
 "correction" (MedCritical, arXiv 2509.23368, stage 2): a wrong answer, and what a policy made of it that was asked to
@@ -15,6 +18,7 @@ the mistake.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -54,9 +58,11 @@ def preference_pairs(
     `text` writes out a path, given as node indices from the root. `found` are the trajectories of the tree, if they are
     at hand.
     """
+    found = trajectories(tree) if found is None else found
+    if all(each.correct for each in found) or not any(each.correct for each in found):
+        return []
     # (-margin, rule, chosen node, rejected node): what the pairs are sorted by is all that they are made of.
-    ranked = _trajectory_pairs(trajectories(tree) if found is None else found, margin) + _step_pairs(tree, margin)
-    ranked.sort()
+    ranked = sorted(_trajectory_pairs(found, margin) + _step_pairs(tree, found, margin))
     written: dict[int, str] = {}
     seen: set[tuple[str, str]] = set()
     pairs: list[Pair] = []
@@ -91,15 +97,15 @@ def correction_pairs(samples: Samples, *, most: int | None = None) -> list[Pair]
 _Ranked = tuple[float, bool, int, int]
 
 
-def _step_pairs(tree: Tree, margin: float) -> list[_Ranked]:
+def _step_pairs(tree: Tree, found: Sequence[Trajectory], margin: float) -> list[_Ranked]:
     """Rule (a)."""
     nodes = tree.nodes
-    children = [0] * len(nodes)
-    for node in nodes[1:]:
-        children[node.parent] += 1
+    listed = sorted({index for each in found for index in each.nodes[1:]})
+    children = Counter(nodes[index].parent for index in listed)
     by_depth: dict[int, list[tuple[float, int, int]]] = {}
-    for index, node in enumerate(nodes):
-        if index and children[node.parent] > 1:
+    for index in listed:
+        node = nodes[index]
+        if children[node.parent] > 1:
             by_depth.setdefault(node.depth, []).append((node.value, index, node.parent))
     pairs = []
     for level in by_depth.values():

@@ -1,8 +1,8 @@
-"""The trajectories of a tree: paths from the root that end in a judged Finish.
+"""The trajectories of a tree: paths from the root to its leaves that are judged Finishes.
 
-A wrong Finish that has a Reflect below it ends one trajectory and is a step of others: the path that ends at the wrong
-answer counts as wrong, and each longer path counts by the Finish at its own end. Both are what a policy may write, and
-the contrast between "stop at the wrong answer" and "but wait" is what the reflection is there to teach.
+A wrong Finish that a Reflect goes on from is a step on the way and no ending of its own, as in the authors' code, where
+it becomes a Reason (`MCTS.expand_node`) and leaves alone are listed (`obtain_correct_leaves`). So every ending is
+labelled by its own verdict.
 
 A Finish that states no answer counts as wrong, as everywhere else. Paths that end in a Reason or a Reflect (the search
 stopped there) and Finishes that were not judged are no trajectories.
@@ -40,10 +40,13 @@ class Trajectory(NamedTuple):
 def trajectories(tree: Tree) -> list[Trajectory]:
     """The trajectories of `tree`, in the order in which their Finishes were made."""
     nodes = tree.nodes
+    parents = {node.parent for node in nodes}
     found = []
     for index, node in enumerate(nodes):
         verdict = node.verdict
-        if verdict is not None and node.action is Action.FINISH and verdict is not Verdict.NOT_JUDGED:
+        if index in parents or node.action is not Action.FINISH:
+            continue
+        if verdict is not None and verdict is not Verdict.NOT_JUDGED:
             path = path_to(tree, index)
             smallest = min([nodes[i].value for i in path[1:]])
             found.append(Trajectory(path, verdict is Verdict.CORRECT, smallest))

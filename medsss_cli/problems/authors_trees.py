@@ -154,8 +154,9 @@ def to_published(tree: Tree, form: Form | None = None) -> dict[str, Any]:
     if form is None:
         form = Form(noted["form"]) if noted.get("form") in set(Form) else Form.STEPS
     ends: dict[str, list[int]] = {name: [] for name in _LISTS}
+    inner = {node.parent for node in tree.nodes}
     for index, node in enumerate(tree.nodes):
-        if node.action is Action.FINISH and node.verdict not in (None, Verdict.NOT_JUDGED):
+        if index not in inner and node.action is Action.FINISH and node.verdict not in (None, Verdict.NOT_JUDGED):
             ends["pos" if node.verdict is Verdict.CORRECT else "neg"].append(index)
     order = noted.get("order")
     if isinstance(order, dict) and all(_same_members(order.get(name), ends[name]) for name in _LISTS):

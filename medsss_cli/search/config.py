@@ -35,13 +35,14 @@ class SearchConfig:
     min_rollouts: int = 5  # >= 0; both 0: no rollouts, a node takes its parent's value
     finish_threshold: float = 0.9  # a node whose rollout value reaches this gets one Finish; above 1: never
     wrong_below: float = 0.5  # a wrong Finish whose value is below this gets a Reflect; 0: never
+    reflects: int = 1  # Reflects on a path from the root; >= 0
     enough_correct: int = (
         4  # correct Finish leaves that end the search; with fewer, open leaves are made to finish; >= 1
     )
     enough_finishes: int = 16  # with a reward model, in place of `enough_correct`: Finishes with an answer; >= 1
     max_depth: int = 20  # a node this deep may only finish; >= 1
     temperature: float = 1.0  # of every draw; >= 0
-    top_p: float = 1.0  # of every draw, in (0, 1]
+    top_p: float = 0.95  # of every draw, in (0, 1]
     max_step_tokens: int = 512  # of one Reason or Reflect; >= 1
     max_tokens: int = 1024  # of one Finish or rollout; >= 1
     prompting: Prompting = Prompting.NATIVE
@@ -80,6 +81,7 @@ _LEAST: dict[str, float] = {
     "ucb_c": 0,
     "rollout_budget": 0,
     "min_rollouts": 0,
+    "reflects": 0,
     "enough_correct": 1,
     "enough_finishes": 1,
     "max_depth": 1,

@@ -26,19 +26,16 @@ Departures from the paper, and from the authors' published code where that is wh
 1. Budgets belong to one tree. The published code raises the node limit within a configuration that all trees share
    each time a Finish writes several steps, so a tree's budget depends on the trees before it. Here `max_nodes` is
    what it is, and all nodes count.
-2. The three children of an expansion are drawn and evaluated together, not one after the other. Backed up in order of
-   creation, the values come out the same, because unvisited siblings weigh nothing.
+2. The children of an expansion are drawn and evaluated together, not one after the other, and backed up in order. The
+   values come out the same, because unvisited siblings weigh nothing.
 3. Equal siblings are one child: an expansion that draws the same text twice keeps the first. The published code keeps
    both and rolls both out, but counts equal correct leaves once when it decides whether it has enough.
-4. A Finish that wrote several steps becomes a chain of Reason nodes and one Finish wherever it was drawn; the
-   published code does so only below a node of value >= 0.9. The nodes within the chain have no rollouts and begin
-   with the value that the expanded node had at that moment, and no visit; backing up the Finish gives them their
-   first.
+4. A Finish that wrote several steps becomes a chain of Reason nodes and one Finish, as in the published code. Here the
+   nodes within the chain begin with no visit, there with one.
 5. A Finish ends with the first of its steps that states the answer. What a policy writes after it is left out of the
    tree; if the answer is wrong, second thoughts are the business of Reflect.
-6. Reflect follows a wrong Finish only (DESIGN 5), one per Finish. The node itself is evaluated by rollouts and
-   expanded like any other. If its step states an answer, it is a Finish by the same rule as a Reason; being a Finish
-   directly after a Finish, it gets no Reflect of its own, lest a policy win by naming one option after the other.
+6. At most one Reflect on a path (`reflects`). The published code has a limit of one too, but its count starts anew at
+   each Reason (`MCTS.expand_node` makes that node without it), so that chains occur.
 7. A Finish without a readable answer is judged no_answer, has value 0 and is closed: there is no wrong answer to
    reflect on. The published code calls it a Reason and rolls it out.
 8. Steps that cannot be used make no node: an empty one, and a Reason or Reflect that was cut at `max_step_tokens`
@@ -197,12 +194,12 @@ class _Search:
         if node.action is Action.FINISH:
             branches = yield from self.reflect(leaf)
         elif leaf > 0 and (sure or node.depth >= config.max_depth):
-            branches = yield from self.draw(leaf, reasons=0, finishes=1)
+            branches = yield from self.draw(leaf, [Action.FINISH])
         elif leaf == 0 or config.expand is Expand.REASON:
-            branches = yield from self.draw(leaf, reasons=config.children, finishes=0)
+            branches = yield from self.draw(leaf, [Action.REASON] * config.children)
         else:
-            finishes = yield from self.choose(leaf)
-            branches = yield from self.draw(leaf, reasons=config.children - finishes, finishes=finishes)
+            actions = yield from self.choose(leaf)
+            branches = yield from self.draw(leaf, actions)
         unique = list(dict.fromkeys(branches))
         self.duplicates += len(branches) - len(unique)
         if unique:
@@ -211,19 +208,21 @@ class _Search:
             node.closed = True
             close(self.tree, node.parent)
 
-    def choose(self, leaf: int) -> Talk[int]:
-        """Ask for Reason or Finish, once per child; returns how often it was Finish."""
+    def choose(self, leaf: int) -> Talk[list[Action]]:
+        """Ask for Reason or Finish, once per child."""
         reason, finish = CHOICES
         prompt = choice_prompt(self.problem, self.tree.steps(leaf), self.config.prompting)
         request = self.request(
             RequestKind.CHOICE, leaf, prompt, self.config.children, max_tokens=1, allowed_tokens=(reason, finish)
         )
         [replies] = yield from self.ask([request])
-        return sum(reply.text.strip() == finish for reply in replies)
+        return [Action.FINISH if reply.text.strip() == finish else Action.REASON for reply in replies]
 
-    def draw(self, leaf: int, *, reasons: int, finishes: int) -> Talk[list[_Branch]]:
-        """That many Reasons, then that many Finishes, all asked for in one batch; unusable ones are left out."""
+    def draw(self, leaf: int, actions: Sequence[Action]) -> Talk[list[_Branch]]:
+        """Carry out `actions`, Reasons and Finishes, all asked for in one batch. What came of them stands in their
+        order; what cannot be used is left out."""
         steps, config, requests = self.tree.steps(leaf), self.config, []
+        reasons, finishes = actions.count(Action.REASON), actions.count(Action.FINISH)
         if reasons:
             prompt = reason_prompt(self.problem, steps, config.prompting)
             requests.append(self.step_request(RequestKind.REASON, leaf, prompt, reasons))
@@ -231,13 +230,12 @@ class _Search:
             prompt = finish_prompt(self.problem, steps, config.prompting)
             requests.append(self.request(RequestKind.FINISH, leaf, prompt, finishes, max_tokens=config.max_tokens))
         replies = yield from self.ask(requests)
-        branches = [
-            self.read_step(reply, len(steps), Action.REASON)
-            if request.kind is RequestKind.REASON
-            else self.read_finish(reply, len(steps))
-            for request, completions in zip(requests, replies, strict=True)
-            for reply in completions
-        ]
+        drawn = iter([reply for completions in replies for reply in completions])
+        read = {
+            Action.REASON: [self.read_step(next(drawn), len(steps), Action.REASON) for _ in range(reasons)],
+            Action.FINISH: [self.read_finish(next(drawn), len(steps)) for _ in range(finishes)],
+        }
+        branches = [read[action].pop(0) for action in actions]
         return [branch for branch in branches if branch]
 
     def reflect(self, leaf: int) -> Talk[list[_Branch]]:
@@ -279,24 +277,26 @@ class _Search:
         return _Branch(tuple(steps), Action.FINISH)
 
     def grow(self, sprouts: Sequence[tuple[int, _Branch]], *, forced: bool = False) -> Talk[None]:
-        """Add each branch below its leaf, evaluate their ends and back them up, in this order."""
+        """Add each branch below its leaf, evaluate their ends and back them up, in this order. The steps before an end
+        begin with the value that the leaf has when the end is backed up."""
         tree = self.tree
-        inherited = [tree[leaf].value for leaf, _ in sprouts]
         ends = []
-        for (leaf, branch), value in zip(sprouts, inherited, strict=True):
+        for leaf, branch in sprouts:
             above = leaf
             for step in branch.steps[:-1]:
-                above = tree.add(above, Action.REASON, step, value)
-            ends.append(tree.add(above, branch.action, branch.steps[-1], value))
+                above = tree.add(above, Action.REASON, step)
+            ends.append(tree.add(above, branch.action, branch.steps[-1]))
         if self.config.step_aggregation is None:
             yield from self.roll_out([end for end in ends if tree[end].action is not Action.FINISH])
         else:
             yield from self.score([(end, len(branch.steps)) for end, (_, branch) in zip(ends, sprouts, strict=True)])
-        for end, (_, branch), value in zip(ends, sprouts, inherited, strict=True):
+        for end, (leaf, branch) in zip(ends, sprouts, strict=True):
             if branch.action is Action.FINISH:
                 self.judge_finish(end, branch, forced=forced)
-            own = tree[end].rollout_value
-            back_up(tree, end, value if own is None else own)
+            for index in islice(tree.upward(end), len(branch.steps)):
+                own = tree[index].rollout_value
+                tree[index].value = tree[leaf].value if own is None else own
+            back_up(tree, end, tree[end].value)
 
     def roll_out(self, ends: Sequence[int]) -> Talk[None]:
         """Draw the rollouts of new nodes, and set their rollout values: the share that is correct (paper, section
@@ -318,7 +318,7 @@ class _Search:
         for (end, new), scores in zip(ends, scores_PS, strict=True):
             for index in islice(tree.upward(end), new):
                 node = tree[index]
-                node.value = node.rollout_value = aggregate_steps(scores[: node.depth], how)
+                node.rollout_value = aggregate_steps(scores[: node.depth], how)
                 self.valued += 1
 
     def judge_finish(self, end: int, branch: _Branch, *, forced: bool) -> None:
@@ -337,12 +337,13 @@ class _Search:
             or not doubtful
             or node.rollout_value >= config.wrong_below
             or node.depth >= config.max_depth
-            or self.tree[node.parent].action is Action.FINISH
+            or self.tree.reflections(end) >= config.reflects
         )
 
     def force_finishes(self) -> Talk[None]:
         """One Finish below every leaf that is none, asked for in one batch. Nothing is expanded after it."""
         leaves = [leaf for leaf in self.tree.leaves() if self.tree[leaf].action is not Action.FINISH]
+        leaves.sort(key=lambda leaf: -self.tree[leaf].value)
         if not leaves:
             return
         steps = {leaf: self.tree.steps(leaf) for leaf in leaves}

@@ -43,12 +43,10 @@ class GrowingTree:
     def __getitem__(self, index: int) -> GrowingNode:
         return self.nodes[index]
 
-    def add(self, parent: int, action: Action, text: str, value: float = 0.0) -> int:
+    def add(self, parent: int, action: Action, text: str) -> int:
         """A new last child of `parent`; returns its index."""
         index = len(self.nodes)
-        self.nodes.append(
-            GrowingNode(parent=parent, depth=self[parent].depth + 1, action=action, text=text, value=value)
-        )
+        self.nodes.append(GrowingNode(parent=parent, depth=self[parent].depth + 1, action=action, text=text))
         self[parent].children.append(index)
         return index
 
@@ -62,9 +60,20 @@ class GrowingTree:
         """The bare steps from the root to `index`, both included."""
         return [self[i].text for i in self.upward(index)][::-1]
 
+    def reflections(self, index: int) -> int:
+        """How many steps on the path to `index` go on from a Finish: each was written by a Reflect."""
+        above = list(self.upward(index))[1:]
+        return sum(self[each].action is Action.FINISH for each in above)
+
     def leaves(self) -> list[int]:
-        """Nodes without children, in order of creation."""
-        return [index for index, node in enumerate(self.nodes) if not node.children]
+        """The nodes without children, from the first branch to the last."""
+        found, left = [], [0]
+        while left:
+            index = left.pop()
+            left += reversed(self[index].children)
+            if not self[index].children:
+                found.append(index)
+        return found
 
     def finishes(self, verdict: Verdict) -> int:
         """How many Finish nodes were judged so."""
