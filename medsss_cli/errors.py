@@ -36,3 +36,11 @@ class MissingExtra(UsageError):
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} is not installed", hint=f"pip install 'medsss[{extra}]'")
+
+
+class Finished(Exception):
+    """The command has done all that was asked of it before its usual end. Its status is `exit_code`."""
+
+    def __init__(self, exit_code: int = 0) -> None:
+        super().__init__(exit_code)
+        self.exit_code = exit_code

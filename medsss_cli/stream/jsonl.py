@@ -1,12 +1,13 @@
-"""JSON lines in and out: files, stdin and stdout, plain or compressed (`.gz`, `.zst`, by name), in bounded memory.
+"""JSON lines in and out: files, stdin and stdout, in bounded memory. `.gz` and `.zst` are read, not written.
 
-What a line means is not known here: `records.parse` and the adapters say that. Which lines a run still has to do is
-`streams.py`.
+What a line means is not known here: `records.parse` and the layouts say that. Which lines a run still has to do is
+`run.py`, what is said of bad ones `faults.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 import os
 import signal
@@ -16,12 +17,20 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
-from typing import Any, BinaryIO, NamedTuple, Protocol, cast
+from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
 
 import msgspec
 import orjson
+from backports import zstd
 
+from .. import console
 from ..errors import BadRecord, MedsssError, UsageError
+
+T = TypeVar("T")
+Record = msgspec.Struct | dict[str, Any]
+
+READ_ERRORS = (EOFError, OSError, zlib.error, zstd.ZstdError)
+"""What reading a file may raise, packed data that is cut or broken included."""
 
 LINE_LIMIT = 64 << 20
 """The longest line that is read, in bytes. One that is longer is no record of ours, and would take the memory away."""
@@ -31,13 +40,14 @@ _CHUNK = 1 << 16
 
 
 class Where(NamedTuple):
-    """A place in the input: `line` counts from 1; in a file that is one JSON array it is the number of the item."""
+    """A place in the input: `line` counts from 1; in a file that is one JSON array it is the number of the item. Line 0
+    is the file as a whole."""
 
     source: str
     line: int
 
     def __str__(self) -> str:
-        return f"{self.source}:{self.line}"
+        return f"{self.source}:{self.line}" if self.line else self.source
 
 
 # Reading
@@ -62,81 +72,46 @@ def check_inputs(inputs: Sequence[str]) -> None:
 
 
 def open_text_in(path: str) -> BinaryIO:
-    """The bytes of `path`, decompressed: `-` is stdin, names that end in `.gz` and `.zst` are unpacked.
+    """The bytes of `path`, unpacked: `-` is stdin, names that end in `.gz` and `.zst` are packed.
 
-    A read raises EOFError where compressed data ends early, and OSError or zlib.error where it is broken. stdin is read
-    through a buffer of its own: a thread that still waits for a line there must not hold the lock of
-    `sys.stdin.buffer`, which the interpreter wants on its way out.
+    A read raises one of READ_ERRORS where the data end early or are broken. stdin is read through a buffer of its own:
+    a thread that still waits for a line there must not hold the lock of `sys.stdin.buffer`, which the interpreter wants
+    on its way out. Who is to type the input on a terminal is told so.
     """
     check_inputs([path])
     if path == "-":
+        if sys.stdin is not None and sys.stdin.isatty():
+            console.note("waiting for records from the terminal; Ctrl-D ends them, a file or a pipe is read without me")
         return io.BufferedReader(io.FileIO(0, closefd=False), _CHUNK)
     try:
         raw = io.FileIO(path)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
-    return unpack(raw, path)
-
-
-def unpack(raw: io.RawIOBase, name: str) -> BinaryIO:
-    """A buffered reader over `raw`, which decompresses what the ending of `name` says."""
-    match compression(name):
+    match packed(path):
         case "gz":
-            import gzip
-
             return cast(BinaryIO, gzip.GzipFile(fileobj=raw))
         case "zst":
-            return io.BufferedReader(_ZstdReader(raw), _CHUNK)
+            return cast(BinaryIO, zstd.ZstdFile(raw))
         case _:
             return io.BufferedReader(raw, _CHUNK)
 
 
-def compression(name: str) -> str:
+def packed(name: str) -> str:
     """`gz`, `zst` or the empty string, by the ending of a file's name."""
     return next((kind for kind in ("gz", "zst") if name.endswith("." + kind)), "")
 
 
-class _ZstdReader(io.RawIOBase):
-    """Frames one after another. Unlike zstandard's own stream reader it raises EOFError where the last one is cut."""
-
-    def __init__(self, raw: io.RawIOBase) -> None:
-        import zstandard
-
-        self._raw = raw
-        self._error = zstandard.ZstdError
-        self._context = zstandard.ZstdDecompressor()
-        self._frame: Any = None
-        self._packed = b""
-        self._plain = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._plain:
-            chunk = self._packed or self._raw.read(_CHUNK) or b""
-            self._packed = b""
-            if not chunk:
-                if self._frame is not None:
-                    raise EOFError("the compressed data ends early")
-                return 0
-            if self._frame is None:
-                self._frame = self._context.decompressobj()
-            try:
-                self._plain = memoryview(self._frame.decompress(chunk))
-            except self._error as error:
-                raise OSError(f"not zstd data: {error}") from None
-            if self._frame.eof:
-                self._packed = self._frame.unused_data
-                self._frame = None
-        size = min(len(buffer), len(self._plain))
-        buffer[:size] = self._plain[:size]
-        self._plain = self._plain[size:]
-        return size
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
+def read_records(
+    inputs: Sequence[str], parse: Callable[[dict[str, Any], Where], T], *, on_bad: Callable[[Where, str], None]
+) -> Iterator[tuple[Where, T]]:
+    """What `parse` makes of the objects of `read_objects`. A BadRecord of it goes to `on_bad`."""
+    for where, found in read_objects(inputs, on_bad=on_bad):
+        try:
+            record = parse(found, where)
+        except BadRecord as error:
+            on_bad(where, str(error))
+            continue
+        yield where, record
 
 
 def read_objects(
@@ -167,7 +142,7 @@ def count_records(inputs: Sequence[str]) -> int | None:
     size = 0
     for path in inputs or ("-",):
         try:
-            if path == "-" or compression(path) or not stat.S_ISREG(os.stat(path).st_mode):
+            if path == "-" or packed(path) or not stat.S_ISREG(os.stat(path).st_mode):
                 return None
             size += os.path.getsize(path)
             if size > COUNT_LIMIT:
@@ -207,7 +182,7 @@ def _read_one(
                 number += 1
                 begun = True
                 continue
-        except (EOFError, OSError, zlib.error) as error:
+        except READ_ERRORS as error:
             on_bad(where, f"reading stops here: {_reason(error)}")
             return
         if not line:
@@ -240,7 +215,7 @@ def _read_array(
     except orjson.JSONDecodeError as error:
         on_bad(Where(where.source, where.line + error.lineno - 1), f"not a JSON array: {error.msg}")
         return
-    except (EOFError, OSError, zlib.error) as error:
+    except READ_ERRORS as error:
         on_bad(where, f"reading stops here: {_reason(error)}")
         return
     items.reverse()
@@ -278,7 +253,7 @@ def _json_type(value: object) -> str:
 _encoder = msgspec.json.Encoder()
 
 
-def encode(record: msgspec.Struct | dict[str, Any]) -> bytes:
+def encode(record: Record) -> bytes:
     """One line with its line feed. Raises BadRecord for what JSON cannot say (a lone surrogate, an unknown type)."""
     try:
         if isinstance(record, msgspec.Struct):
@@ -288,67 +263,16 @@ def encode(record: msgspec.Struct | dict[str, Any]) -> bytes:
         raise BadRecord(f"cannot be written as JSON: {error}") from None
 
 
-class _Packer(Protocol):
-    """Turns plain bytes into the bytes of the file; `sync` makes all that went in readable, `finish` ends it."""
-
-    def sync(self, data: bytes) -> bytes: ...
-    def finish(self) -> bytes: ...
-
-
-class _Plain:
-    def sync(self, data: bytes) -> bytes:
-        return data
-
-    def finish(self) -> bytes:
-        return b""
-
-
-class _Gzip:
-    def __init__(self) -> None:
-        self._object = zlib.compressobj(wbits=31)
-
-    def sync(self, data: bytes) -> bytes:
-        return self._object.compress(data) + self._object.flush(zlib.Z_SYNC_FLUSH)
-
-    def finish(self) -> bytes:
-        return self._object.flush()
-
-
-class _Zstd:
-    def __init__(self) -> None:
-        import zstandard
-
-        self._block = zstandard.COMPRESSOBJ_FLUSH_BLOCK
-        self._object = zstandard.ZstdCompressor().compressobj()
-
-    def sync(self, data: bytes) -> bytes:
-        return self._object.compress(data) + self._object.flush(self._block)
-
-    def finish(self) -> bytes:
-        return self._object.flush()
-
-
-def _packer(name: str) -> _Packer:
-    match compression(name):
-        case "gz":
-            return _Gzip()
-        case "zst":
-            return _Zstd()
-        case _:
-            return _Plain()
-
-
 class LineWriter:
     """Writes groups of whole lines, each group in one write, readable by the other side at once.
 
-    `target` is a file (overwritten), or None or `-` for stdout. With `fd` it takes over that descriptor and `target`
-    only tells the compression. Errors of the system come out as MedsssError with the file's name; BrokenPipeError alone
-    passes as it is.
+    `target` is a file (overwritten), or None or `-` for stdout. With `fd` it takes over that descriptor, and `target` is
+    only its name. Errors of the system come out as MedsssError with the file's name; BrokenPipeError alone passes as it
+    is.
     """
 
     def __init__(self, target: str | None = None, *, fd: int | None = None) -> None:
         self.name = "stdout" if target in (None, "-") else str(target)
-        self._packer = _packer(self.name)
         if fd is not None:
             self._fd = fd
         elif target is None or target == "-":
@@ -360,46 +284,31 @@ class LineWriter:
                 raise UsageError(f"cannot write to {target}: {error.strerror}") from None
         self._regular = stat.S_ISREG(os.fstat(self._fd).st_mode)
         self._open = True
-        self._used = False
-        self._torn = False
 
-    def write(self, objs: Sequence[msgspec.Struct | dict[str, Any]]) -> None:
-        """All lines in one write, then flushed. Nothing is written if one of them cannot be encoded (BadRecord)."""
+    def write(self, objs: Sequence[Record]) -> None:
+        """All lines in one write. Nothing is written if one of them cannot be encoded (BadRecord)."""
         if objs:
             self.write_bytes(b"".join([encode(record) for record in objs]))
 
     def write_bytes(self, lines: bytes) -> None:
         """Whole lines that are JSON already."""
-        self._used = True
-        # Until all is out: a full disk, or a Ctrl-C between packing and writing, leaves half of it. The end of packed
-        # data must not follow on that, or readers find broken data instead of data that end early.
-        self._torn = True
-        self._write(self._packer.sync(lines))
-        self._torn = False
-
-    def _write(self, data: bytes) -> None:
         try:
-            write_whole(self._fd, data, regular=self._regular)
+            write_whole(self._fd, lines, regular=self._regular)
         except BrokenPipeError:
             raise
         except OSError as error:
             raise MedsssError(f"cannot write to {self.name}: {error.strerror}") from None
 
     def duplicate(self) -> int:
-        """Another descriptor of the same open file, which keeps its lock when this one is closed."""
+        """Another descriptor of the same open file."""
         return os.dup(self._fd)
 
     def close(self) -> None:
-        """End the compressed data, bring a file to the disk (fsync) and close. Closing twice is fine."""
+        """Bring a file to the disk (fsync) and close. Closing twice is fine."""
         if not self._open:
             return
         self._open = False
         try:
-            # An empty file is no valid .gz: one that got nothing still gets the frame of nothing.
-            if not self._torn and (self._used or (self._regular and os.fstat(self._fd).st_size == 0)):
-                end = self._packer.finish()
-                if end:
-                    self._write(end)
             if self._regular:
                 os.fsync(self._fd)
         finally:

@@ -1,0 +1,274 @@
+"""Going on after a stop: which records stand in OUT, and what is known of the run in `.OUT.medsss` beside it.
+
+These hold at every moment, `kill -9` included:
+
+1. All lines of one input are one write to OUT, so they stand together, as one group.
+2. A line without its line feed is torn; the next run cuts it off.
+3. Before the first group of more than one line goes out, the state says `several_lines`. Only then can a group be there
+   in part, and only the last one; the next run drops the last group and does it again. Where an input gives one line, a
+   whole line is a whole result and nothing is done twice.
+4. A run that ends by itself leaves the size of OUT in the state; an OUT of just that size is whole, and left alone.
+5. Nothing is changed before the first result is written: a run that is refused, or whose model cannot be opened, leaves
+   OUT and state as they were, and what it made itself is removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import orjson
+
+from .. import __version__, console
+from ..errors import MedsssError, UsageError
+from ..records import Problem
+from .jsonl import LineWriter, Record, encode
+from .locked import LockedFile
+from .shard import Shard, digest
+
+
+@dataclass
+class State:
+    """What stands in `.OUT.medsss`. `config` holds the settings that change results, `shard` is the part of the input
+    that OUT is for ("2/8", "all"), `own_fields` are fields that its records have and a problem has not.
+
+    `whole_bytes` is the size of OUT when a run ended by itself, None while one is under way; `seconds` of wall time
+    went into OUT, those of runs that were killed left out."""
+
+    command: str
+    config: dict[str, Any]
+    version: str = __version__
+    shard: str | None = None
+    own_fields: list[str] | None = None
+    several_lines: bool = False
+    whole_bytes: int | None = None
+    seconds: float = 0.0
+
+
+def state_path(out: str) -> str:
+    """Where the state of OUT stands."""
+    folder, name = os.path.split(out)
+    return os.path.join(folder, f".{name}.medsss")
+
+
+def _old_state_path(out: str) -> str:  # of version 0.1
+    return f"{out}.run.json"
+
+
+def read_state(out: str) -> State | None:
+    """What is known of OUT; None where nothing is. Raises UsageError for a state that cannot be read."""
+    for path in (state_path(out), _old_state_path(out)):
+        try:
+            found = orjson.loads(Path(path).read_bytes())
+            known = {name: found[name] for name in ("command", "config", "version", "several_lines", "whole_bytes")}
+            more = {name: found.get(name) for name in ("shard", "own_fields")}
+            return State(**known, **more, seconds=float(found.get("seconds") or 0.0))
+        except FileNotFoundError:
+            continue
+        except (OSError, orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            raise UsageError(f"cannot use {path}: {error}", hint="--restart starts over") from None
+    return None
+
+
+def write_state(out: str, state: State) -> None:
+    """Replace the state of OUT in one step."""
+    path = state_path(out)
+    try:
+        with open(path + ".tmp", "wb") as file:
+            file.write(orjson.dumps(asdict(state), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(path + ".tmp", path)
+    except OSError as error:
+        raise MedsssError(f"cannot write {path}: {error.strerror}") from None
+    with contextlib.suppress(OSError):
+        os.unlink(_old_state_path(out))  # all that stood there stands in the new one
+
+
+def forget_state(out: str) -> None:
+    """OUT is no longer what a run wrote record by record."""
+    with contextlib.suppress(UsageError):
+        if read_state(out) is None:
+            return
+    for path in (state_path(out), _old_state_path(out)):
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
+class GrowingOutput:
+    """OUT, to which a run appends the results of one input after the other. `done` holds the digests of the ids whose
+    results stand in it.
+
+    Raises UsageError where OUT cannot be gone on with: another configuration or shard, a file that is none of ours.
+    """
+
+    def __init__(self, path: str, state: State, *, restart: bool) -> None:
+        self.state = state
+        self.done: set[int] = set()
+        self._file = LockedFile(path, "-o")
+        self._restart = restart
+        self._start = time.monotonic()
+        self._keep = 0
+        self._begun = False
+        self._writer = LineWriter(path, fd=os.dup(self._file.fd))
+        try:
+            if self._file.size and self._file.regular and not restart:
+                self._look(path)
+        except BaseException:
+            self.close(whole=False)
+            raise
+
+    @property
+    def resumable(self) -> bool:
+        """Whether a later run can go on with it: not with a named pipe."""
+        return self._file.regular
+
+    def write(self, records: Sequence[Record]) -> None:
+        """All results of one input, at once. Raises BadRecord, with nothing written, if JSON cannot say one."""
+        lines = [encode(record) for record in records]
+        if lines and self.resumable:
+            if self.state.own_fields is None:
+                self.state.own_fields = _own_fields(lines[0])
+            several = len(lines) > 1 and not self.state.several_lines
+            self.state.several_lines |= several
+            if several or not self._begun:
+                self._begin()
+        self._writer.write_bytes(b"".join(lines))
+
+    def close(self, *, whole: bool) -> None:
+        """`whole` says that the run came to its end by itself."""
+        try:
+            if self.resumable and whole and not self._begun and (self._restart or self._keep != self._file.size):
+                self._begin()
+            if self.resumable and (whole or self._begun):
+                self.state.seconds += time.monotonic() - self._start
+                self.state.whole_bytes = self._file.size if whole else None
+                # Where a full disk ended the run, its state is not to hide that.
+                with contextlib.suppress(*() if whole else (MedsssError,)):
+                    write_state(self._file.path, self.state)
+            self._writer.close()
+        finally:
+            self._file.close(keep=whole)
+
+    def _begin(self) -> None:
+        """From here on OUT changes: the state says so before it does, and what is not kept is cut off."""
+        if self._restart and not self._begun:
+            os.ftruncate(self._file.fd, 0)
+        write_state(self._file.path, self.state)
+        if not self._begun:
+            os.ftruncate(self._file.fd, self._keep)
+            os.lseek(self._file.fd, 0, os.SEEK_END)
+        self._begun = True
+
+    def _look(self, path: str) -> None:
+        """Learn what is done, and where OUT ends."""
+        former = read_state(path)
+        if former is None:
+            raise UsageError(
+                f"{path} is not empty, and no run of medsss is known to have written it",
+                hint="--restart overwrites it; or choose another -o",
+            )
+        _compare(path, former, self.state)
+        self.state.seconds = former.seconds
+        self.state.several_lines = former.several_lines
+        self.state.own_fields = former.own_fields
+        last: _Group | None = None
+        for group in _groups(path, self._file.fd, former):
+            if last is not None:
+                self._keep = last.end
+                self.done.add(digest(last.id))
+            last = group
+        if last is not None and not (former.several_lines and former.whole_bytes != self._file.size):
+            self._keep = last.end
+            self.done.add(digest(last.id))
+
+
+def _compare(path: str, former: State, now: State) -> None:
+    """Raise UsageError where OUT was begun otherwise."""
+    changes = [] if former.command == now.command else [f"command: {former.command} -> {now.command}"]
+    changes += _differences(former.config, now.config)
+    if changes:
+        lines = "".join(f"\n  {change}" for change in changes)
+        raise UsageError(
+            f"{path} was begun with other settings:{lines}",
+            hint="the same settings go on with it, --restart overwrites it, or choose another -o",
+        )
+    # Each part of another number of parts holds ids of several of these: merged by `cat` they would stand twice. To go
+    # on with the whole input in one file is no such change.
+    if former.shard not in (None, now.shard) and now.shard != "all":
+        was = "without a shard" if former.shard == "all" else f"as shard {former.shard}"
+        raise UsageError(
+            f"{path} was begun {was}, this is shard {now.shard}: records of other parts stand in it",
+            hint="the same --shard goes on with it, --restart overwrites it, or choose another -o",
+        )
+    if former.version != __version__:
+        console.warn(f"{path} was begun with medsss {former.version}, this is {__version__}")
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    def shown(config: Mapping[str, Any], key: str) -> str:
+        return orjson.dumps(config[key]).decode() if key in config else "not set"
+
+    keys = list(old) + [key for key in new if key not in old]
+    return [f"{key}: {shown(old, key)} -> {shown(new, key)}" for key in keys if shown(old, key) != shown(new, key)]
+
+
+def shard_name(shard: Shard | None) -> str:
+    """How a state says which part OUT is for."""
+    return "all" if shard is None else str(shard)
+
+
+class _Identified(msgspec.Struct):
+    """All that is looked at in a line of OUT."""
+
+    id: str
+
+
+_identified = msgspec.json.Decoder(_Identified)
+
+
+class _Group(NamedTuple):
+    """The lines of one input; `end` is the offset after them."""
+
+    id: str
+    end: int
+
+
+def _groups(path: str, fd: int, state: State) -> Iterator[_Group]:
+    """The groups of OUT up to the first torn line. Raises UsageError for a broken line with whole ones after it: that
+    is no trace of a run that was killed, and cutting there would lose records; and where the first line is no record of
+    the command, for then something else has written OUT since."""
+    group: _Group | None = None
+    end = broken = 0
+    with open(os.dup(fd), "rb") as file:
+        file.seek(0)
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                break
+            try:
+                id = _identified.decode(line).id
+            except msgspec.MsgspecError:
+                broken = broken or number
+                continue
+            if broken or (number == 1 and state.own_fields and not set(_own_fields(line)) & set(state.own_fields)):
+                raise UsageError(
+                    f"{path}:{broken or 1}: not a record of `{state.command}`",
+                    hint="repair it, --restart overwrites it, or choose another -o",
+                )
+            end += len(line)
+            if group is not None and group.id != id:
+                yield group
+            group = _Group(id, end)
+    if group is not None:
+        yield group
+
+
+def _own_fields(line: bytes) -> list[str]:
+    """What a record says beyond the problem that it carries."""
+    return [name for name in orjson.loads(line) if name not in Problem.__struct_fields__]

@@ -1,0 +1,68 @@
+"""`--shard I/N`: which part of any input is this process's. Equal on every machine, so parts merge with `cat`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..errors import UsageError
+
+
+def digest(id: str) -> int:
+    """64 bits of blake2b of an id, equal on every machine. Shards and the sets of ids that are done stand on it; among
+    ten million ids two share one with a chance of 3 in a million."""
+    return int.from_bytes(hashlib.blake2b(id.encode("utf-8", "surrogatepass"), digest_size=8).digest())
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """The `index`-th of `count` parts of any input: disjoint, and together complete."""
+
+    index: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.index < self.count:
+            raise UsageError(
+                f"there is no shard {self}",
+                hint=f"shards of {self.count} are numbered 0 to {self.count - 1}" if self.count > 0 else None,
+            )
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+    def keeps(self, id: str) -> bool:
+        """Whether the record of this id falls in the shard."""
+        return digest(id) % self.count == self.index
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """`2/8`, or `auto`, which reads the variables of a SLURM array job (task id, smallest id, count, step).
+
+        Raises UsageError.
+        """
+        if text == "auto":
+            return cls._of_slurm(os.environ)
+        index, slash, count = text.partition("/")
+        if not (slash and index.isdecimal() and count.isdecimal()):
+            raise UsageError(f"not a shard: {text}", hint="--shard I/N with 0 <= I < N, or --shard auto")
+        return cls(int(index), int(count))
+
+    @classmethod
+    def _of_slurm(cls, environ: Mapping[str, str]) -> Shard:
+        try:
+            task, least, count = (int(environ["SLURM_ARRAY_TASK_" + name]) for name in ("ID", "MIN", "COUNT"))
+            step = int(environ.get("SLURM_ARRAY_TASK_STEP") or 1)
+        except (KeyError, ValueError) as error:
+            raise UsageError(
+                f"--shard auto: no SLURM array job here ({error})", hint="sbatch --array=0-7, or --shard I/N"
+            ) from None
+        index, rest = divmod(task - least, max(step, 1))
+        if rest or not 0 <= index < count:
+            raise UsageError(
+                f"--shard auto: task {task} of an array of {count} from {least}, which has gaps",
+                hint="give the array as a range, as in sbatch --array=0-7",
+            )
+        return cls(index, count)
