@@ -4,10 +4,10 @@ and compare what they leave with what an undisturbed run leaves.
     python benchmarks/kill.py --kills 200 --seed 0
 
 No model of any size: the policy is a script, the reward model of `bon` has random weights. A round is one output file;
-it is killed with SIGKILL at moments drawn by chance until a run comes to its end, then the next round begins, in turns
-as .jsonl and as .jsonl.zst. After every kill: the lines but the last are whole, and all lines of the kill before
-stand still (but for the last input's, where one input gives several lines). At the end of a round: the records are
-those of the undisturbed run, each once. Exit status 1 if anything was lost, doubled or torn.
+it is killed with SIGKILL at moments drawn by chance until a run comes to its end, then the next round begins. After
+every kill: the lines but the last are whole, and all lines of the kill before stand still (but for the last input's,
+where one input gives several lines). At the end of a round: the records are those of the undisturbed run, each once.
+Exit status 1 if anything was lost, doubled or torn.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from helpers import clean_env, program, write_jsonl
 from trees import record as tree_record
 
 from medsss_cli.stream.jsonl import read_objects
+from medsss_cli.stream.resume import state_path
 
-ENDINGS = ("jsonl", "jsonl.zst")
 COLUMNS = ("kills", "before", "amid", "torn", "rounds", "records", "lost", "twice", "broken", "seconds")
 
 
@@ -177,7 +177,6 @@ def undisturbed(job: Job, folder: Path) -> tuple[Counter[str], float, float]:
 def round_of(
     job: Job,
     folder: Path,
-    ending: str,
     whole: Counter[str],
     times: tuple[float, float],
     kills: int,
@@ -186,7 +185,7 @@ def round_of(
     """One output file from its first run to its end, killed at most `kills` times."""
     tally = Tally(rounds=1)
     first, total = times
-    out = folder / f"{job.name}-{draw.getrandbits(32):08x}.{ending}"
+    out = folder / f"{job.name}-{draw.getrandbits(32):08x}.jsonl"
     several = max(Counter(json.loads(line)["id"] for line in whole.elements()).values(), default=1) > 1
     before: Counter[str] = Counter()
     while True:
@@ -214,7 +213,7 @@ def round_of(
             tally.amid += 1
         else:
             tally.before += 1
-        # A torn end is what a kill may leave; in a packed file reading stops at it.
+        # A torn end is what a kill may leave.
         tally.torn += bool(bad)
         if len(bad) > 1:
             tally.broken += 1
@@ -236,7 +235,7 @@ def round_of(
         tally.faults.append(f"{out}: {lost.total()} lost, {more.total()} twice or other than undisturbed")
     else:
         out.unlink()
-        Path(f"{out}.run.json").unlink()
+        Path(state_path(str(out))).unlink()
     return tally
 
 
@@ -251,9 +250,8 @@ def kill(job: Job, folder: Path, kills: int, draw: random.Random, per_round: int
     whole, first, total = undisturbed(job, folder)
     tally = Tally()
     while tally.kills < kills:
-        ending = ENDINGS[tally.rounds % len(ENDINGS)]
         most = min(per_round, kills - tally.kills)
-        add(tally, round_of(job, folder, ending, whole, (first, total), most, draw))
+        add(tally, round_of(job, folder, whole, (first, total), most, draw))
     return tally
 
 

@@ -19,7 +19,8 @@ import typer
 
 from medsss_cli.errors import UsageError
 from medsss_cli.settings import Opt, options_of
-from medsss_cli.stream.run import DryRun, Shard, StreamOptions
+from medsss_cli.stream.run import StreamOptions
+from medsss_cli.stream.shard import Shard
 
 if TYPE_CHECKING:
     from medsss_cli.engines.base import EngineConfig
@@ -34,7 +35,7 @@ Output = Annotated[
         "--output",
         "-o",
         metavar="FILE",
-        help="Write here instead of stdout (.gz, .zst by name). Run again, it goes on where it stopped.",
+        help="Write here instead of stdout. Run again, it goes on where it stopped.",
         show_default=False,
     ),
 ]
@@ -53,25 +54,18 @@ ShardOpt = Annotated[
 ]
 Limit = Annotated[
     int | None,
-    typer.Option("--limit", min=0, metavar="N", help="Take the first N records only.", show_default=False),
+    typer.Option(
+        "--limit",
+        min=0,
+        metavar="N",
+        help="Take the first N records and say what the rest would take; 0 checks all, without a model.",
+        show_default=False,
+    ),
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first bad line or failed record.")]
 Ordered = Annotated[bool, typer.Option("--ordered", help="Write in the order of the input.")]
 Restart = Annotated[bool, typer.Option("--restart", help="Overwrite OUTPUT instead of going on with it.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr; errors stay.")]
-Verbose = Annotated[
-    bool,
-    typer.Option(
-        "--verbose", "-v", help="Say which options hold and why, and where failures arose; show libraries' warnings."
-    ),
-]
-DryRunOpt = Annotated[
-    bool,
-    typer.Option(
-        "--dry-run", help="Check all, say what is to do, try a few records, estimate the cost. Writes nothing."
-    ),
-]
-Plan = Annotated[bool, typer.Option("--plan", help="As --dry-run, but no record is tried and no model opened.")]
 Seed = Annotated[int, typer.Option("--seed", metavar="S", help="Where every random draw derives from.")]
 
 PolicyOpt = Annotated[
@@ -162,13 +156,8 @@ def stream_options(
     ordered: Ordered = False,
     restart: Restart = False,
     quiet: Quiet = False,
-    verbose: Verbose = False,
-    dry_run: DryRunOpt = False,
-    plan: Plan = False,
 ) -> StreamOptions:
-    """The options of the stream. Raises UsageError for a shard that cannot be, and for -q with -v."""
-    if quiet and verbose:
-        raise UsageError("-q and -v exclude each other")
+    """The options of the stream. Raises UsageError for a shard that cannot be."""
     return StreamOptions(
         inputs=tuple(inputs or ()),
         output=None if output == "-" else output,
@@ -179,8 +168,6 @@ def stream_options(
         ordered=ordered,
         restart=restart,
         quiet=quiet,
-        verbose=verbose,
-        dry_run=DryRun.PLAN if plan else DryRun.PROBE if dry_run else DryRun.NO,
     )
 
 

@@ -205,7 +205,7 @@ class _Reader:
     def __iter__(self) -> Iterator[Problem]:
         import msgspec
 
-        from medsss_cli.stream.run import digest
+        from medsss_cli.stream.shard import digest
 
         seen: set[int] = set()
         for where, problem in _problems(self._sources, self._layout, self._report):

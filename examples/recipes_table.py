@@ -28,7 +28,7 @@ ROWS = (  # name, report, files that it paid for beside those of the rows named 
 
 def tokens(path: Path) -> int:
     """Tokens that were generated for a file."""
-    sidecar = Path(f"{path}.run.json")
+    sidecar = Path(path).with_name(f".{Path(path).name}.medsss")
     config = json.loads(sidecar.read_text(encoding="utf-8"))["config"] if sidecar.exists() else {}
     records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return sum(generated(record, corrections=config.get("correct", False)) for record in records)

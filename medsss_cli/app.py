@@ -24,7 +24,7 @@ from typer.models import CommandInfo
 
 from . import __version__, settings_file, signals
 from .console import say
-from .errors import MedsssError
+from .errors import Finished, MedsssError
 
 
 class Entry(NamedTuple):
@@ -143,7 +143,7 @@ def run(argv: list[str]) -> int:
                 say(context.get_help())
                 return 2
             group.invoke(context)
-    except typer.Exit as done:
+    except (typer.Exit, Finished) as done:
         return done.exit_code
     except typer.TyperException as error:
         _complain(error.format_message() + settings_file.origin(error), _help_line(error))

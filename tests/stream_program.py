@@ -11,44 +11,35 @@ import os
 import random
 import sys
 import time
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
 
 from medsss_cli.app import COMMANDS, Entry, main
-from medsss_cli.commands import _options as opt
+from medsss_cli.commands._options import options
 from medsss_cli.console import Progress
 from medsss_cli.errors import BadRecord, UsageError
 from medsss_cli.records import Problem, parse
+from medsss_cli.settings import Opt
 from medsss_cli.stream.jsonl import Where
-from medsss_cli.stream.run import Stream, run_concurrently
+from medsss_cli.stream.run import Stream, StreamOptions, run_concurrently
 
 
-def run(
-    inputs: opt.Inputs = None,
-    output: opt.Output = None,
-    errors: opt.Errors = None,
-    shard: opt.ShardOpt = None,
-    limit: opt.Limit = None,
-    strict: opt.Strict = False,
-    ordered: opt.Ordered = False,
-    restart: opt.Restart = False,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = False,
-    dry_run: opt.DryRunOpt = False,
-    plan: opt.Plan = False,
-    seed: opt.Seed = 0,
-    concurrency: opt.Concurrency = None,
-    copies: int = 1,
-    pause: float = 0.0,
-    pad: int = 0,
-    talk: bool = False,
-    pid: bool = False,
-) -> None:
+@dataclass(frozen=True)
+class Echo:
+    seed: Annotated[int, Opt("No matter.")] = 0
+    concurrency: Annotated[int | None, Opt("Records in flight.")] = None
+    copies: Annotated[int, Opt("Lines for each record.")] = 1
+    pause: Annotated[float, Opt("Seconds for each record, at most.")] = 0.0
+    pad: Annotated[int, Opt("Bytes of padding in each line.")] = 0
+    talk: Annotated[bool, Opt("Print, as libraries do.")] = False
+    pid: Annotated[bool, Opt("Write who made the line.")] = False
+
+
+@options
+def run(*, stream: StreamOptions, echo: Echo) -> None:
     """Repeat records. A question of "fail" fails, "usage" is wrong usage, "slow" takes half a minute."""
-    import typer
-
-    options = opt.stream_options(
-        inputs, output, errors, shard, limit, strict, ordered, restart, quiet, verbose, dry_run, plan
-    )
 
     def read(found: dict[str, Any], where: Where) -> Problem:
         return parse(Problem, found)
@@ -58,35 +49,35 @@ def run(
             raise BadRecord("told to fail")
         if problem.question == "usage":
             raise UsageError("told to be wrong")
-        if talk:
+        if echo.talk:
             print("a library that talks")
-        return [
-            {"id": problem.id, "copy": k, "pid": os.getpid() if pid else 0, "pad": "x" * pad} for k in range(copies)
-        ]
+        pid = os.getpid() if echo.pid else 0
+        return [{"id": problem.id, "copy": k, "pid": pid, "pad": "x" * echo.pad} for k in range(echo.copies)]
 
     async def work(problem: Problem) -> list[dict[str, Any]]:
-        await asyncio.sleep(30 if problem.question == "slow" else random.random() * pause)
+        await asyncio.sleep(30 if problem.question == "slow" else random.random() * echo.pause)
         return results(problem)
 
+    records: Stream[Problem]
     with (
-        Stream(options, command="echo", parse=read, config={"seed": seed, "copies": copies}) as stream,
-        Progress("echo", quiet=quiet) as progress,
+        Stream(stream, command="echo", parse=read, config={"seed": echo.seed, "copies": echo.copies}) as records,
+        Progress("echo", quiet=stream.quiet) as progress,
     ):
-        if concurrency is None:
-            for problem in stream:
-                time.sleep(random.random() * pause)
+        if echo.concurrency is None:
+            for problem in records:
+                time.sleep(random.random() * echo.pause)
                 try:
-                    stream.write(problem.id, results(problem))
+                    records.write(problem.id, results(problem))
                 except BadRecord as error:
-                    stream.fail(problem.id, "echo", str(error))
+                    records.fail(problem.id, "echo", str(error))
                 progress.advance()
         else:
             asyncio.run(
                 run_concurrently(
-                    stream, work, stage="echo", concurrency=concurrency, on_done=lambda *_: progress.advance()
+                    records, work, stage="echo", concurrency=echo.concurrency, on_done=lambda *_: progress.advance()
                 )
             )
-    raise typer.Exit(stream.exit_code())
+    raise typer.Exit(records.exit_code())
 
 
 if __name__ == "__main__":

@@ -4,32 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gzip
 import itertools
 import json
 import os
 import pty
-import random
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-import zstandard
 from helpers import clean_env, read_jsonl, to_lines, write_jsonl
 from hypothesis import given
 from hypothesis import strategies as st
 
 from medsss_cli.errors import BadRecord, EngineError, MedsssError, UsageError
-from medsss_cli.records import Problem, parse
-from medsss_cli.stream.jsonl import Where, read_objects
-from medsss_cli.stream.run import AHEAD, Shard, Stream, StreamOptions, _Causes, digest, run_concurrently
+from medsss_cli.records import Problem, Response, Samples, parse, problem_fields
+from medsss_cli.stream.faults import Faults
+from medsss_cli.stream.jsonl import Where
+from medsss_cli.stream.resume import read_state
+from medsss_cli.stream.run import AHEAD, Stream, StreamOptions, run_concurrently
+from medsss_cli.stream.shard import Shard, digest
 
 PROGRAM = [sys.executable, str(Path(__file__).with_name("stream_program.py")), "echo"]
 
@@ -72,7 +71,7 @@ def echo(*args: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         env=clean_env(),
-        timeout=60,
+        timeout=120,
     )
 
 
@@ -133,7 +132,7 @@ def test_the_limit_does_not_wait_for_one_more_line() -> None:
     assert child.stdin is not None
     child.stdin.write(to_lines(problems(2)).encode())
     child.stdin.flush()
-    assert child.wait(20) == 0
+    assert child.wait(120) == 0
 
 
 def test_the_second_record_of_an_id_is_a_bad_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -177,40 +176,48 @@ def test_a_record_that_fails_does_not_end_the_run(tmp_path: Path, concurrency: l
     assert echo("--strict", *concurrency, stdin=lines).returncode == 1
 
 
-def test_failures_are_put_together_by_cause(tmp_path: Path) -> None:
-    """Of a thousand failures overnight the summary says the two or three reasons; numbers and quotations do not make a
-    reason."""
-    causes = _Causes()
+def test_three_of_a_cause_are_said_and_the_rest_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A wrong file printed one identical line per record. Numbers and quotations do not make a cause; beyond a hundred
+    causes the rest is one, for memory is bounded."""
+    faults = Faults(errors=str(tmp_path / "e.jsonl"))
     for tokens in range(500, 800):
-        causes.add("search", f"a prompt of {tokens} tokens and id 'p{tokens}' is too long\nfor this model")
-    causes.add("read", "not JSON: it doesn't end here, it isn't whole")
-    causes.add("search", "the server said `busy`")
-    assert causes.lines() == [
-        "300 x search: a prompt of 500 tokens and id 'p500' is too long",
-        "1 x read: not JSON: it doesn't end here, it isn't whole",
-        "1 x search: the server said `busy`",
+        faults.fail(
+            f"q{tokens}", "search", f"a prompt of {tokens} tokens and id 'p{tokens}' is too long\nfor this model"
+        )
+    faults.bad(Where("in.jsonl", 7), "not JSON: it doesn't end here, it isn't whole")
+    faults.fail("last", "search", "the server said `busy`")
+    assert faults.words() == ["301 failed", "1 bad line"]
+    faults.say_causes()
+    assert capsys.readouterr().err.splitlines() == [
+        *(
+            line
+            for tokens in (500, 501, 502)
+            for line in (
+                f"q{tokens}: search: a prompt of {tokens} tokens and id 'p{tokens}' is too long",
+                "for this model",
+            )
+        ),
+        "... more of this kind are counted, and not shown",
+        "in.jsonl:7: not JSON: it doesn't end here, it isn't whole",
+        "last: search: the server said `busy`",
+        "medsss:   300 x search: a prompt of 500 tokens and id 'p500' is too long",
     ]
     for word in ("".join(letters) for letters in itertools.permutations("abcdef", 4)):
-        causes.add("search", word)
-    assert len(causes.lines()) == _Causes.SHOWN + 1
-    assert sum(int(line.split()[0]) for line in causes.lines()) == 302 + 360
+        faults.bad(Where("in.jsonl", 9), word)
+    faults.close()
+    assert len(capsys.readouterr().err.splitlines()) == 97 + 3 + 1
+    assert faults.words() == ["301 failed", "361 bad lines"]
+    assert len(read_jsonl(tmp_path / "e.jsonl")) == 301 + 361
 
 
 def test_the_end_says_what_failed_and_why(tmp_path: Path) -> None:
-    lines = to_lines([*problems(2), *({"id": f"bad{k}", "question": "fail", "answer": ""} for k in range(3))]) + "{\n"
+    lines = to_lines([*problems(2), *({"id": f"bad{k}", "question": "fail", "answer": ""} for k in range(5))]) + "{\n"
     for more in ([], ["--concurrency", 3]):
-        said = echo(*more, "--errors", tmp_path / "e.jsonl", stdin=lines).stderr.splitlines()
-        assert re.fullmatch(r"medsss: echo: 5 read, 2 done, 3 failed, 1 bad lines; took 0:00:0\d", said[-3])
-        assert said[-2:] == ["medsss:   3 x echo: told to fail", "medsss:   1 x read: " + said[0].partition(": ")[2]]
-
-
-@pytest.mark.parametrize("concurrency", [[], ["--concurrency", "3"]])
-def test_verbose_shows_where_a_failure_arose(concurrency: list[str]) -> None:
-    done = echo(*concurrency, "-v", stdin=to_lines(problems(1, "fail")))
-    assert done.returncode == 1
-    assert "p0: echo:\nTraceback (most recent call last):" in done.stderr
-    assert 'raise BadRecord("told to fail")' in done.stderr
-    assert "Traceback" not in echo(*concurrency, stdin=to_lines(problems(1, "fail"))).stderr
+        said = echo(*more, stdin=lines).stderr.splitlines()
+        assert sum(line.endswith(": echo: told to fail") for line in said) == 3
+        assert sum(line.startswith("stdin:8: not JSON") for line in said) == 1
+        assert re.fullmatch(r"medsss: echo: 7 read, 2 done, 5 failed, 1 bad line; took \d+:\d\d:\d\d", said[-2])
+        assert said[-1] == "medsss:   5 x echo: told to fail"
 
 
 def test_wrong_usage_within_a_record_ends_the_run() -> None:
@@ -249,10 +256,9 @@ def test_results_must_carry_the_id(tmp_path: Path) -> None:
                 run.write(problem.id, [{"copy": 1}])
 
 
-@pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz", "jsonl.zst"])
 @pytest.mark.parametrize("lines", [1, 3])
-def test_a_finished_run_is_left_alone(tmp_path: Path, ending: str, lines: int) -> None:
-    source, out = write_jsonl(tmp_path / "in.jsonl", problems(5)), tmp_path / f"out.{ending}"
+def test_a_finished_run_is_left_alone(tmp_path: Path, lines: int) -> None:
+    source, out = write_jsonl(tmp_path / "in.jsonl", problems(5)), tmp_path / "out.jsonl"
     copy_all(stream(inputs=[source], output=out), lines)
     before = out.read_bytes()
     again = stream(inputs=[source], output=out)
@@ -261,27 +267,7 @@ def test_a_finished_run_is_left_alone(tmp_path: Path, ending: str, lines: int) -
     assert out.read_bytes() == before
     write_jsonl(source, problems(7))
     assert copy_all(stream(inputs=[source], output=out), lines) == ["p5", "p6"]
-    assert [line["id"] for line in written(out)] == [f"p{k}" for k in range(7) for _ in range(lines)]
-
-
-def written(path: Path) -> list[dict[str, Any]]:
-    data = path.read_bytes()
-    match path.suffix:
-        case ".gz":
-            data = gzip.decompress(data)
-        case ".zst":
-            with zstandard.open(path, "rb", dctx=zstandard.ZstdDecompressor()) as _:
-                pass
-            data = b"".join(_frames(data))
-    return [json.loads(line) for line in data.splitlines()]
-
-
-def _frames(data: bytes) -> Iterator[bytes]:
-    while data:
-        frame = zstandard.ZstdDecompressor().decompressobj()
-        yield frame.decompress(data)
-        assert frame.eof, "the last frame is cut"
-        data = frame.unused_data
+    assert [line["id"] for line in read_jsonl(out)] == [f"p{k}" for k in range(7) for _ in range(lines)]
 
 
 def test_failed_and_empty_inputs_are_done_again(tmp_path: Path) -> None:
@@ -296,28 +282,25 @@ def test_failed_and_empty_inputs_are_done_again(tmp_path: Path) -> None:
     assert copy_all(stream(inputs=[source], output=out)) == ["p1", "p2"]
 
 
-@pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz", "jsonl.zst"])
 @pytest.mark.parametrize("cut", [1, 7, 20, 40])
-def test_a_torn_last_line_is_done_again(tmp_path: Path, ending: str, cut: int) -> None:
-    source, out = write_jsonl(tmp_path / "in.jsonl", problems(5)), tmp_path / f"out.{ending}"
+def test_a_torn_last_line_is_done_again(tmp_path: Path, cut: int) -> None:
+    source, out = write_jsonl(tmp_path / "in.jsonl", problems(5)), tmp_path / "out.jsonl"
     copy_all(stream(inputs=[source], output=out))
     out.write_bytes(out.read_bytes()[:-cut])
     again = copy_all(stream(inputs=[source], output=out))
-    assert [line["id"] for line in written(out)] == [p["id"] for p in problems(5)]
-    if ending == "jsonl":
-        assert again == (["p4"] if cut < 22 else ["p3", "p4"])
+    assert [line["id"] for line in read_jsonl(out)] == [p["id"] for p in problems(5)]
+    assert again == (["p4"] if cut < 22 else ["p3", "p4"])
 
 
-@pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz", "jsonl.zst"])
-def test_a_group_that_may_be_there_in_part_is_done_again(tmp_path: Path, ending: str) -> None:
-    """Lines p3.0 and p3.1 are whole, p3.2 is missing: nothing in the file says so but the sidecar's `several_lines`."""
-    source, out = write_jsonl(tmp_path / "in.jsonl", problems(4)), tmp_path / f"out.{ending}"
+def test_a_group_that_may_be_there_in_part_is_done_again(tmp_path: Path) -> None:
+    """Lines p3.0 and p3.1 are whole, p3.2 is missing: nothing says so but the state's `several_lines`."""
+    source, out = write_jsonl(tmp_path / "in.jsonl", problems(4)), tmp_path / "out.jsonl"
     copy_all(stream(inputs=[source], output=out), 3)
-    kept = b"".join(json.dumps(line).encode() + b"\n" for line in written(out)[:-1])
-    pack = {"jsonl": bytes, "jsonl.gz": gzip.compress, "jsonl.zst": zstandard.ZstdCompressor().compress}[ending]
-    out.write_bytes(pack(kept))
+    write_jsonl(out, read_jsonl(out)[:-1])
     assert copy_all(stream(inputs=[source], output=out), 3) == ["p3"]
-    assert [(line["id"], line["copy"]) for line in written(out)] == [(f"p{k}", c) for k in range(4) for c in range(3)]
+    assert [(line["id"], line["copy"]) for line in read_jsonl(out)] == [
+        (f"p{k}", c) for k in range(4) for c in range(3)
+    ]
 
 
 def test_another_configuration_is_refused_with_the_difference(tmp_path: Path) -> None:
@@ -350,7 +333,7 @@ def test_a_file_that_is_not_ours_is_not_touched(tmp_path: Path) -> None:
     out.write_text("years of work\n")
     with pytest.raises(UsageError, match="not empty"), stream(inputs=[source], output=out):
         pass
-    (tmp_path / "thesis.txt.run.json").write_text("{}")
+    (tmp_path / ".thesis.txt.medsss").write_text("{}")
     with pytest.raises(UsageError, match="cannot use"), stream(inputs=[source], output=out):
         pass
     assert out.read_text() == "years of work\n"
@@ -361,7 +344,7 @@ def test_a_broken_line_amid_whole_ones_is_not_cut_off(tmp_path: Path) -> None:
     copy_all(stream(inputs=[source], output=out))
     lines = out.read_text().splitlines(keepends=True)
     out.write_text(lines[0] + "edited by hand\n" + lines[2])
-    with pytest.raises(UsageError, match=r"out.jsonl:2: not a record of ours"), stream(inputs=[source], output=out):
+    with pytest.raises(UsageError, match=r"out.jsonl:2: not a record of `test`"), stream(inputs=[source], output=out):
         pass
     assert "edited by hand" in out.read_text()
 
@@ -392,7 +375,7 @@ def test_an_output_that_is_the_input_is_refused(tmp_path: Path) -> None:
 def test_an_output_that_is_no_file(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", problems(3))
     assert len(copy_all(stream(inputs=[source], output="/dev/null"))) == 3
-    assert not Path("/dev/null.run.json").exists()
+    assert not Path("/dev/.null.medsss").exists()
     with pytest.raises(UsageError, match="No such file"), stream(inputs=[source], output=tmp_path / "no" / "out.jsonl"):
         pass
 
@@ -404,41 +387,99 @@ def test_errors_are_those_of_the_last_run(tmp_path: Path) -> None:
         assert [error["id"] for error in read_jsonl(tmp_path / "e.jsonl")] == ["p0", "p1"]
 
 
-@pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz", "jsonl.zst"])
-@pytest.mark.parametrize("lines", [1, 3])
-def test_kill_9_loses_nothing_and_doubles_nothing(tmp_path: Path, ending: str, lines: int) -> None:
-    """A real process is killed again and again at moments drawn by chance, then let finish. What stood in the file
-    after a kill is still there at the end, from the same process; only the last group may have been done again, and
-    only where groups have several lines."""
-    count = 1500
-    source, out = write_jsonl(tmp_path / "in.jsonl", problems(count)), tmp_path / f"out.{ending}"
-    args = [*PROGRAM, str(source), "-o", str(out), "--copies", str(lines), "--pad", "3000", "--pause", "0.02", "--pid"]
-    draw = random.Random(f"{ending}{lines}")
-    survived: list[tuple[str, int, int]] = []
-    for concurrency in ("1", "8", "8"):
-        child = subprocess.Popen([*args, "--concurrency", concurrency], env=clean_env(), stderr=subprocess.DEVNULL)
-        start = out.stat().st_size if out.exists() else 0
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline and not (out.exists() and out.stat().st_size > start):
-            time.sleep(0.01)
-        time.sleep(draw.random() * 0.2)
-        child.send_signal(signal.SIGKILL)
-        assert child.wait() == -signal.SIGKILL
-        standing = [
-            (line["id"], line["copy"], line["pid"]) for _, line in read_objects([str(out)], on_bad=lambda *_: None)
-        ]
-        assert standing
-        if lines > 1:
-            standing = [line for line in standing if line[0] != standing[-1][0]]
-        survived += standing
-    done = echo(*args[3:], "--concurrency", "64")
-    assert done.returncode == 0, done.stderr
-    seen = Counter((line["id"], line["copy"]) for line in written(out))
-    assert seen == Counter((f"p{k}", c) for k in range(count) for c in range(lines))
-    assert set(survived) <= {(line["id"], line["copy"], line["pid"]) for line in written(out)}
-    ids = [line["id"] for line in written(out)]
-    assert all(ids[k : k + lines] == [ids[k]] * lines for k in range(0, len(ids), lines))
-    assert " done before" in done.stderr
+def test_an_output_of_the_last_version_is_gone_on_with(tmp_path: Path) -> None:
+    """It left OUT.run.json beside OUT, which `report out/*.json` took for a report."""
+    source, out = write_jsonl(tmp_path / "in.jsonl", problems(3)), tmp_path / "out.jsonl"
+    write_jsonl(out, [{"id": "p0"}, {"id": "p1"}])
+    old = {"command": "test", "version": "0.1.0", "config": {"a": 1}, "several_lines": False, "whole_bytes": 26}
+    (tmp_path / "out.jsonl.run.json").write_text(json.dumps(old | {"seconds": 60.0, "shard": "all", "writer": None}))
+    assert copy_all(stream(inputs=[source], output=out)) == ["p2"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".out.jsonl.medsss", "in.jsonl", "out.jsonl"]
+    state = read_state(str(out))
+    assert state is not None
+    assert state.seconds >= 60
+
+
+def test_what_another_program_wrote_into_out_is_not_gone_on_with(tmp_path: Path) -> None:
+    """`sample -o o`, `clinic > o`, then the same `sample` again said "40 done before", and o held bare problems."""
+    source, out = write_jsonl(tmp_path / "in.jsonl", problems(3)), tmp_path / "out.jsonl"
+    copy_all(stream(inputs=[source], output=out))
+    write_jsonl(out, problems(3))
+    with pytest.raises(UsageError, match=r"out\.jsonl:1: not a record of `test`"), stream(inputs=[source], output=out):
+        pass
+    assert read_jsonl(out) == problems(3)
+
+
+@pytest.mark.parametrize("restart", [[], ["--restart"]])
+def test_wrong_usage_found_late_leaves_everything_as_it_was(tmp_path: Path, restart: list[str]) -> None:
+    """A policy that does not exist is found when it is opened, after the output is. `search --policy nosuch -o z` left
+    z and its state behind, and with --restart it would have emptied the z of yesterday."""
+    usage, good = (write_jsonl(tmp_path / f"{name}.jsonl", problems(3, name)) for name in ("usage", "q"))
+    out, errors = tmp_path / "z", tmp_path / "e"
+    before = sorted(path.name for path in tmp_path.iterdir())
+    args = ["-o", out, "--errors", errors, "--concurrency", 2, *restart]
+    assert echo(usage, *args).returncode == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    fail = write_jsonl(tmp_path / "fail.jsonl", problems(9, "fail")[3:])
+    assert echo(good, fail, *args).returncode == 1
+    kept = {path: path.read_bytes() for path in (out, errors, tmp_path / ".z.medsss")}
+    assert echo(write_jsonl(usage, problems(99, "usage")[50:]), *args).returncode == 2
+    assert {path: path.read_bytes() for path in kept} == kept
+
+
+def test_errors_do_not_overwrite_what_is_no_file_of_errors(tmp_path: Path) -> None:
+    notes = tmp_path / "notes.txt"
+    notes.write_text("years of work\n")
+    done = echo("--errors", notes, stdin=to_lines(problems(1)))
+    assert done.returncode == 2
+    assert "holds something else" in done.stderr
+    assert notes.read_text() == "years of work\n"
+
+
+def test_packed_outputs_are_refused(tmp_path: Path) -> None:
+    done = echo("-o", tmp_path / "out.jsonl.zst", stdin=to_lines(problems(1)))
+    assert done.returncode == 2
+    assert "outputs are not packed" in done.stderr
+
+
+# A part of the input
+
+
+def test_limit_0_checks_and_counts_and_leaves_nothing(tmp_path: Path) -> None:
+    """For a login node, which has no GPU: a policy that cannot be opened is no matter there."""
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text(to_lines(problems(20, "usage")) + "{\n")
+    done = echo(source, "--limit", 0, "-o", out, "--errors", tmp_path / "e", "--concurrency", 2)
+    assert done.returncode == 1
+    assert "echo: 20 records to do (1 bad line)" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+    write_jsonl(source, problems(20))
+    assert echo(source, "--limit", 4, "-o", out).returncode == 0
+    before = out.read_bytes()
+    done = echo(source, "--limit", 0, "-o", out)
+    assert (done.returncode, out.read_bytes()) == (0, before)
+    assert "echo: 16 records to do (4 done before)" in done.stderr
+    refused = echo(source, "--limit", 0, "-o", out, "--seed", 2)
+    assert refused.returncode == 2
+    assert "seed: 0 -> 2" in refused.stderr
+    assert echo(source, "--limit", 0, "-o", tmp_path / "no" / "out").returncode == 2
+
+
+def test_a_limit_says_what_the_rest_would_take(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", problems(1000))
+
+    async def work(problem: Problem) -> list[Samples]:
+        return [Samples(**problem_fields(problem), responses=[Response(text="x", tokens=30)] * 4, pass_rate=0.0)]
+
+    options = StreamOptions(inputs=(str(source),), output="/dev/null", limit=10)
+    run: Stream[Problem] = Stream(options, command="test", parse=read_problem, config={})
+    run_all(run, work, 2)
+    said = capsys.readouterr().err
+    assert re.search(
+        r"test: the input files hold 990 more, which would take about \d+:\d\d:\d\d and 120,000 tokens\n", said
+    )
+    assert "more" not in echo("--limit", 5, stdin=to_lines(problems(9))).stderr
+    assert "more" not in echo(source, "--limit", 1000).stderr
 
 
 # Many in flight
@@ -503,6 +544,30 @@ def test_input_is_read_no_faster_than_it_is_worked(tmp_path: Path) -> None:
     assert 1 <= max(ahead) <= 4
 
 
+def test_what_is_in_flight_when_the_run_is_cancelled_is_finished_and_written(tmp_path: Path) -> None:
+    """Ctrl-C cancels; SLURM's warning comes half a minute before the kill."""
+    source, out = write_jsonl(tmp_path / "in.jsonl", problems(50)), tmp_path / "out.jsonl"
+
+    async def main(run: Stream[Problem]) -> None:
+        begun: list[str] = []
+
+        async def work(problem: Problem) -> list[dict[str, Any]]:
+            begun.append(problem.id)
+            if len(begun) == 3:
+                running.cancel()
+            await asyncio.sleep(0.05)
+            return [{"id": problem.id}]
+
+        running = asyncio.create_task(run_concurrently(run, work, stage="test", concurrency=3))
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert begun == ["p0", "p1", "p2"]
+
+    with stream(inputs=[source], output=out) as run:
+        asyncio.run(main(run))
+    assert [line["id"] for line in read_jsonl(out)] == ["p0", "p1", "p2"]
+
+
 @pytest.mark.parametrize("ordered", [False, True])
 def test_what_is_no_error_of_one_record_ends_the_run(tmp_path: Path, ordered: bool) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", problems(50))
@@ -510,13 +575,11 @@ def test_what_is_no_error_of_one_record_ends_the_run(tmp_path: Path, ordered: bo
     async def work(problem: Problem) -> Sequence[dict[str, Any]]:
         if problem.id == "p5":
             raise ZeroDivisionError
-        await asyncio.sleep(5)
+        await asyncio.sleep(3600)
         return []
 
-    start = time.monotonic()
     with pytest.raises(ZeroDivisionError):
         run_all(stream(inputs=[source], output=tmp_path / "o", ordered=ordered), work, 8)
-    assert time.monotonic() - start < 4
 
 
 def test_a_result_that_json_cannot_say_is_a_failure(tmp_path: Path) -> None:
@@ -572,7 +635,7 @@ def test_interrupted_while_it_waits_for_input(signum: int, concurrency: list[str
         assert json.loads(child.stdout.readline())["id"] == "p0"
         time.sleep(0.1)
         child.send_signal(signum)
-        assert child.wait(10) == 128 + signum
+        assert child.wait(120) == 128 + signum
         assert child.stderr.read() == (b"medsss: interrupted\n" if signum == signal.SIGINT else b"medsss: terminated\n")
 
 
@@ -582,7 +645,7 @@ def test_interrupted_amid_work_leaves_whole_lines_and_can_go_on(tmp_path: Path) 
         while not (out.exists() and out.read_bytes().count(b"\n") == 20):
             time.sleep(0.02)
         child.send_signal(signal.SIGINT)
-        assert child.wait(10) == 130
+        assert child.wait(120) == 130
         assert child.stderr is not None
         assert b"20 done; the same command line goes on with" in child.stderr.read()
     assert [line["id"] for line in read_jsonl(out)] == [f"p{k}" for k in range(20)]
@@ -603,7 +666,7 @@ def test_interrupted_amid_a_long_line_finishes_the_line() -> None:
         child.send_signal(signal.SIGINT)
         time.sleep(0.2)
         rest = child.stdout.read()
-        assert child.wait(10) == 130
+        assert child.wait(120) == 130
     assert [json.loads(line)["id"] for line in (begun + rest).splitlines()] == ["p0"]
 
 
@@ -615,7 +678,7 @@ def test_a_reader_that_goes_away_ends_it_quietly(tmp_path: Path, concurrency: li
         assert child.stderr is not None
         child.stdout.readline()
         child.stdout.close()
-        assert child.wait(20) == 0
+        assert child.wait(120) == 0
         assert child.stderr.read() == b""
 
 
@@ -624,7 +687,7 @@ def test_closed_descriptors(tmp_path: Path) -> None:
 
     def shell(redirect: str) -> subprocess.CompletedProcess[str]:
         command = " ".join([*PROGRAM, str(source), redirect])
-        return subprocess.run(command, shell=True, capture_output=True, text=True, env=clean_env(), timeout=60)
+        return subprocess.run(command, shell=True, capture_output=True, text=True, env=clean_env(), timeout=120)
 
     assert (closed := shell(">&-")).returncode == 2
     assert "standard output is closed" in closed.stderr
@@ -650,7 +713,7 @@ def test_control_characters_of_an_id_do_not_reach_the_terminal() -> None:
 def test_progress_is_a_live_line_on_a_terminal_alone(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", problems(30))
     plain = echo(source, "--pause", 0.02)
-    assert re.fullmatch(r"medsss: echo: 30 read, 30 done; took 0:00:0\d\n", plain.stderr)
+    assert re.fullmatch(r"medsss: echo: 30 read, 30 done; took \d+:\d\d:\d\d\n", plain.stderr)
     master, slave = pty.openpty()
     child = subprocess.Popen(
         [*PROGRAM, str(source), "--pause", "0.02", "--pid"], stdout=subprocess.DEVNULL, stderr=slave, env=clean_env()
@@ -661,9 +724,9 @@ def test_progress_is_a_live_line_on_a_terminal_alone(tmp_path: Path) -> None:
         while data := os.read(master, 4096):
             shown += data
     os.close(master)
-    assert child.wait(10) == 0
-    assert b"\r\x1b[Kecho 30 | 0:00:0" in shown
-    assert re.search(rb"\nmedsss: echo: 30 read, 30 done; took 0:00:0\d\r\n$", shown)
+    assert child.wait(120) == 0
+    assert re.search(rb"\x1b\[2Kecho 30 \| \d+:\d\d:\d\d", shown)
+    assert re.search(rb"medsss: echo: 30 read, 30 done; took \d+:\d\d:\d\d\r\n$", shown)
 
 
 def test_digest_is_stable() -> None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import console
 from ..errors import UsageError
 from ..models import first_line
 from .base import EngineConfig
@@ -82,13 +81,10 @@ class Loaded:
 
 
 def quiet_transformers() -> None:
-    """Keep transformers' and the hub's progress bars, warnings and telemetry away; with -v the warnings are shown.
-    Call it before a load."""
+    """Keep transformers' and the hub's progress bars, warnings and telemetry away. Call it before a load."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if console.is_verbose():
-        return
     import transformers
 
     logging: Any = transformers.logging

@@ -34,7 +34,7 @@ class Answers:
 
     def add(self, item: Item) -> None:
         """Take a problem in; the ids have been seen to differ."""
-        from ..stream.run import digest
+        from ..stream.shard import digest
 
         self._ids += item.id.encode("utf-8", "surrogatepass")
         self._ends.append(len(self._ids))

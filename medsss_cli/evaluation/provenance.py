@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
@@ -12,9 +13,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import orjson
-
 from .. import __version__
+from ..errors import UsageError
+from ..stream.resume import read_state
 from .measures import LEVEL
 
 
@@ -52,17 +53,13 @@ class Hashes:
 
 
 def sidecars(inputs: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """What the commands that wrote the input files left beside them (FILE.run.json): command, version, settings, and
-    the seconds that the run took, where it says so."""
+    """What the commands that wrote the input files left beside them (stream/resume.py): command, version, settings, and
+    the seconds that the run took."""
     for path in inputs:
-        try:
-            with open(f"{path}.run.json", "rb") as file:
-                found = orjson.loads(file.read())
-        except (OSError, orjson.JSONDecodeError):
-            continue
-        if isinstance(found, dict):
-            seconds = {"seconds": found["seconds"]} if isinstance(found.get("seconds"), (int, float)) else {}
-            yield {"input": path} | {key: found.get(key) for key in ("command", "version", "config")} | seconds
+        with contextlib.suppress(UsageError):
+            if (state := read_state(path)) is not None:
+                run = {"command": state.command, "version": state.version, "config": state.config}
+                yield {"input": path} | run | ({"seconds": state.seconds} if state.seconds else {})
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import io
 import os
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from typing import Any
 import orjson
 
 from ..errors import UsageError
-from ..stream.jsonl import Where, check_inputs, open_text_in, read_objects
+from ..stream.jsonl import READ_ERRORS, Where, check_inputs, open_text_in, read_objects
 from ._fields import stem
 from .benchmarks import BENCHMARKS, benchmark
 from .layouts import detect
@@ -123,7 +122,7 @@ def _table(source: str, on_bad: OnBad, layout: str | None) -> Rows:
             except UnicodeDecodeError as error:
                 on_bad(Where(source, number), f"not UTF-8: {error.reason}; reading stops here")
                 return
-            except (csv.Error, OSError, EOFError, zlib.error) as error:
+            except (csv.Error, *READ_ERRORS) as error:
                 on_bad(Where(source, number), f"reading stops here: {error}")
                 return
             where = Where(source, reader.line_num)
@@ -171,7 +170,7 @@ def _json(source: str, on_bad: OnBad) -> Rows:
         found = orjson.loads(content) if content else None
     except orjson.JSONDecodeError:
         found = None  # JSON lines, or broken: the reader of lines says what
-    except (OSError, EOFError, zlib.error):
+    except READ_ERRORS:
         found = None
     if not isinstance(found, dict):
         yield from read_objects([source], on_bad=on_bad)

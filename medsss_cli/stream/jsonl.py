@@ -81,7 +81,7 @@ def open_text_in(path: str) -> BinaryIO:
     check_inputs([path])
     if path == "-":
         if sys.stdin is not None and sys.stdin.isatty():
-            console.note("waiting for records from the terminal; Ctrl-D ends them, a file or a pipe is read without me")
+            console.note("waiting for records from the terminal; Ctrl-D ends them")
         return io.BufferedReader(io.FileIO(0, closefd=False), _CHUNK)
     try:
         raw = io.FileIO(path)
@@ -266,8 +266,8 @@ def encode(record: Record) -> bytes:
 class LineWriter:
     """Writes groups of whole lines, each group in one write, readable by the other side at once.
 
-    `target` is a file (overwritten), or None or `-` for stdout. With `fd` it takes over that descriptor, and `target` is
-    only its name. Errors of the system come out as MedsssError with the file's name; BrokenPipeError alone passes as it
+    `target` is a file (overwritten), or None or `-` for stdout. With `fd` it takes over that descriptor, and `target`
+    only names it. Errors of the system come out as MedsssError with the file's name; BrokenPipeError alone passes as it
     is.
     """
 

@@ -50,9 +50,7 @@ class LockedFile:
                 hint="wait for it, or give each process its own file",
             ) from None
         except OSError as error:
-            console.warn(
-                f"{self.path} cannot be locked ({error.strerror}): see that no second process writes to it"
-            )
+            console.warn(f"{self.path} cannot be locked ({error.strerror}): see that no second process writes to it")
 
     @property
     def size(self) -> int:

@@ -30,7 +30,7 @@ from ..errors import MedsssError, UsageError
 from ..records import Problem
 from .jsonl import LineWriter, Record, encode
 from .locked import LockedFile
-from .shard import Shard, digest
+from .shard import digest
 
 
 @dataclass
@@ -66,9 +66,16 @@ def read_state(out: str) -> State | None:
     for path in (state_path(out), _old_state_path(out)):
         try:
             found = orjson.loads(Path(path).read_bytes())
-            known = {name: found[name] for name in ("command", "config", "version", "several_lines", "whole_bytes")}
-            more = {name: found.get(name) for name in ("shard", "own_fields")}
-            return State(**known, **more, seconds=float(found.get("seconds") or 0.0))
+            return State(
+                command=found["command"],
+                config=dict(found["config"]),
+                version=found.get("version", __version__),
+                shard=found.get("shard"),
+                own_fields=found.get("own_fields"),
+                several_lines=found.get("several_lines", True),
+                whole_bytes=found.get("whole_bytes"),
+                seconds=float(found.get("seconds") or 0.0),
+            )
         except FileNotFoundError:
             continue
         except (OSError, orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
@@ -217,11 +224,6 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
     keys = list(old) + [key for key in new if key not in old]
     return [f"{key}: {shown(old, key)} -> {shown(new, key)}" for key in keys if shown(old, key) != shown(new, key)]
-
-
-def shard_name(shard: Shard | None) -> str:
-    """How a state says which part OUT is for."""
-    return "all" if shard is None else str(shard)
 
 
 class _Identified(msgspec.Struct):

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, ClassVar, Generic, Protocol, TypeVar
 
 import orjson
@@ -59,7 +60,9 @@ class StreamOptions:
 
     inputs: Annotated[
         tuple[str, ...],
-        Opt("Files of records (.gz and .zst too); `-` or nothing is stdin.", argument=True, metavar="INPUT", group=""),
+        Opt(
+            "Files of records, also .gz and .zst; `-` or nothing is stdin.", argument=True, metavar="INPUT...", group=""
+        ),
     ] = ()
     output: Annotated[
         str | None,
@@ -83,7 +86,7 @@ class StreamOptions:
     limit: Annotated[
         int | None,
         Opt(
-            "Take the first N records, and say what the rest would take; 0 checks all and opens no model.",
+            "Take the first N records and say what the rest would take; 0 checks all, without a model.",
             least=0,
             metavar="N",
         ),
@@ -99,14 +102,16 @@ class StreamOptions:
 @dataclass
 class StreamCounts:
     """`read` records were this run's (shard and limit), of which `skipped_done` were in OUT already. `written` inputs
-    got their results, `lines` in all, for which `tokens` were generated. `elsewhere` records were those of other
-    shards. What went wrong is counted in `Stream.faults`."""
+    got their results, `lines` in all, for which `tokens` were generated; `failed` did not. `bad_lines` were no record,
+    or one whose id had come before. `elsewhere` records were those of other shards."""
 
     read: int = 0
     skipped_done: int = 0
     written: int = 0
     lines: int = 0
     tokens: int = 0
+    failed: int = 0
+    bad_lines: int = 0
     elsewhere: int = 0
 
 
@@ -129,8 +134,8 @@ class Stream(Generic[T]):
         config: Mapping[str, Any],
     ) -> None:
         self.options = options
-        self.counts = StreamCounts()
         self.faults = Faults()
+        self._counts = StreamCounts()
         self._command = command
         self._parse = parse
         self._config: dict[str, Any] = orjson.loads(orjson.dumps(dict(config), default=str))
@@ -148,12 +153,12 @@ class Stream(Generic[T]):
         options = self.options
         self.faults = Faults(errors=options.errors, strict=options.strict)
         try:
-            if options.output in (None, "-"):
+            if options.output is None or options.output == "-":
                 self._out = LineWriter()
             else:
                 state = State(self._command, self._config, shard=str(options.shard or "all"))
-                self._out = GrowingOutput(options.output, state, restart=options.restart)
-                self._done = self._out.done
+                self._out = out = GrowingOutput(options.output, state, restart=options.restart)
+                self._done = out.done
             if options.limit == 0:
                 self._check_only()
             if self._done and not options.quiet:
@@ -183,6 +188,8 @@ class Stream(Generic[T]):
 
     def _check_only(self) -> None:
         """Read and count all that a run would do, write nothing, and end the command."""
+        self.faults.close(whole=False)
+        self.faults = Faults(strict=self.options.strict)
         to_do = sum(1 for _ in self._records(None))
         counts = self.counts
         parts = [f"{counts.skipped_done} done before"] * bool(counts.skipped_done)
@@ -282,6 +289,12 @@ class Stream(Generic[T]):
     def fail(self, id: str, stage: str, error: str) -> None:
         """The input of this id failed in `stage`. With `strict` it raises MedsssError, which ends the run."""
         self.faults.fail(id, stage, error)
+
+    @property
+    def counts(self) -> StreamCounts:
+        """What the run has come to so far."""
+        self._counts.failed, self._counts.bad_lines = self.faults.failed, self.faults.bad_lines
+        return self._counts
 
     def exit_code(self) -> int:
         """0 if all went well, 1 if a line was bad or a record failed."""
@@ -460,8 +473,13 @@ class _Reader(Generic[T]):
         while (answer := self._asked.get()) is not None:
             try:
                 record = next(self._records, None)
-                settle, value = answer.set_result, None if record is None else (record,)
+                settle = partial(answer.set_result, None if record is None else (record,))
             except BaseException as error:
-                settle, value = answer.set_exception, error
+                settle = partial(answer.set_exception, error)
             with contextlib.suppress(RuntimeError):  # the loop is closed: the run was interrupted
-                self._loop.call_soon_threadsafe(lambda: None if answer.done() else settle(value))
+                self._loop.call_soon_threadsafe(_unless_done, answer, settle)
+
+
+def _unless_done(answer: asyncio.Future[Any], settle: Callable[[], None]) -> None:
+    if not answer.done():
+        settle()

@@ -11,7 +11,8 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 
 from ..errors import UsageError
-from .jsonl import LineWriter, stdout_fd
+from .jsonl import LineWriter, packed, stdout_fd
+from .resume import forget_state
 
 
 @contextlib.contextmanager
@@ -54,6 +55,7 @@ def open_whole(
         if os.path.exists(place):
             os.chmod(beside, stat.S_IMODE(os.stat(place).st_mode))
         os.replace(beside, place)
+        forget_state(place)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(beside)
@@ -79,6 +81,9 @@ def check_outputs(inputs: Sequence[str], outputs: Mapping[str, str | None]) -> N
     for option, path in outputs.items():
         if path is None and option == "--errors":
             continue
+        if path is not None and packed(path):
+            bare = path.removesuffix(f".{packed(path)}")
+            raise UsageError(f"{option} {path}: outputs are not packed", hint=f"write {bare}, and pack it then")
         for other in places:
             if _same(other, (option, path or "-")):
                 raise UsageError(f"{_shown(other)} and {_shown((option, path or '-'))} are the same file")
