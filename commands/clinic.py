@@ -16,12 +16,12 @@ import typer
 from medsss_cli.clinic import checker
 from medsss_cli.clinic.kinds import KINDS
 from medsss_cli.clinic.problems import Split, problems, read_meta, select_kinds, solution, write_steps
-from medsss_cli.console import say
 from medsss_cli.errors import BadRecord, UsageError
 from medsss_cli.records import Problem, Response, Samples, Scored, Verdict, dump, parse, problem_fields
 from medsss_cli.settings import Opt
 from medsss_cli.steps import join_steps
-from medsss_cli.stream.jsonl import Where, read_objects, write_stdout
+from medsss_cli.stream.faults import Faults
+from medsss_cli.stream.jsonl import Where, read_records, write_stdout
 from medsss_cli.stream.whole import open_whole
 
 from ._options import options, refuse_given
@@ -61,11 +61,11 @@ def run(
     if check is not None:
         refuse_given(("n", "seed", "split", "kind", "domain", "solutions"), "makes problems, and --check makes none")
         if output is None:
-            bad = _check(check, None)
+            exit_code = _check(check, None)
         else:
             with open_whole(output, inputs=[check], restart=restart) as writer:
-                bad = _check(check, lambda line: writer.write([line]))
-        raise typer.Exit(1 if bad else 0)
+                exit_code = _check(check, lambda line: writer.write([line]))
+        raise typer.Exit(exit_code)
     made = problems(n, seed=seed, split=split, kinds=kind, domains=domain)
     with open_whole(output, restart=restart) as writer:
         for problem in made:
@@ -79,24 +79,11 @@ def _solved(problem: Problem) -> Samples:
 
 
 def _check(source: str, write: Callable[[dict[str, Any]], None] | None) -> int:
-    """Print what the checker says of the answers in `source`, and `write` each record with its verdicts. Returns how
-    many lines could not be checked."""
-    bad = 0
-
-    def on_bad(where: Where, why: str) -> None:
-        nonlocal bad
-        bad += 1
-        say(f"{where}: {why}")
-
+    """Print what the checker says of the answers in `source`, and `write` each record with its verdicts. Returns the
+    exit status."""
+    faults = Faults()
     totals: dict[str, Counter[str]] = {}
-    for where, found in read_objects([source], on_bad=on_bad):
-        try:
-            record, texts = _texts(found)
-            kind = read_meta(record)[0].name
-            checked_NK = [checker.check(record, text) for text in texts]
-        except BadRecord as error:
-            on_bad(where, str(error))
-            continue
+    for _, (record, texts, kind, checked_NK) in read_records([source], _read, on_bad=faults.bad):
         for text, checked in zip(texts, checked_NK, strict=True):
             steps = [c for c in checked if c.number > 0]
             fault = next((c for c in steps if c.verdict is not checker.StepVerdict.RIGHT), None)
@@ -111,8 +98,17 @@ def _check(source: str, write: Callable[[dict[str, Any]], None] | None) -> int:
             write(line)
     if not totals:
         raise UsageError(f"{source} holds no answers to clinic problems", hint="medsss clinic | medsss sample > FILE")
+    faults.say_causes()
     write_stdout(orjson.dumps(totals, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode())
-    return bad
+    return faults.exit_code
+
+
+def _read(
+    found: dict[str, Any], where: Where
+) -> tuple[Samples | Scored, list[str], str, list[list[checker.StepCheck]]]:
+    """A record with its answers, the kind of its problem, and what the checker says of each answer's steps."""
+    record, texts = _texts(found)
+    return record, texts, read_meta(record)[0].name, [checker.check(record, text) for text in texts]
 
 
 def _texts(found: dict[str, Any]) -> tuple[Samples | Scored, list[str]]:

@@ -4,18 +4,17 @@ no model."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from itertools import islice
 from typing import Annotated
 
 import typer
 
-from medsss_cli.console import note, say
-from medsss_cli.errors import BadRecord, MedsssError
+from medsss_cli.console import note
+from medsss_cli.errors import UsageError
 from medsss_cli.labelling.labels import StepLabels
-from medsss_cli.records import Problem
 from medsss_cli.settings import Opt
-from medsss_cli.stream.jsonl import LineWriter, Where, check_inputs, read_objects
+from medsss_cli.stream.faults import Faults
+from medsss_cli.stream.jsonl import LineWriter, check_inputs, read_records
 from medsss_cli.stream.whole import open_whole
 from medsss_cli.view.model import read
 from medsss_cli.view.page import page
@@ -63,8 +62,9 @@ def run(
     Reads every record that medsss writes, the authors' tree files, and problems of any known layout.
     """
     check_inputs(inputs or ["-"])
-    bad = _Bad(strict)
-    records = _records(inputs or (), set(id or ()), bad)
+    faults = Faults(strict=strict)
+    found_records = read_records(inputs or (), read, on_bad=faults.bad)
+    records = (record for _, record in found_records if not id or record.id in id)
     if html is not None:
         refuse_given(("full", "width", "color"), "is for the terminal, not for --html")
         with open_whole(html, inputs=inputs or (), restart=restart, option="--html") as writer:
@@ -99,37 +99,12 @@ def run(
                 shown += 1
         if not shown:
             raise _nothing(id)
-    raise typer.Exit(1 if bad.count else 0)
+    faults.say_causes()
+    raise typer.Exit(faults.exit_code)
 
 
-def _nothing(ids: tuple[str, ...]) -> MedsssError:
-    return MedsssError(f"there is no record{' of the id ' + ', '.join(ids) if ids else ''} to show")
-
-
-class _Bad:
-    """Lines that are no record: reported and counted, or the end under --strict."""
-
-    def __init__(self, strict: bool) -> None:
-        self.count = 0
-        self._strict = strict
-
-    def __call__(self, where: Where, what: str) -> None:
-        self.count += 1
-        if self._strict:
-            raise MedsssError(f"{where}: {what}", hint="--strict stops at the first bad line")
-        say(f"{where}: {what}")
-
-
-def _records(inputs: tuple[str, ...], ids: set[str], bad: _Bad) -> Iterator[Problem]:
-    """The records of the input, of these ids if there are any."""
-    for where, obj in read_objects(inputs, on_bad=bad):
-        try:
-            record = read(obj, where)
-        except BadRecord as error:
-            bad(where, str(error))
-            continue
-        if not ids or record.id in ids:
-            yield record
+def _nothing(ids: tuple[str, ...]) -> UsageError:
+    return UsageError(f"there is no record{' of the id ' + ', '.join(ids) if ids else ''} to show")
 
 
 def _terminal_columns(fd: int) -> int | None:

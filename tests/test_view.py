@@ -276,7 +276,7 @@ def test_what_is_shown_can_be_chosen() -> None:
     assert re.findall(r"━━ tree (\w+)", ran.stdout) == ["q1", "q3"]
     assert "   1   0.90   0.90     The drug slows the heart." in ran.stdout
     ran = view("--id", "nobody", stdin=lines)
-    assert (ran.rc, ran.stdout) == (1, "")
+    assert (ran.rc, ran.stdout) == (2, "")
     assert "there is no record of the id nobody to show" in ran.stderr
 
 
