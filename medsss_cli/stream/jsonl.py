@@ -22,10 +22,14 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
 
 import msgspec
 import orjson
-from backports import zstd
 
 from .. import console
 from ..errors import BadRecord, MedsssError, UsageError
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 T = TypeVar("T")
 Record = msgspec.Struct | dict[str, Any]
