@@ -43,8 +43,7 @@ from medsss_cli.evaluation.items import item_reader
 from medsss_cli.labelling.labels import StepLabels
 from medsss_cli.labelling.rows import Pairs, PathRows, PreferenceRows, SftRows, Take, ValueRows
 from medsss_cli.labelling.trajectories import StepValues
-from medsss_cli.problems import LAYOUTS, to_prm, to_problem, to_samples
-from medsss_cli.problems.authors_trees import from_published, is_published, to_published
+from medsss_cli.problems import LAYOUTS, FieldMap, to_prm, to_problem, to_record, to_samples, to_tree
 from medsss_cli.problems.sources import read_rows
 from medsss_cli.records import Problem, Task
 from medsss_cli.steps import join_steps, split_steps
@@ -310,27 +309,24 @@ def _of_object(read: Callable[[dict[str, Any], random.Random], object], *needs: 
     return reader
 
 
-def _layout(draw: random.Random) -> str | None:
-    return draw.choice(list(LAYOUTS)) if draw.random() < 0.3 else None
+MAP = FieldMap.parse(["question=question", "options=options", "answer=answer:1"])
 
 
 def read_problem(found: dict[str, Any], draw: random.Random) -> object:
-    return encode(to_problem(found, HERE, _layout(draw)))
+    return encode(to_record(found, HERE, MAP) if draw.random() < 0.3 else to_problem(found, HERE))
 
 
 def read_samples(found: dict[str, Any], draw: random.Random) -> object:
     rejudge, extract = draw.random() < 0.5, draw.choice(list(Extract))
-    return encode(to_samples(found, HERE, rejudge=rejudge, extract=extract, layout=_layout(draw)))
+    return encode(to_samples(found, HERE, rejudge=rejudge, extract=extract))
 
 
 def read_prm(found: dict[str, Any], draw: random.Random) -> object:
-    return encode(to_prm(found, HERE, _layout(draw)))
+    return encode(to_prm(found, HERE))
 
 
-def read_published(found: dict[str, Any], draw: random.Random) -> object:
-    if not is_published(found):
-        raise BadRecord("not the authors' layout")
-    return encode(to_published(from_published(found, HERE)))
+def read_trees(found: dict[str, Any], draw: random.Random) -> object:
+    return encode(to_tree(found, HERE))
 
 
 def read_item(found: dict[str, Any], draw: random.Random) -> object:
@@ -458,7 +454,7 @@ READERS: dict[str, tuple[Reader, int]] = {
     "to_problem": (_of_object(read_problem), 20),
     "to_samples": (_of_object(read_samples, "responses", "candidates", "response", "output"), 12),
     "to_prm": (_of_object(read_prm, "completions", "steps"), 8),
-    "published": (_of_object(read_published, "pos"), 8),
+    "trees": (_of_object(read_trees, "pos"), 8),
     "eval": (_of_object(read_item, "responses", "candidates", "response", "error"), 8),
     "view": (_of_object(read_view, "responses", "candidates", "nodes", "completions", "pos", "task"), 6),
     "label": (_of_object(label_rows, "nodes", "responses"), 8),

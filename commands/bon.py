@@ -365,13 +365,13 @@ def must_have_answers(obj: dict[str, Any], where: Where) -> Answers | Steps:
     Raises BadRecord where there is nothing to score.
     """
     from medsss_cli.errors import BadRecord
-    from medsss_cli.labelling.trajectories import check_tree, trajectories
-    from medsss_cli.records import Response, Samples, Tree, Verdict, parse, pass_rate, problem_fields
+    from medsss_cli.labelling.trajectories import trajectories
+    from medsss_cli.problems import is_tree, to_tree
+    from medsss_cli.records import Response, Samples, Verdict, pass_rate, problem_fields
     from medsss_cli.steps import join_steps
 
-    if "nodes" in obj:
-        tree = parse(Tree, obj)
-        check_tree(tree)
+    if is_tree(obj):
+        tree = to_tree(obj, where)
         ends = [(path.nodes, tree.nodes[path.nodes[-1]]) for path in trajectories(tree)]
         try:
             responses = [

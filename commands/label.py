@@ -200,20 +200,15 @@ def _refuse_foreign(ctx: typer.Context, to: str, *, judged: bool, corrections: b
 def _read(obj: dict[str, Any], where: Where) -> Source:
     """A tree, or samples. Raises BadRecord for anything else."""
     from medsss_cli.errors import BadRecord
-    from medsss_cli.labelling.trajectories import check_tree
-    from medsss_cli.records import Tree, parse
+    from medsss_cli.problems import is_tree, to_samples, to_tree
 
-    if "nodes" in obj:
-        tree = parse(Tree, obj)
-        check_tree(tree)
-        return tree
+    if is_tree(obj):
+        return to_tree(obj, where)
     if "responses" in obj or "candidates" in obj:
-        from medsss_cli.problems import to_samples
-
         return to_samples(obj, where)
     raise BadRecord(
         f"no tree and no samples: found the keys {', '.join(obj)}, but neither `nodes` (medsss search writes them) nor "
-        "`responses` (medsss sample)"
+        "`pos` and `neg` (the authors' tree files) nor `responses` (medsss sample)"
     )
 
 

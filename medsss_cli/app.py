@@ -46,7 +46,6 @@ COMMANDS: dict[str, Entry] = {
     "clinic": Entry("medsss_cli.commands.clinic", "Make problems of the built-in clinic."),
     "report": Entry("medsss_cli.commands.report", "Put several eval reports into one table."),
     "view": Entry("medsss_cli.commands.view", "Look at records: in the terminal, or on a page of their own."),
-    "convert": Entry("medsss_cli.commands.convert", "Turn the authors' tree files into tree records, and back."),
 }
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 80}

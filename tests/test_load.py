@@ -40,7 +40,7 @@ def test_every_format_gives_the_same_problem(tmp_path: Path) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    row = {key: value for key, value in LAYOUTS["medmcqa"].example.items() if key != "topic_name"}
+    row = LAYOUTS["medmcqa"].example | {"cop": 0}
     write_jsonl(tmp_path / "a.jsonl", [row])
     (tmp_path / "b.json").write_text(json.dumps([row], indent=1))
     (tmp_path / "c.jsonl.gz").write_bytes(gzip.compress(to_lines([row]).encode()))
@@ -52,47 +52,27 @@ def test_every_format_gives_the_same_problem(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / "f.parquet")
     for path in sorted(tmp_path.iterdir()):
         (record,) = run_medsss(["load", path]).ok().records
-        assert (record["id"], record["answer"], record["options"]["B"]) == ("5f1c", "B", "Aspirin"), path
+        assert (record["id"], record["answer"], record["options"]["B"]) == ("5f1c", "A", "Aspirin"), path
         assert (record["dataset"], record["task"]) == (path.name[0], "choice")
         assert record["meta"]["subject_name"] == "Medicine"
-    (record,) = run_medsss(["load"], to_lines([row])).ok().records
-    assert record["dataset"] == "unknown"
+    (record,) = run_medsss(["load"], to_lines([LAYOUTS["medqa"].example])).ok().records
+    assert (record["id"], record["dataset"]) == ("stdin-1", "unknown")
 
 
 @pytest.mark.parametrize(
     ("content", "found"),
     [
-        (
-            {"21": {"QUESTION": "Does it?", "CONTEXTS": ["One."], "final_decision": "yes"}},
-            [("21", "x", "A")],
-        ),  # PubMedQA
-        ({"questions": [LAYOUTS["bioasq"].example]}, [("5c0e", "x", "B")]),  # BioASQ
-        (
-            {
-                "Definition": ["Name the dose."],
-                "Source": ["SEER"],
-                "Instances": [{"id": "s1", "input": "81 mg", "output": ["81 mg"]}],
-            },
-            [("s1", "x", "81 mg")],
-        ),  # MedS-Ins
-        (
-            {
-                "abstracts": ["@entity0 helps."],
-                "titles": ["XXXX"],
-                "entities_list": [["@entity0", "@entity1"]],
-                "answers": ["@entity0"],
-            },
-            [("x-1", "x", "A")],
-        ),  # BioMRC
+        # PubMedQA, HuatuoGPT-o1, MIRAGE, and one row on several lines
+        ({"21": {"QUESTION": "Does it?", "CONTEXTS": ["One."], "final_decision": "yes"}}, [("21", "x", "A")]),
         (
             {"MedQA_test": [LAYOUTS["medqa"].example], "MMLU": [LAYOUTS["medqa"].example]},
             [("MedQA_test-1", "MedQA_test", "B"), ("MMLU-1", "MMLU", "B")],
-        ),  # HuatuoGPT-o1
+        ),
         (
             {"medqa": {"0001": {"question": "?", "options": {"A": "x", "B": "y"}, "answer": "A"}}},
             [("medqa-0001", "medqa", "A")],
-        ),  # MIRAGE
-        (LAYOUTS["medqa"].example, [("x-1", "x", "B")]),  # one row on several lines
+        ),
+        (LAYOUTS["medqa"].example, [("x-1", "x", "B")]),
     ],
 )
 def test_files_that_are_one_object(tmp_path: Path, content: object, found: list[tuple[str, str, str]]) -> None:
@@ -101,10 +81,20 @@ def test_files_that_are_one_object(tmp_path: Path, content: object, found: list[
     assert [(record["id"], record["dataset"], record["answer"]) for record in records] == found
 
 
-def test_mmlu_files_name_no_columns(tmp_path: Path) -> None:
-    (tmp_path / "anatomy_test.csv").write_text('"Which, first?",a,b,c,d,C\n')
-    (record,) = run_medsss(["load", "--layout", "mmlu", tmp_path / "anatomy_test.csv"]).ok().records
-    assert (record["question"], record["answer"], record["options"]["C"]) == ("Which, first?", "C", "c")
+def test_a_map_reads_tables(tmp_path: Path) -> None:
+    """MMLU's own files name no columns; an empty cell among the options is none."""
+    (tmp_path / "anatomy_test.csv").write_text('"Which, first?",a,b,c,d,C\n"And then?",a,b,c,,B\n')
+    columns = ["--map", "question=1", "--map", "options=2,3,4,5", "--map", "answer=6"]
+    first, second = run_medsss(["load", tmp_path / "anatomy_test.csv", *columns]).ok().records
+    assert (first["question"], first["answer"], first["options"]["C"]) == ("Which, first?", "C", "c")
+    assert second["options"] == {"A": "a", "B": "b", "C": "c"}
+    (tmp_path / "mine.csv").write_text("stem,one,two,key\nWhich?,x,y,1\n")
+    named = ["--map", "question=stem", "--map", "options=one,two", "--map", "answer=key:1"]
+    (record,) = run_medsss(["load", tmp_path / "mine.csv", *named]).ok().records
+    assert (record["answer"], record["dataset"]) == ("A", "mine")
+    ran = run_medsss(["load", tmp_path / "mine.csv", "--map", "question=stm", "--map", "answer=key"])
+    assert (ran.rc, ran.stdout) == (1, "")
+    assert "mine.csv:2: mine-2: there is no field `stm`: no stm in stem, one, two, key" in ran.stderr
 
 
 def test_a_folder_and_two_files_of_one_name(tmp_path: Path) -> None:
@@ -122,7 +112,7 @@ def test_a_folder_and_two_files_of_one_name(tmp_path: Path) -> None:
 
 
 def test_the_hub_through_datasets(tmp_path: Path) -> None:
-    """The real library on a local folder: config and split, and what a wrong split says."""
+    """The real library on a local folder: config and split, what a wrong split says, and a name that is not there."""
     folder = tmp_path / "set"
     folder.mkdir()
     write_jsonl(folder / "train.jsonl", [LAYOUTS["medmcqa"].example])
@@ -133,33 +123,36 @@ def test_the_hub_through_datasets(tmp_path: Path) -> None:
     ran = run_medsss(["load", f"hf:{folder}"], env=home)
     assert (ran.rc, ran.stdout) == (2, "")
     assert "has the splits train, validation" in ran.stderr
-
-
-def test_offline_says_that_it_needs_the_hub() -> None:
-    ran = run_medsss(["load", "hf:MedMCQA"])
-    assert (ran.rc, ran.stdout) == (2, "")
-    assert "cannot load hf:MedMCQA" in ran.stderr
+    ran = run_medsss(["load", "hf:nobody/nothing:test@main", "-o", tmp_path / "out"], env=home)
+    assert (ran.rc, ran.stdout, (tmp_path / "out").exists()) == (2, "", False)
+    assert "cannot load hf:nobody/nothing:test@main" in ran.stderr
     assert "needs the hub" in ran.stderr
     assert "Traceback" not in ran.stderr
-    assert "no copy on the hub" in run_medsss(["load", "hf:SEER"]).stderr
 
 
 # Parts
 
 
-def test_limits_and_names(tmp_path: Path) -> None:
-    rows = [question(n, "a") for n in range(5)] + [question(n, "b") for n in range(5)]
+def test_parts_and_outputs(tmp_path: Path) -> None:
+    """An output is there whole or not at all, and replaces nothing that it was not told to."""
+    rows = [question(n) for n in range(5)]
     pool = write_jsonl(tmp_path / "pool.jsonl", rows)
-    assert ids(run_medsss(["load", pool, "--limit", 2]).ok().records) == ["a-q0", "a-q1"]
-    assert ids(run_medsss(["load", pool, "--per-dataset", 1]).ok().records) == ["a-q0", "b-q0"]
-    both = run_medsss(["load", pool, "--per-dataset", 4, "--limit", 5]).ok()
-    assert ids(both.records) == ["a-q0", "a-q1", "a-q2", "a-q3", "b-q0"]
-    assert run_medsss(["load", pool, "--limit", 0]).ok().stdout == ""
-    named = run_medsss(["load", pool, "--dataset", "mine"]).ok().records
-    assert {record["dataset"] for record in named} == {"mine"}
+    assert ids(run_medsss(["load", pool, "--limit", 2]).ok().records) == ["pool-q0", "pool-q1"]
     out = tmp_path / "out.jsonl"
+    counted = run_medsss(["load", pool, "--limit", 0, "-o", out]).ok()
+    assert (counted.stdout, out.exists(), "load: 5 read, 0 written" in counted.stderr) == ("", False, True)
     assert run_medsss(["load", pool, "-o", out]).ok().stdout == ""
     assert ids(read_jsonl(out)) == ids(rows)
+    again = run_medsss(["load", pool, "-o", out, "--limit", 1])
+    assert (again.rc, ids(read_jsonl(out))) == (2, ids(rows))
+    assert "--restart" in again.stderr
+    run_medsss(["load", pool, "-o", out, "--limit", 1, "--restart"]).ok()
+    assert ids(read_jsonl(out)) == ["pool-q0"]
+    (tmp_path / "link.jsonl").symlink_to(pool)
+    for given in (["-o", tmp_path / "link.jsonl"], ["--errors", tmp_path / "link.jsonl"]):
+        ran = run_medsss(["load", pool, "--restart", *given])
+        assert (ran.rc, ran.stdout) == (2, "")
+    assert ids(read_jsonl(pool)) == ids(rows)
 
 
 def test_a_shuffle_depends_on_seed_and_ids_alone(tmp_path: Path) -> None:
@@ -173,7 +166,6 @@ def test_a_shuffle_depends_on_seed_and_ids_alone(tmp_path: Path) -> None:
     assert ids(whole) != ids(rows)
     assert run_medsss(["load", turned, *args]).ok().records == whole
     assert run_medsss(["load", pool, *args, "--limit", 9]).ok().records == whole[:9]
-    assert run_medsss(["load", pool, *args, "--per-dataset", 9]).ok().records == whole[:9]
     assert run_medsss(["load", pool, "--shuffle", "--seed", 8]).ok().records != whole
 
 
@@ -186,25 +178,37 @@ def test_bad_rows_are_named_and_the_rest_is_read(tmp_path: Path) -> None:
     bad: list[tuple[Any, str]] = [
         (question(2, answer="D"), ":2: pool-q2: the gold answer 'D' is not one of the options A, B"),
         (good, ":3: the id 'pool-q1' came before"),
-        ({"foo": 1, "bar": 2}, ":4: unknown layout: found the keys foo, bar; known: medsss"),
+        ({"foo": 1, "bar": 2}, ":4: unknown layout: found the keys foo, bar; medsss load --map"),
         (question(5, options={}), ":5: pool-q5: the gold answer"),
-        (LAYOUTS["medqa"].example | {"id": "m", "options": {}}, ":6: m: `options` is empty"),
+        (LAYOUTS["medqa"].example | {"id": "m", "options": {}}, ":6: m: fewer than two options in `options`"),
         (question(7, task="number", answer="many"), ":7: pool-q7: the gold answer 'many' is not a number"),
     ]
     pool.write_text(to_lines([good, *(row for row, _ in bad)]) + "{broken\n" + to_lines([question(9)]))
-    empty = tmp_path / "empty.jsonl"
-    empty.write_text("\n")
     errors = tmp_path / "errors.jsonl"
-    ran = run_medsss(["load", pool, empty, "--errors", errors])
+    ran = run_medsss(["load", pool, "--errors", errors])
     assert (ran.rc, ids(ran.records)) == (1, ["pool-q1", "pool-q9"])
     for _, message in bad:
         assert f"{pool}{message}" in ran.stderr
     assert f"{pool}:8: not JSON" in ran.stderr
-    assert f"{empty}: holds no record" in ran.stderr
-    assert "8 bad lines" in ran.stderr
-    assert [record["stage"] for record in read_jsonl(errors)] == ["read"] * 8
+    assert "load: 3 read, 2 written, 7 bad lines" in ran.stderr
+    assert [record["stage"] for record in read_jsonl(errors)] == ["read"] * 7
     strict = run_medsss(["load", pool, "--strict"])
     assert (strict.rc, ids(strict.records)) == (1, ["pool-q1"])
+
+
+def test_a_wrong_file_says_it_three_times_and_counts(tmp_path: Path) -> None:
+    """One identical line for each of ten thousand records hid the first."""
+    wrong = write_jsonl(tmp_path / "wrong.jsonl", [{"instruction": "?", "output": n} for n in range(40)])
+    ran = run_medsss(["load", wrong])
+    assert (ran.rc, ran.stdout) == (1, "")
+    assert ran.stderr.count("unknown layout: found the keys instruction, output") <= 4
+    assert "40 bad lines" in ran.stderr
+
+
+def test_no_record_at_all(tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").write_text("\n")
+    ran = run_medsss(["load", tmp_path / "empty.jsonl"]).ok()
+    assert (ran.stdout, "load: 0 read, 0 written" in ran.stderr) == ("", True)
 
 
 def test_tables_that_are_broken(tmp_path: Path) -> None:
@@ -213,27 +217,40 @@ def test_tables_that_are_broken(tmp_path: Path) -> None:
     table.write_text(names + "?,a,b,c,d,0\n?,a,b\n?,a,b,c,d,1\n")
     ran = run_medsss(["load", table])
     assert (ran.rc, len(ran.records)) == (1, 2)
-    assert f"{table}:3: 3 cells where the first line names 6 columns" in ran.stderr
+    assert f"{table}:3: 3 cells where the first line has 6" in ran.stderr
     table.write_bytes(names.encode() + b"\xff\xfe,a,b,c,d,0\n")
     assert "not UTF-8" in run_medsss(["load", table]).stderr
     (tmp_path / "t.parquet").write_text("no")
     ran = run_medsss(["load", tmp_path / "t.parquet"])
     assert (ran.rc, "as parquet" in ran.stderr, "Traceback" in ran.stderr) == (2, True, False)
-    table.write_text(names + "?,a,b,c,d,4\n")
-    ran = run_medsss(["load", table])
-    assert (ran.rc, "--layout medmcqa-1" in ran.stderr) == (2, True)
-    (record,) = run_medsss(["load", table, "--layout", "medmcqa-1"]).ok().records
-    assert record["answer"] == "D"
+
+
+def test_medmcqa_of_both_kinds_and_of_neither(tmp_path: Path) -> None:
+    """The rows before the first one that tells came out one letter off."""
+    table = tmp_path / "t.csv"
+    names = "question,opa,opb,opc,opd,cop\n"
+    for last, answers in (("4", ["A", "B", "D"]), ("0", ["B", "C", "A"])):
+        table.write_text(names + "?,a,b,c,,1\n?,a,b,c,d,2\n?,a,b,c,d," + last + "\n")
+        assert [record["answer"] for record in run_medsss(["load", table]).ok().records] == answers
+    table.write_text(names + "?,a,b,c,d,1\n")
+    for ran in (run_medsss(["load", table]), run_medsss(["load"], to_lines([LAYOUTS["medmcqa"].example]))):
+        assert (ran.rc, ran.stdout) == (2, "")
+        assert "--map answer=cop:0" in ran.stderr
+    says = ["--map", "question=question", "--map", "options=opa,opb,opc,opd", "--map", "answer=cop:1"]
+    (record,) = run_medsss(["load", *says], to_lines([LAYOUTS["medmcqa"].example])).ok().records
+    assert (record["answer"], record["meta"]["subject_name"]) == ("A", "Medicine")
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--layout", "medqua"], "no layout 'medqua'"),
+        (["--map", "quest=q"], "--map quest=q: expected NAME=FIELD"),
+        (["--seed", "1", "{pool}"], "--seed belongs to --shuffle"),
+        (["--ngram", "1", "{pool}"], "--ngram belongs to --exclude"),
         (["no/such.jsonl"], "cannot read no/such.jsonl"),
         (["hf:a:b:c:d"], "hf:NAME[:CONFIG][:SPLIT]"),
-        (["-o", "{pool}", "{pool}"], "is also an input"),
-        (["{pool}", "--exclude", "{pool}", "--ngram", "0", "--similarity", "0"], "set one"),
+        (["-o", "{pool}", "{pool}"], "are the same file"),
+        (["{pool}", "--exclude", "/dev/null"], "no problem in /dev/null"),
     ],
 )
 def test_wrong_usage(tmp_path: Path, args: list[str], message: str) -> None:
@@ -242,12 +259,6 @@ def test_wrong_usage(tmp_path: Path, args: list[str], message: str) -> None:
     assert (ran.rc, ran.stdout) == (2, "")
     assert message in ran.stderr
     assert ids(read_jsonl(pool)) == ["pool-q1"]
-
-
-def test_the_list_names_benchmarks_and_layouts() -> None:
-    shown = run_medsss(["load", "--list"]).ok().stdout
-    for name in (*LAYOUTS, "MedQA", "DrugDose", "SEER", "CMExam", "6811", "1273", "hf:openlifescienceai/medmcqa"):
-        assert name in shown
 
 
 def test_what_load_writes_is_read_by_the_other_commands(tmp_path: Path) -> None:
@@ -290,8 +301,9 @@ def test_a_pool_without_its_test_set(tmp_path: Path) -> None:
     assert f"{pool}:3: pool-q3 dropped (equal): {test}:2 (test-q2): the same question and options" in lines
     assert any(line.startswith(f"{pool}:4: pool-q4 dropped (similar): {test}:2 (test-q2): 9") for line in lines)
     assert "medsss: load: 4 dropped for their overlap with the test set (2 equal, 1 ngram, 1 similar)" in lines
-    loose = run_medsss(["load", pool, "--exclude", test, "--ngram", 40, "--similarity", 0]).ok()
-    assert ids(loose.records) == ["pool-q2", "pool-q4", "pool-q5"]
+    loose = run_medsss(["load", pool, "--exclude", test, "--ngram", 40]).ok()
+    assert ids(loose.records) == ["pool-q5"]
+    assert "pool-q2 dropped (similar)" in loose.stderr
 
 
 def test_only_the_first_drops_are_shown(tmp_path: Path) -> None:
@@ -300,14 +312,6 @@ def test_only_the_first_drops_are_shown(tmp_path: Path) -> None:
     assert ran.stdout == ""
     assert ran.stderr.count(" dropped (equal)") == 20
     assert "30 dropped for their overlap with the test set (30 equal); 10 of them not shown" in ran.stderr
-
-
-def test_an_empty_test_set_is_no_silent_pass(tmp_path: Path) -> None:
-    pool = write_jsonl(tmp_path / "pool.jsonl", [question(1)])
-    (tmp_path / "test.jsonl").write_text("")
-    ran = run_medsss(["load", pool, "--exclude", tmp_path / "test.jsonl"])
-    assert (ran.rc, ids(ran.records)) == (1, ["pool-q1"])
-    assert "test.jsonl: holds no record" in ran.stderr
 
 
 def problem(text: str, options: dict[str, str] | None = None, id: str = "p") -> Problem:

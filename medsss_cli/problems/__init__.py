@@ -1,8 +1,6 @@
-"""Public data layouts as problems, recognised record by record. layouts.py has one entry for each, benchmarks.py the
-benchmarks of the paper, sources.py the places where records come from (files, folders, the hub).
-
-An id that is a number, or none at all, gets the file's stem before it ("MedQA-7"), so that ids of several files stay
-unique. A record that names no dataset gets the file's stem. Fields that are not ours are kept under `meta`.
+"""Public data as problems, recognised row by row. layouts.py has one function for each layout, options.py reads
+options, authors_trees.py the authors' tree files, sources.py the places where rows come from (files, folders, the hub);
+contamination.py and curriculum.py choose among problems.
 """
 
 from __future__ import annotations
@@ -12,54 +10,88 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ..answers import Extract, check_gold, judge
-from ..errors import BadRecord, UsageError
-from ..records import Prm, Problem, Response, Samples, Verdict, parse, pass_rate, problem_fields
-from ._fields import split_options
-from .layouts import LAYOUTS, Layout, detect
+from ..errors import BadRecord
+from ..labelling.trajectories import check_tree
+from ..records import Prm, Problem, Response, Samples, Tree, Verdict, parse, pass_rate, problem_fields
+from .layouts import LAYOUTS, FieldMap, Layout, Row, detect, named, read_row, trees
+from .options import split_options
 
 if TYPE_CHECKING:
     from ..stream.jsonl import Where
 
 __all__ = [
     "LAYOUTS",
+    "FieldMap",
     "Layout",
     "detect",
-    "known_layouts",
+    "is_tree",
     "split_options",
     "to_prm",
     "to_problem",
+    "to_record",
     "to_samples",
+    "to_tree",
     "without_corrections",
 ]
 
 _WRITTEN_ANSWERS = ("response", "output")
 
 
-def to_problem(obj: dict[str, Any], where: Where, layout: str | None = None) -> Problem:
+def to_record(obj: dict[str, Any], where: Where, fields: FieldMap | None = None) -> Problem:
+    """What `load` writes for a row: its problem, or the tree or prm record that it stands for. With `fields` it is read
+    as they say, whatever its keys look like. Raises BadRecord, with the id, as `to_problem` does."""
+    if fields is not None:
+        record = named(lambda row: fields.read(row.obj, row.where), Row(obj, where))
+    else:
+        record = read_row(obj, where)
+    if not isinstance(record, Prm):
+        check_gold(record)
+    return record
+
+
+def to_problem(obj: dict[str, Any], where: Where) -> Problem:
     """The problem within a record of any layout that we know; what else a record of ours holds (responses, nodes) is
-    left out. With `layout` the record is read as that one, whatever its keys look like.
+    left out.
 
-    Raises BadRecord where the layout is unknown (with the keys found), a field is missing or of the wrong type, or
-    the gold answer cannot be read; UsageError where `layout` names none, or the whole file needs something else.
+    Raises BadRecord where the layout is unknown (with the keys found), a field is missing or of the wrong type, or the
+    gold answer cannot be read; UsageError where the whole file needs something else.
     """
-    chosen = _layout(obj, layout)
-    if chosen.name == "processbench":
+    record = to_record(obj, where)
+    if isinstance(record, Prm):
         raise BadRecord("a ProcessBench record has steps and their labels, but no gold answer: no problem to solve")
-    problem = chosen.read(obj, where)
-    check_gold(problem)
-    return problem
+    return Problem(**problem_fields(record)) if isinstance(record, Tree) else record
 
 
-def to_prm(obj: dict[str, Any], where: Where, layout: str | None = None) -> Prm:
+def is_tree(obj: dict[str, Any]) -> bool:
+    """Whether an object is a tree: one that `search` wrote, or the authors'."""
+    return "nodes" in obj or LAYOUTS["trees"].fits(obj)
+
+
+def to_tree(obj: dict[str, Any], where: Where) -> Tree:
+    """A tree that `search` wrote, or a row of the authors' tree files. Raises BadRecord for anything else, and where
+    the nodes are no tree."""
+    if "nodes" in obj:
+        tree = parse(Tree, obj)
+        check_tree(tree)
+        return tree
+    if not is_tree(obj):
+        raise BadRecord(
+            f"no tree: found the keys {', '.join(map(str, obj))}, but neither `nodes` (medsss search writes them) nor "
+            "`pos` and `neg` (the authors' tree files)"
+        )
+    return named(trees, Row(obj, where))
+
+
+def to_prm(obj: dict[str, Any], where: Where) -> Prm:
     """A trajectory with labelled steps: one of our own prm records, a bare row of TRL's stepwise layout (prompt,
     completions, labels), which gets a name from its place, or one of ProcessBench, whose steps before the first error
     are labelled 1, the first error 0, the rest not at all.
 
     Raises BadRecord for anything else, and where labels do not run beside the steps or leave [0, 1].
     """
-    if layout is None and {"prompt", "completions", "labels"} <= obj.keys():
+    if {"prompt", "completions", "labels"} <= obj.keys():
         return _stepwise(obj, where)
-    record = _layout(obj, layout).read(obj, where)
+    record = read_row(obj, where)
     if not isinstance(record, Prm):
         raise BadRecord(f"{record.id}: no steps with labels here")
     return record
@@ -87,7 +119,6 @@ def to_samples(
     *,
     rejudge: bool = False,
     extract: Extract = Extract.FLEXIBLE,
-    layout: str | None = None,
 ) -> Samples:
     """The problem within a record together with its responses.
 
@@ -101,7 +132,7 @@ def to_samples(
         raise BadRecord(
             f"no responses: found the keys {', '.join(obj)}, none of responses, candidates, response, output"
         )
-    problem = to_problem({key: value for key, value in obj.items() if key not in _WRITTEN_ANSWERS}, where, layout)
+    problem = to_problem({key: value for key, value in obj.items() if key not in _WRITTEN_ANSWERS}, where)
     written = obj[field]
     items = [written] if isinstance(written, str) else written
     if not isinstance(items, list) or not items:
@@ -121,28 +152,6 @@ def without_corrections(obj: dict[str, Any]) -> dict[str, Any]:
         return obj
     own = [item for item in written if not isinstance(item, dict) or item.get("corrects") is None]
     return obj | {"responses": own}
-
-
-def known_layouts() -> str:
-    """The layouts and the keys that they need, for messages."""
-    ours_first = sorted(LAYOUTS.values(), key=lambda layout: layout.name != "medsss")
-    return "; ".join(f"{layout.name} ({', '.join(layout.needs)})" for layout in ours_first)
-
-
-def _layout(obj: dict[str, Any], name: str | None) -> Layout:
-    if name is None:
-        found = detect(obj)
-        if found is None:
-            raise BadRecord(f"unknown layout: found the keys {', '.join(obj) or '(none)'}; known: {known_layouts()}")
-        return found
-    if name not in LAYOUTS:
-        raise UsageError(f"there is no layout {name!r}", hint=f"known: {', '.join(LAYOUTS)}")
-    missing = LAYOUTS[name].missing(obj)
-    if missing:
-        raise BadRecord(
-            f"not in the layout {name}: it needs {', '.join(missing)}; found the keys {', '.join(obj) or '(none)'}"
-        )
-    return LAYOUTS[name]
 
 
 def _response(problem: Problem, item: object, field: str, rejudge: bool, extract: Extract) -> Response:

@@ -21,6 +21,9 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from rapidfuzz import process
+from rapidfuzz.distance import Indel
+
 from ..answers.text import normalise, words_of
 from ..records import Problem
 
@@ -98,9 +101,6 @@ class Contamination:
         return self._similar(words, text) if self._similarity else None
 
     def _similar(self, words: list[str], text: str) -> Overlap | None:
-        from rapidfuzz import process
-        from rapidfuzz.distance import Indel
-
         shared: Counter[int] = Counter()
         for run in _runs(words, min(_SHINGLE, len(words))):
             holders = self._shingles.get(_hash(run), ())

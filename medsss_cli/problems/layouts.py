@@ -1,48 +1,332 @@
-"""The public layouts, each with an example row written by us, in the exact field names of the files.
+"""The layouts of public files that are read as they are: one function for each, with a real row in its docstring, and
+one line in the table at the end. All other layouts are read by a `FieldMap` (`load --map`).
 
-A layout knows its keys (`needs`), whether a record of it can be told from others by its keys alone (`detected`), and
-how its rows become problems. The order of `LAYOUTS` is the order of detection, our own records last. What a layout does
-not use goes to `meta`.
+To add a layout: write a function that takes a `Row` and returns a `Problem`, with an example row as the last paragraph
+of its docstring; put it into `LAYOUTS` with the keys that a row of it must have. A test reads every example and holds
+each layout against the examples of all others. What a function does not use of a row goes to `meta`.
 """
 
 from __future__ import annotations
 
+import functools
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..answers.choice import gold_letters
+import orjson
+
+from ..answers import check_gold
+from ..answers.date import gold_date
+from ..answers.number import read_gold
 from ..errors import BadRecord, UsageError
 from ..records import Preference, Prm, Problem, Samples, Scored, Sft, Task, Tree, parse
 from ..steps import ROOT_TEXT
-from ._fields import LETTERS, dataset_name, letter_of, options_of, record_id, split_options, stem, text_of
+from .authors_trees import read_tree
+from .options import gold_letter, options_of, shown, split_options
+from .sources import read_rows, stem
 
 if TYPE_CHECKING:
     from ..stream.jsonl import Where
 
-Reader = Callable[[dict[str, Any], "Where"], Problem]
-
 
 @dataclass(frozen=True)
-class Layout:
-    """`needs` are the keys that a row must have; one written "a|b" is met by either. `example` is one row. `detected`
-    says whether rows are recognised without `--layout`."""
+class Row:
+    """A row of a file: `obj`, and the place that it stands at."""
 
-    name: str
-    title: str
-    needs: tuple[str, ...]
-    read: Reader
-    example: dict[str, Any]
-    detected: bool = True
+    obj: Mapping[str, Any]
+    where: Where
 
-    def missing(self, obj: dict[str, Any]) -> list[str]:
-        """The keys of `needs` that the row does not have."""
-        return [need for need in self.needs if not any(key in obj for key in need.split("|"))]
+    def id(self, field: str = "id") -> str:
+        """The row's own id where it is a text; "FILE-NUMBER" for a number, "FILE-LINE" for none."""
+        name = self.obj.get(field)
+        if isinstance(name, str) and name and not (field != "id" and name.isdecimal()):
+            return name
+        if name is None or name == "":
+            return f"{stem(self.where.source)}-{self.where.line}"
+        if isinstance(name, int | str) and not isinstance(name, bool):
+            return f"{stem(self.where.source)}-{name}"
+        raise BadRecord(f"`{field}` must be a text or a whole number, got {type(name).__name__}")
+
+    def text(self, field: str) -> str:
+        """A field that must be a text with something in it."""
+        value = self.obj.get(field)
+        if not isinstance(value, str) or not value.strip():
+            raise BadRecord(f"`{field}` must be a text that is not empty, got {shown(value)}")
+        return value
+
+    def problem(
+        self,
+        question: str,
+        answer: str,
+        options: dict[str, str] | None = None,
+        *,
+        used: Iterable[str],
+        id: str | None = None,
+        dataset: object = None,
+        task: Task | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> Problem:
+        """The problem; what is not among the keys `used` goes to `meta`, and `extra` too. Without `task` it is a choice
+        where there are options, else a text. Without a data set of its own it is of the file's."""
+        rest = {key: value for key, value in self.obj.items() if key not in {"id", "dataset", "meta", *used}}
+        meta = self.obj.get("meta")
+        name = next((each for each in (dataset, self.obj.get("dataset")) if isinstance(each, str) and each), None)
+        return parse(
+            Problem,
+            {
+                "id": self.id() if id is None else id,
+                "question": question,
+                "answer": answer,
+                "options": options,
+                "dataset": name or dataset_name(self.where),
+                "task": task or (Task.CHOICE if options else Task.TEXT),
+                "meta": rest | dict(extra or {}) | (meta if isinstance(meta, dict) else {}),
+            },
+        )
+
+    def choice(self, question: str, options: str, answer: str, *, base: int | None = None, **more: Any) -> Problem:
+        """A question with its options and the right one, under these keys; a position counts from `base`."""
+        found = options_of(self.obj[options], options)
+        gold = gold_letter(self.obj[answer], found, answer, base=base)
+        return self.problem(self.text(question), gold, found, **{"used": (question, options, answer)} | more)
 
 
-# Our own records
+def dataset_name(where: Where) -> str:
+    """What a record without a data set belongs to: its file's name, "unknown" for a pipe."""
+    name = stem(where.source)
+    return "unknown" if name == "stdin" else name
+
+
+# Choice
+
+
+def authors(row: Row) -> Problem:
+    """The evaluation files of the MedS3 authors: the options are the last lines of the question.
+
+    {"id": 7, "conversations": [{"from": "human", "value": "Which drug first?\\nA. Heparin\\nB. Aspirin"}],
+    "eval": {"answer": "B"}}
+    """
+    turns = row.obj["conversations"]
+    spoken = (
+        (turn.get("value") for turn in turns if isinstance(turn, dict) and turn.get("from") in ("human", "user"))
+        if isinstance(turns, list)
+        else iter(())
+    )
+    question = next(spoken, None)
+    if not isinstance(question, str):
+        raise BadRecord("`conversations` holds no turn {from: human, value: text}")
+    judged = row.obj.get("eval")
+    judged = judged if isinstance(judged, dict) else {}
+    gold = judged.get("answer", row.obj.get("answer_idx"))
+    if not isinstance(gold, str):
+        raise BadRecord("no gold answer (a text) in `eval.answer` or `answer_idx`")
+    question, answer, options = _with_lines(question, gold, "eval.answer")
+    return row.problem(
+        question,
+        answer,
+        options,
+        used=("conversations", "eval", "answer_idx"),
+        dataset=row.obj.get("dataset") or row.obj.get("original_dataset"),
+        extra={key: value for key, value in judged.items() if key != "answer"},
+    )
+
+
+def medqa(row: Row) -> Problem:
+    """MedQA, and the evaluation files of HuatuoGPT-o1.
+
+    {"question": "Which drug first?", "options": {"A": "Heparin", "B": "Aspirin"}, "answer_idx": "B",
+    "answer": "Aspirin", "meta_info": "step1"}
+    """
+    text = {"answer_text": row.obj["answer"]} if "answer" in row.obj else {}
+    used = ("question", "options", "answer_idx", "answer")
+    return row.choice("question", "options", "answer_idx", used=used, extra=text)
+
+
+def medmcqa(row: Row) -> Problem:
+    """MedMCQA: `cop` is the position of the right option. The hub's copy counts from 0, the original files from 1.
+
+    {"id": "5f1c", "question": "Which drug first?", "opa": "Heparin", "opb": "Aspirin", "opc": "Both of them",
+    "opd": "Neither of them", "cop": 1, "choice_type": "single", "exp": "It is given at once.",
+    "subject_name": "Medicine"}
+    """
+    fields = ("opa", "opb", "opc", "opd")
+    options = options_of([row.obj[field] for field in fields], "opa to opd")
+    if str(row.obj["cop"]).strip() in {"-1", "", "None"}:
+        raise BadRecord(f"`cop` is {shown(row.obj['cop'])}: this split has no gold answers; take validation")
+    gold = gold_letter(row.obj["cop"], options, "cop", base=_counts_from(row.where.source))
+    return row.problem(row.text("question"), gold, options, used=("question", *fields, "cop"))
+
+
+@functools.lru_cache
+def _counts_from(source: str) -> int:
+    """Whether a MedMCQA file counts its options from 0 or from 1: the first row with a 0 or a 4 decides. Raises
+    UsageError where no row does, and for a pipe, which cannot be read twice: one off is a wrong answer in every row."""
+    why = "a pipe cannot be looked through"
+    if source.startswith("hf:") or os.path.isfile(source):
+        why = "none is 0 or 4"
+        for _, row in read_rows(source, on_bad=lambda where, what: None):
+            if str(row.get("cop")).strip() in ("0", "4"):
+                return int(row["cop"]) // 4
+    raise UsageError(
+        f"{source}: does `cop` of MedMCQA count from 0 (the hub's copy) or from 1 (the original files)? {why}",
+        hint="say it: medsss load FILE --map question=question --map options=opa,opb,opc,opd --map answer=cop:0 (or 1)",
+    )
+
+
+_YES_NO_MAYBE = {"A": "yes", "B": "no", "C": "maybe"}
+
+
+def pubmedqa(row: Row) -> Problem:
+    """PubMedQA, from the hub or its own file (QUESTION, CONTEXTS): the abstract comes before the question.
+
+    {"pubid": 123, "question": "Does rest help after a sprain?",
+    "context": {"contexts": ["Forty patients rested, forty did not."]}, "long_answer": "Rest made no difference.",
+    "final_decision": "no"}
+    """
+    question = row.text("QUESTION" if "QUESTION" in row.obj else "question")
+    context = row.obj.get("CONTEXTS", row.obj.get("context"))
+    context = context.get("contexts") if isinstance(context, dict) else context
+    context = [context] if isinstance(context, str) else context
+    abstract = "\n".join(map(str, context)) if isinstance(context, list) else ""
+    return row.problem(
+        f"Abstract: {abstract}\nQuestion: {question}" if abstract else question,
+        gold_letter(row.obj["final_decision"], _YES_NO_MAYBE, "final_decision"),
+        dict(_YES_NO_MAYBE),
+        used=("QUESTION", "CONTEXTS", "question", "context", "final_decision", "pubid"),
+        id=row.id("pubid" if "pubid" in row.obj else "id"),
+    )
+
+
+def mmlu(row: Row) -> Problem:
+    """MMLU as on the hub: `answer` is a position from 0, or a letter.
+
+    {"question": "Which drug first?", "subject": "clinical_knowledge", "choices": ["Heparin", "Aspirin",
+    "Both of them", "Neither of them"], "answer": 1}
+    """
+    return row.choice("question", "choices", "answer", base=0)
+
+
+def cmexam(row: Row) -> Problem:
+    """CMExam: Chinese, one or several letters; the options are lines of a text, or a list of {key, value}.
+
+    {"Question": "下列哪些药物可抑制血小板聚集？",
+    "Options": "A 阿司匹林\\nB 氯吡格雷\\nC 肝素\\nD 替格瑞洛\\nE 华法林",
+    "Answer": "ABD",
+    "Explanation": "肝素与华法林是抗凝药。"}
+    """
+    return row.choice("Question", "Options", "Answer")
+
+
+# Text and numbers
+
+
+def huatuo(row: Row) -> Problem:
+    """The verifiable problems of HuatuoGPT-o1.
+
+    {"Open-ended Verifiable Question": "Which drug is given first?", "Ground-True Answer": "Aspirin"}
+    """
+    question, answer = "Open-ended Verifiable Question", "Ground-True Answer"
+    return row.problem(row.text(question), row.text(answer), used=(question, answer))
+
+
+def medcalc(row: Row) -> Problem:
+    """MedCalc-Bench: a number with the tolerance that its limits say, a date, or weeks and days.
+
+    {"Row Number": 6, "Calculator Name": "Mean Arterial Pressure", "Output Type": "decimal",
+    "Patient Note": "A man of 41 has a blood pressure of 120/60.",
+    "Question": "What is his mean arterial pressure in mmHg?", "Ground Truth Answer": "80.0", "Lower Limit": "76.0",
+    "Upper Limit": "84.0"}
+    """
+    given = str(row.obj["Ground Truth Answer"]).strip()
+    task, answer = Task.NUMBER, given
+    number = _float(given)
+    if number is not None:
+        limits = [_float(str(row.obj.get(name))) for name in ("Lower Limit", "Upper Limit")]
+        slack = max((abs(limit - number) for limit in limits if limit is not None), default=0.0)
+        answer = f"{given} ± {slack:.6f}".rstrip("0") if slack else given
+    elif gold_date(given) is None:
+        # ('34 weeks', '3 days')
+        task, answer = Task.TEXT, " ".join(re.findall(r"\w+", given))
+    return row.problem(
+        f"Patient note:\n{row.text('Patient Note')}\n\n{row.text('Question')}",
+        answer,
+        task=task,
+        used=("Row Number", "Patient Note", "Question", "Ground Truth Answer"),
+        id=row.id("Row Number"),
+        extra={"ground_truth": given},
+    )
+
+
+def _float(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+# Steps and trees
+
+
+def processbench(row: Row) -> Prm:
+    """ProcessBench: steps, and the number of the first that is wrong, or -1. Gives prm records.
+
+    A step before the first error is labelled 1, the error 0, what follows it null.
+
+    {"id": "gsm8k-0", "generator": "some-model", "problem": "30 mL/kg for 64 kg?", "steps": ["30 x 64 = 1820.",
+    "So 1820 mL."], "final_answer_correct": false, "label": 0}
+    """
+    steps, label = row.obj["steps"], row.obj["label"]
+    if not isinstance(steps, list) or not steps or not all(isinstance(step, str) for step in steps):
+        raise BadRecord("`steps` must be a list of texts that is not empty")
+    if isinstance(label, bool) or not isinstance(label, int) or not -1 <= label < len(steps):
+        raise BadRecord(f"`label` must be the number of a step (0 to {len(steps) - 1}) or -1, got {label!r}")
+    right = [1.0 if label < 0 or number < label else 0.0 for number in range(len(steps))]
+    labels = [mark if label < 0 or number <= label else None for number, mark in enumerate(right)]
+    question = row.text("problem")
+    return Prm(
+        id=row.id(),
+        question=question,
+        answer="",
+        dataset=stem(row.where.source),
+        task=Task.TEXT,
+        meta={key: value for key, value in row.obj.items() if key not in {"id", "problem", "steps"}},
+        prompt=question,
+        completions=[ROOT_TEXT, *steps],
+        labels=[None, *labels],
+        values=[1.0, *right],
+    )
+
+
+def trees(row: Row) -> Tree:
+    """The authors' tree files: trajectories of [text, value, rollout value]. Gives tree records (authors_trees.py).
+
+    {"id": "q7", "question": "Which drug?\\nA. Furosemide\\nB. Metoprolol", "answer": "B", "original_dataset": null,
+    "pos": [[["Let's break down this problem step by step.", 0.5, null], ["The drug slows the heart.", 0.9, 0.8],
+    ["So it is a beta blocker. The answer is B.", 1.0, 1.0]]], "neg": []}
+    """
+    question, gold = row.text("question"), row.obj["answer"]
+    if isinstance(gold, bool) or not isinstance(gold, str | int | float):
+        raise BadRecord(f"`answer` must be a text or a number, got {shown(gold)}")
+    try:
+        question, answer, options = _with_lines(question, str(gold), "answer")
+    except BadRecord:  # whatever the options were, the lists say what was right
+        answer, options = str(gold).strip(), None
+    lettered = options or re.fullmatch("[A-J]", answer)
+    problem = row.problem(
+        question,
+        answer,
+        options,
+        task=Task.CHOICE if lettered else Task.NUMBER if _is_number(answer) else Task.TEXT,
+        used=("question", "answer", "original_dataset", "pos", "neg"),
+        dataset=row.obj.get("original_dataset"),
+    )
+    check_gold(problem)
+    return read_tree(problem, row.obj["pos"], row.obj["neg"])
+
+
+# Our own, and what has our field names
 
 # The field that tells one of our records from a bare problem, and the record whose fields are then ours, not the
 # user's.
@@ -56,734 +340,221 @@ _OWN_RECORDS: dict[str, type[Problem]] = {
 }
 
 
-def _own(obj: dict[str, Any], where: Where) -> Problem:
-    ours = next((kind for field, kind in _OWN_RECORDS.items() if field in obj), None)
+def medsss(row: Row) -> Problem:
+    """Any record that medsss writes, and rows that have our field names (MIRAGE's).
+
+    Without `task` a row is read as `--map` reads it: a choice where the answer is one of the options, else a number
+    where it is one, else a text.
+
+    {"id": "q1", "question": "Which drug first?", "options": {"A": "Heparin", "B": "Aspirin"}, "answer": "B",
+    "task": "choice"}
+    """
+    ours = next((kind for field, kind in _OWN_RECORDS.items() if field in row.obj), None)
     drop = set(ours.__struct_fields__) - set(Problem.__struct_fields__) if ours else set()
-    data = {key: value for key, value in obj.items() if key not in drop}
-    data["id"] = record_id(obj, where)
-    if isinstance(data["answer"], (int, float)) and not isinstance(data["answer"], bool):
-        data["answer"] = str(data["answer"])
-    if data.get("dataset") is None:
-        data["dataset"] = dataset_name(where)
+    data = {key: value for key, value in row.obj.items() if key not in drop}
     if "task" not in data:
-        data |= _guessed(data)
+        names = ("question", "answer", "options") if data.get("options") is not None else ("question", "answer")
+        return FieldMap({name: (name,) for name in names}).read(data, row.where)
+    data["id"] = row.id()
+    if isinstance(data["answer"], int | float) and not isinstance(data["answer"], bool):
+        data["answer"] = str(data["answer"])
+    data["dataset"] = data.get("dataset") or dataset_name(row.where)
     return parse(Problem, data)
 
 
-def _guessed(data: dict[str, Any]) -> dict[str, Any]:
-    """`task`, and `answer`, `options`, `question` where they follow: a letter needs options, in `options` or in the
-    last lines of the question; the text of an option is its letter."""
-    name, answer, options = data["id"], data["answer"], data.get("options")
-    if not isinstance(answer, str):
-        return {"task": Task.TEXT.value}
-    if isinstance(options, dict) and options:
-        letters = gold_letters(answer, options)
-        wanted = answer.strip().casefold()
-        letters = letters or next((k for k, text in options.items() if str(text).strip().casefold() == wanted), None)
-        if letters is None and re.fullmatch(r"\s*\(?[A-Z][).]?\s*", answer):
-            raise BadRecord(f"{name}: the gold answer {answer!r} is not one of the options {', '.join(options)}")
-        return {"task": Task.CHOICE.value, "answer": letters} if letters else {"task": Task.TEXT.value}
-    if re.fullmatch(r"\s*[A-Z]\s*", answer):
-        question, found = split_options(data["question"]) if isinstance(data["question"], str) else ("", None)
-        if found is None:
-            raise BadRecord(
-                f"{name}: the gold answer is the letter {answer!r}, but there are no options, neither in `options` nor "
-                "as the last lines of the question (`task: text` says that it is a text)"
+@dataclass(frozen=True)
+class FieldMap:
+    """Which field of a row is which of ours: `load --map question=FIELD --map options=FIELD --map answer=FIELD`.
+
+    A FIELD is a key, a way into nested ones (`data.Question`, `options.0`), or for the options several, by commas.
+    `base` is where an answer that is a position counts from.
+    """
+
+    fields: Mapping[str, tuple[str, ...]]
+    base: int | None = None
+
+    @classmethod
+    def parse(cls, given: Sequence[str]) -> FieldMap:
+        """Of texts such as "question=stem" and "answer=label:0". Raises UsageError."""
+        fields: dict[str, tuple[str, ...]] = {}
+        base = None
+        for text in given:
+            name, _, field = text.partition("=")
+            if name not in ("question", "options", "answer", "id", "dataset") or not field or name in fields:
+                raise UsageError(
+                    f"--map {text}: expected NAME=FIELD, each once",
+                    hint="NAME is question, options, answer, id or dataset",
+                )
+            if name == "answer" and field.endswith((":0", ":1")):
+                field, base = field[:-2], int(field[-1])
+            fields[name] = tuple(field.split(",")) if name == "options" else (field,)
+        missing = [name for name in ("question", "answer") if name not in fields]
+        if missing:
+            raise UsageError(f"--map names no {' and no '.join(missing)}", hint=f"--map {missing[0]}=FIELD")
+        return cls(fields, base)
+
+    @property
+    def by_column(self) -> bool:
+        """Whether all fields are numbers: those of the columns of a table whose first line does not name them."""
+        return all(field.isdecimal() for fields in self.fields.values() for field in fields)
+
+    def read(self, obj: Mapping[str, Any], where: Where) -> Problem:
+        """The problem of a row. An answer is a letter, the text of an option, a position, a number, or a phrase.
+
+        Raises BadRecord, for a field that is not there with those that are.
+        """
+        found = {name: [_look_up(obj, field) for field in fields] for name, fields in self.fields.items()}
+        row = Row({**obj, "id": found["id"][0]} if "id" in found else obj, where)
+        question, answer = found["question"][0], found["answer"][0]
+        if not isinstance(question, str) or not question.strip():
+            raise BadRecord(f"`{self.fields['question'][0]}` must be a text that is not empty, got {shown(question)}")
+        field = self.fields["answer"][0]
+        if "options" in found:
+            listed = found["options"]
+            options: dict[str, str] | None = options_of(
+                listed[0] if len(listed) == 1 else listed, ",".join(self.fields["options"])
             )
-        return {"task": Task.CHOICE.value, "question": question, "options": found}
-    return {"task": Task.TEXT.value}
+            answer, task = gold_letter(answer, options or {}, field, base=self.base), Task.CHOICE
+        elif isinstance(answer, str | int | float) and not isinstance(answer, bool):
+            question, answer, options = _with_lines(question, answer, field, self.base)
+            task = Task.CHOICE if options else Task.NUMBER if _is_number(answer) else Task.TEXT
+        else:
+            raise BadRecord(f"`{field}` must be a text or a number, got {shown(answer)}")
+        used = {field for fields in self.fields.values() for field in fields}
+        dataset = found["dataset"][0] if "dataset" in found else None
+        return row.problem(question, answer, options, task=task, used=used, dataset=dataset)
 
 
-# Choice
+def _look_up(obj: Mapping[str, Any], field: str) -> Any:
+    """A field by its key, or by keys with dots between them. Raises BadRecord with the keys that are there."""
+    if field in obj:
+        return obj[field]
+    found: Any = obj
+    for part in field.split("."):
+        if isinstance(found, list) and part.isdecimal() and int(part) < len(found):
+            found = found[int(part)]
+        elif isinstance(found, dict) and part in found:
+            found = found[part]
+        else:
+            there = ", ".join(map(str, found)) if isinstance(found, dict) else shown(found)
+            raise BadRecord(f"there is no field `{field}`: no {part} in {there or '(nothing)'}")
+    return found
 
 
-def _authors(obj: dict[str, Any], where: Where) -> Problem:
-    name = record_id(obj, where)
-    turns = obj["conversations"]
-    human = next(
-        (turn.get("value") for turn in turns if isinstance(turn, dict) and turn.get("from") in ("human", "user"))
-        if isinstance(turns, list)
-        else iter(()),
-        None,
-    )
-    if not isinstance(human, str):
-        raise BadRecord(f"{name}: `conversations` holds no turn {{from: human, value: text}}")
-    judged = obj.get("eval")
-    gold = judged.get("answer") if isinstance(judged, dict) else None
-    gold = obj.get("answer_idx") if gold is None else gold
-    if not isinstance(gold, str):
-        raise BadRecord(f"{name}: no gold answer (a text) in `eval.answer` or `answer_idx`")
-    question, options = split_options(human)
-    letters = gold_letters(gold, options) if options else None
-    if options and letters is None:
-        letters = next((letter for letter, text in options.items() if text.casefold() == gold.strip().casefold()), None)
-    if options is None and re.fullmatch(r"\s*[A-Z]\s*", gold):
-        raise BadRecord(
-            f"{name}: the gold answer is the letter {gold!r}, but the question ends with no options (lines 'A. ...')"
-        )
-    extra = {key: value for key, value in judged.items() if key != "answer"} if isinstance(judged, dict) else {}
-    return _problem(
-        obj,
-        where,
-        used={"conversations", "eval", "answer_idx"},
-        name=name,
-        question=question,
-        answer=letters or gold,
-        options=options,
-        dataset=obj.get("dataset") or obj.get("original_dataset"),
-        extra=extra,
-    )
+_LETTERS_ALONE = re.compile(r"\(?[A-Z](?:[\s,;/&、，和]{0,3}[A-Z]){0,25}[).]?")
+_NUMBER = re.compile(r"[-+]?\d[\d,]{0,30}(?:\.\d{1,30})?(?P<unit>\s?[^\s\d-]\S{0,20})?")
 
 
-def _medqa(obj: dict[str, Any], where: Where) -> Problem:
-    data = {key: value for key, value in obj.items() if key not in {"answer", "answer_idx"}}
-    name = record_id(obj, where)
-    meta = data.setdefault("meta", {})
-    if "answer" in obj and isinstance(meta, dict):
-        data["meta"] = meta | {"answer_text": obj["answer"]}
-    if not obj["options"]:
-        raise BadRecord(f"{name}: `options` is empty")
-    data |= {"id": name, "answer": obj["answer_idx"], "task": Task.CHOICE.value}
-    data["options"] = options_of(obj["options"], name)
-    if not isinstance(data.get("dataset"), str):
-        data["dataset"] = dataset_name(where)
-    return parse(Problem, data)
-
-
-def _medmcqa(base: int) -> Reader:
-    def read(obj: dict[str, Any], where: Where) -> Problem:
-        name = record_id(obj, where)
-        options = {
-            letter: str(text).strip()
-            for letter, text in zip("ABCD", (obj[f"op{c}"] for c in "abcd"), strict=True)
-            if text is not None and str(text).strip()
-        }
-        if len(options) < 2:
-            raise BadRecord(f"{name}: fewer than two options in `opa` to `opd`")
-        gold = str(obj["cop"]).strip()
-        if gold == "-1" or gold == "":
-            raise BadRecord(f"{name}: `cop` is {obj['cop']!r}: this split has no gold answers; take validation")
-        if base == 0 and gold == "4":
-            # Every other answer of this file is one letter off, so the run must not go on.
-            raise UsageError(
-                f"{where}: {name}: `cop` is 4, so this file counts its options from 1, not from 0 as the hub's does",
-                hint="--layout medmcqa-1",
-            )
-        letters = "ABCD"
-        answer = gold.upper()
-        if gold.isdecimal():
-            if not 0 <= int(gold) - base < 4:
-                raise BadRecord(f"{name}: `cop` is {gold}, expected {base} to {base + 3}")
-            answer = letters[int(gold) - base]
-        return _problem(
-            obj,
-            where,
-            used={"question", "opa", "opb", "opc", "opd", "cop"},
-            name=name,
-            question=text_of(obj, "question", name),
-            answer=answer,
-            options=options,
-        )
-
-    return read
-
-
-_YES_NO_MAYBE = {"A": "yes", "B": "no", "C": "maybe"}
-
-
-def _pubmedqa(obj: dict[str, Any], where: Where) -> Problem:
-    keyed = "QUESTION" in obj
-    name = record_id(obj, where, "pubid" if "pubid" in obj else "id")
-    question = text_of(obj, "QUESTION" if keyed else "question", name)
-    context = obj.get("CONTEXTS") if keyed else obj.get("context")
-    if isinstance(context, dict):
-        context = context.get("contexts")
-    if isinstance(context, str):
-        context = [context]
-    abstract = "\n".join(str(part) for part in context) if isinstance(context, list) else ""
-    return _problem(
-        obj,
-        where,
-        used={"QUESTION", "CONTEXTS", "question", "context", "final_decision", "pubid"},
-        name=name,
-        question=f"Abstract: {abstract}\nQuestion: {question}" if abstract else question,
-        answer=letter_of(obj["final_decision"], _YES_NO_MAYBE, name, "final_decision"),
-        options=dict(_YES_NO_MAYBE),
-    )
-
-
-def _choices(question: str, options: str, answer: str) -> Callable[[dict[str, Any], Where], Problem]:
-    """The reader of a layout that is a question, its options and the right letter, under these keys."""
-
-    def read(obj: dict[str, Any], where: Where) -> Problem:
-        name = record_id(obj, where)
-        found = options_of(obj[options], name, options)
-        return _problem(
-            obj,
-            where,
-            used={question, options, answer},
-            name=name,
-            question=text_of(obj, question, name),
-            answer=letter_of(obj[answer], found, name, answer),
-            options=found,
-        )
-
-    return read
-
-
-def _mmlu_pro(obj: dict[str, Any], where: Where) -> Problem:
-    name = record_id(obj, where, "question_id" if "question_id" in obj else "id")
-    # A list filled up with "N/A" has fewer real options; they stand last, so no letter moves.
-    listed = obj["options"]
-    while isinstance(listed, list) and listed and listed[-1] == "N/A":
-        listed = listed[:-1]
-    options = options_of(listed, name)
-    field = "answer" if obj.get("answer") is not None else "answer_index"
-    return _problem(
-        obj,
-        where,
-        used={"question", "options", "answer", "answer_index", "question_id"},
-        name=name,
-        question=text_of(obj, "question", name),
-        answer=letter_of(obj.get(field), options, name, field),
-        options=options,
-    )
-
-
-def _openlifescience(obj: dict[str, Any], where: Where) -> Problem:
-    name = record_id(obj, where)
-    data = obj["data"]
-    if not isinstance(data, dict) or not {"Question", "Options"} <= data.keys():
-        raise BadRecord(f"{name}: `data` must be an object with Question, Options and Correct Option")
-    options = options_of(data["Options"], name, "data.Options")
-    field = "Correct Option" if data.get("Correct Option") else "Correct Answer"
-    used = {"Question", "Options", "Correct Option", "Correct Answer"}
-    return _problem(
-        obj,
-        where,
-        used={"data"},
-        name=name,
-        question=text_of(data, "Question", name),
-        answer=letter_of(data.get(field), options, name, f"data.{field}"),
-        options=options,
-        extra={key: value for key, value in data.items() if key not in used},
-    )
-
-
-_VERACITY = ("false", "mixture", "true", "unproven")  # the numbers of the hub's labels
-
-
-def _pubhealth(obj: dict[str, Any], where: Where) -> Problem:
-    name = record_id(obj, where, "claim_id" if "claim_id" in obj else "id")
-    label = str(obj["label"]).strip().lower()
-    if label.isdecimal() and int(label) < len(_VERACITY):
-        label = _VERACITY[int(label)]
-    if label not in _VERACITY:
-        raise BadRecord(f"{name}: `label` is {obj['label']!r}, expected one of {', '.join(_VERACITY)} (or 0 to 3)")
-    options = {"A": "true", "B": "false", "C": "mixture", "D": "unproven"}
-    evidence = next(
-        (obj[key] for key in ("explanation", "main_text") if isinstance(obj.get(key), str) and obj[key]), ""
-    )
-    claim = text_of(obj, "claim", name)
-    return _problem(
-        obj,
-        where,
-        used={"claim_id", "claim", "label", "explanation"},
-        name=name,
-        question="Judge the claim by the text.\nClaim: " + claim + (f"\nText: {evidence}" if evidence else ""),
-        answer=next(letter for letter, text in options.items() if text == label),
-        options=options,
-    )
-
-
-_ENTITY = re.compile(r"\s*(@entity\d{1,6})\b")
-
-
-def _biomrc(obj: dict[str, Any], where: Where) -> Problem:
-    name = record_id(obj, where)
-    listed = obj["entities_list"]
-    if not isinstance(listed, list) or not listed:
-        raise BadRecord(f"{name}: `entities_list` must be a list that is not empty")
-    entities: dict[str, str] = {}
-    for item in listed:
-        mark = _ENTITY.match(str(item))
-        if mark is None:
-            raise BadRecord(f"{name}: an entry of `entities_list` does not begin with @entity and a number: {item!r}")
-        entities.setdefault(mark[1], " ".join(str(item).split()))
-    gold = _ENTITY.match(str(obj["answer"]))
-    if gold is None or gold[1] not in entities:
-        raise BadRecord(f"{name}: the gold answer {obj['answer']!r} is not one of the entities")
-    question = (
-        f"{text_of(obj, 'abstract', name)}\nWhich entity belongs in place of XXXX in the title?\n"
-        f"Title: {text_of(obj, 'title', name)}"
-    )
-    used = {"abstract", "title", "entities_list", "answer"}
-    if len(entities) > len(LETTERS):
-        # More entities than letters: the answer is the entity's own name.
-        listing = "\n".join(entities.values())
-        return _problem(
-            obj, where, used=used, name=name, question=f"{question}\nEntities:\n{listing}", answer=gold[1], options=None
-        )
-    options = dict(zip(LETTERS, entities.values(), strict=False))
-    return _problem(
-        obj,
-        where,
-        used=used,
-        name=name,
-        question=question,
-        answer=LETTERS[list(entities).index(gold[1])],
-        options=options,
-    )
-
-
-# Text
-
-
-def _bioasq(obj: dict[str, Any], where: Where) -> Problem:
-    name = record_id(obj, where)
-    kind = obj["type"]
-    question = text_of(obj, "body", name)
-    exact = obj.get("exact_answer")
-    used = {"body", "exact_answer"}
-    if kind == "yesno":
-        options = {"A": "yes", "B": "no"}
-        return _problem(
-            obj,
-            where,
-            used=used,
-            name=name,
-            question=question,
-            options=options,
-            answer=letter_of(exact, options, name, "exact_answer"),
-        )
-    if kind == "factoid":
-        while isinstance(exact, list) and exact:
-            exact = exact[0]
-        if not isinstance(exact, str) or not exact.strip():
-            raise BadRecord(f"{name}: no gold answer in `exact_answer`")
-        return _problem(
-            obj,
-            where,
-            used=used,
-            name=name,
-            question=question,
-            answer=exact.strip(),
-            options=None,
-            extra={"exact_answer": obj["exact_answer"]},
-        )
-    raise BadRecord(f"{name}: a BioASQ question of type {kind!r} has no single answer (yesno and factoid have)")
-
-
-_EVIDENCE = re.compile(r"E_\d{1,6}(?:_@_[\w.]{1,20})?")
-
-
-def _ddxplus(obj: dict[str, Any], where: Where) -> Problem:
-    name = record_id(obj, where)
-    known = _evidences(where)
-    codes = _EVIDENCE.findall(str(obj["EVIDENCES"]))
-    if not codes:
-        raise BadRecord(f"{name}: `EVIDENCES` holds no code such as E_48 or E_54_@_V_161")
-    first = _evidence(str(obj.get("INITIAL_EVIDENCE") or codes[0]), known, name)
-    sex = {"M": "man", "F": "woman"}.get(str(obj.get("SEX")), "patient")
-    findings = "\n".join(f"- {_evidence(code, known, name)}" for code in codes)
-    return _problem(
-        obj,
-        where,
-        used={"AGE", "SEX", "EVIDENCES", "INITIAL_EVIDENCE", "PATHOLOGY"},
-        name=name,
-        question=f"A {obj.get('AGE', '?')}-year-old {sex} was asked these questions, the first of them on arrival: "
-        f"{first}\n{findings}\nWhat is the most likely diagnosis?",
-        answer=text_of(obj, "PATHOLOGY", name),
-        options=None,
-    )
-
-
-def _evidences(where: Where) -> dict[str, Any]:
-    """The questions behind the codes: release_evidences.json, which the data set ships beside its patients."""
-    import orjson
-
-    folder = Path(where.source).parent
-    path = folder / "release_evidences.json"
-    key = str(path)
-    if key not in _EVIDENCE_FILES:
+def _with_lines(
+    question: str, gold: str | int | float, field: str, base: int | None = None
+) -> tuple[str, str, dict[str, str] | None]:
+    """A question, its answer, and the options in its last lines where the answer is one of them; else the question as
+    it is, and no options. Raises BadRecord where the answer is a letter or a position, and the options cannot be read.
+    """
+    text = str(gold).strip()
+    letters = _LETTERS_ALONE.fullmatch(text)
+    must = base is not None or isinstance(gold, int) or (letters is not None and len(text.strip("().")) == 1)
+    try:
+        stem, options = split_options(question)
+    except BadRecord:
+        if must or letters:
+            raise
+        return question, text, None
+    if options:
         try:
-            found = orjson.loads(path.read_bytes())
-        except (OSError, orjson.JSONDecodeError) as error:
-            raise UsageError(
-                f"{where}: DDXPlus names its findings by codes, and {path} cannot be read: {error}",
-                hint="put the data set's release_evidences.json beside the patients' file",
-            ) from None
-        _EVIDENCE_FILES[key] = found if isinstance(found, dict) else {}
-    return _EVIDENCE_FILES[key]
+            return stem, gold_letter(gold, options, field, base=base), options
+        except BadRecord:
+            if must:
+                raise
+    elif must and not isinstance(gold, int):
+        last = question.strip().rpartition("\n")[2]
+        raise BadRecord(
+            f"the gold answer is {text!r}, but there are no options: neither a field of them, nor lines 'A. ...' at "
+            f"the end of the question, which ends with {shown(last[-50:])}"
+        )
+    return question, text, None
 
 
-_EVIDENCE_FILES: dict[str, dict[str, Any]] = {}
-
-
-def _evidence(code: str, known: dict[str, Any], name: str) -> str:
-    base, _, value = code.partition("_@_")
-    entry = known.get(base)
-    if not isinstance(entry, dict) or not isinstance(entry.get("question_en"), str):
-        raise BadRecord(f"{name}: the code {base} is not in release_evidences.json")
-    if not value:
-        return f"{entry['question_en']} Yes."
-    meaning = entry.get("value_meaning")
-    meaning = meaning.get(value) if isinstance(meaning, dict) else None
-    said = meaning.get("en") if isinstance(meaning, dict) else value
-    return f"{entry['question_en']} {said}."
-
-
-def _huatuo(obj: dict[str, Any], where: Where) -> Problem:
-    name = record_id(obj, where)
-    question, answer = "Open-ended Verifiable Question", "Ground-True Answer"
-    return _problem(
-        obj,
-        where,
-        used={question, answer},
-        name=name,
-        question=text_of(obj, question, name),
-        answer=text_of(obj, answer, name),
-        options=None,
+def _is_number(gold: str) -> bool:
+    """Whether an answer is a number, alone or with a unit that we know, or a date: "5-HT" and "17
+    hydroxyprogesterone" are names."""
+    whole = _NUMBER.fullmatch(gold)
+    number = read_gold(gold) if whole else None
+    return gold_date(gold) is not None or (
+        whole is not None and number is not None and (whole["unit"] is None or number.unit is not None)
     )
 
 
-def _medsins(obj: dict[str, Any], where: Where) -> Problem:
-    name = record_id(obj, where)
-    definition, output = obj["definition"], obj["output"]
-    definition = definition[0] if isinstance(definition, list) and definition else definition
-    output = output[0] if isinstance(output, list) and output else output
-    if not isinstance(definition, str) or not isinstance(output, str) or not output.strip():
-        raise BadRecord(f"{name}: `definition` and `output` must be texts (or lists that begin with one)")
-    question, options = split_options(f"{definition.strip()}\n{text_of(obj, 'input', name)}")
-    letters = gold_letters(output, options) if options else None
-    return _problem(
-        obj,
-        where,
-        used={"definition", "input", "output"},
-        name=name,
-        question=question if letters else f"{definition.strip()}\n{obj['input']}",
-        answer=letters or output.strip(),
-        options=options if letters else None,
-    )
+# The table
 
 
-# Steps
+@dataclass(frozen=True)
+class Layout:
+    """`needs` are the keys that a row must have, by which it is recognised; "a|b" is met by either."""
+
+    name: str
+    needs: tuple[str, ...]
+    read: Callable[[Row], Problem]
+
+    def fits(self, obj: Mapping[str, Any]) -> bool:
+        """Whether a row has all the keys."""
+        return all(any(key in obj for key in need.split("|")) for need in self.needs)
+
+    @property
+    def title(self) -> str:
+        """The first line of the reader's docstring."""
+        return (self.read.__doc__ or "").partition("\n")[0]
+
+    @property
+    def example(self) -> dict[str, Any]:
+        """The row in the reader's docstring."""
+        found: dict[str, Any] = orjson.loads((self.read.__doc__ or "").rpartition("\n\n")[2])
+        return found
 
 
-def _processbench(obj: dict[str, Any], where: Where) -> Problem:
-    name = record_id(obj, where)
-    steps, label = obj["steps"], obj["label"]
-    if not isinstance(steps, list) or not steps or not all(isinstance(step, str) for step in steps):
-        raise BadRecord(f"{name}: `steps` must be a list of texts that is not empty")
-    if isinstance(label, bool) or not isinstance(label, int) or not -1 <= label < len(steps):
-        raise BadRecord(f"{name}: `label` must be the number of a step (0 to {len(steps) - 1}) or -1, got {label!r}")
-    right = [1.0 if label < 0 or number < label else 0.0 for number in range(len(steps))]
-    # What follows the first error is not labelled in this data.
-    labels = [None, *(mark if label < 0 or number <= label else None for number, mark in enumerate(right))]
-    question = text_of(obj, "problem", name)
-    rest = {key: value for key, value in obj.items() if key not in {"id", "problem", "steps"}}
-    return Prm(
-        id=name,
-        question=question,
-        answer="",
-        dataset=stem(where),
-        task=Task.TEXT,
-        meta=rest,
-        prompt=question,
-        completions=[ROOT_TEXT, *steps],
-        labels=labels,
-        values=[1.0, *right],
-    )
-
-
-def _problem(
-    obj: dict[str, Any],
-    where: Where,
-    *,
-    used: set[str],
-    name: str,
-    question: str,
-    answer: str,
-    options: dict[str, str] | None,
-    dataset: object = None,
-    extra: dict[str, Any] | None = None,
-) -> Problem:
-    """The problem, with what the layout did not use under `meta`."""
-    rest = {key: value for key, value in obj.items() if key not in used | {"id", "dataset", "meta"}}
-    meta = obj.get("meta")
-    named = dataset or obj.get("dataset")
-    return parse(
-        Problem,
-        {
-            "id": name,
-            "question": question,
-            "answer": answer,
-            "options": options,
-            "dataset": named if isinstance(named, str) and named else dataset_name(where),
-            "task": (Task.CHOICE if options else Task.TEXT).value,
-            "meta": rest | (extra or {}) | (meta if isinstance(meta, dict) else {}),
-        },
-    )
-
-
-_ASPIRIN = {"A": "Heparin", "B": "Aspirin", "C": "Both of them", "D": "Neither of them"}
-
-LAYOUTS: dict[str, Layout] = {
+LAYOUTS = {
     layout.name: layout
     for layout in (
-        Layout(
-            "authors",
-            "the MedS3 authors' evaluation files",
-            ("conversations", "eval|answer_idx"),
-            _authors,
-            {
-                "id": 7,
-                "conversations": [{"from": "human", "value": "Which drug first?\nA. Heparin\nB. Aspirin"}],
-                "eval": {"answer": "B"},
-            },
-        ),
-        Layout(
-            "medmcqa",
-            "MedMCQA as on the hub: `cop` counts from 0",
-            ("question", "opa", "opb", "opc", "opd", "cop"),
-            _medmcqa(0),
-            {
-                "id": "5f1c",
-                "question": "Which drug first?",
-                "opa": "Heparin",
-                "opb": "Aspirin",
-                "opc": "Both of them",
-                "opd": "Neither of them",
-                "cop": 1,
-                "choice_type": "single",
-                "exp": "It is given at once.",
-                "subject_name": "Medicine",
-                "topic_name": None,
-            },
-        ),
-        Layout(
-            "medmcqa-1",
-            "MedMCQA's original files: `cop` counts from 1; only with --layout",
-            ("question", "opa", "opb", "opc", "opd", "cop"),
-            _medmcqa(1),
-            {
-                "id": "5f1c",
-                "question": "Which drug first?",
-                "opa": "Heparin",
-                "opb": "Aspirin",
-                "opc": "Both of them",
-                "opd": "Neither of them",
-                "cop": 2,
-                "choice_type": "single",
-                "exp": "It is given at once.",
-                "subject_name": "Medicine",
-                "topic_name": None,
-            },
-            detected=False,
-        ),
-        Layout(
-            "pubmedqa",
-            "PubMedQA, from the hub or its own keyed file",
-            ("question|QUESTION", "final_decision"),
-            _pubmedqa,
-            {
-                "pubid": 123,
-                "question": "Does rest help after a sprain?",
-                "context": {"contexts": ["Forty patients rested, forty did not."], "labels": ["METHODS"]},
-                "long_answer": "Rest made no difference.",
-                "final_decision": "no",
-            },
-        ),
-        Layout(
-            "mmlu",
-            "MMLU: a list of choices and the position of the right one",
-            ("question", "choices", "answer"),
-            _choices("question", "choices", "answer"),
-            {
-                "question": "Which drug first?",
-                "subject": "clinical_knowledge",
-                "choices": list(_ASPIRIN.values()),
-                "answer": 1,
-            },
-        ),
-        Layout(
-            "bioasq",
-            "BioASQ task B: yesno and factoid questions",
-            ("body", "type", "exact_answer"),
-            _bioasq,
-            {
-                "id": "5c0e",
-                "type": "yesno",
-                "body": "Is aspirin an anticoagulant?",
-                "exact_answer": "no",
-                "ideal_answer": ["It acts on platelets."],
-                "snippets": [],
-            },
-        ),
-        Layout(
-            "pubhealth",
-            "PubHealth, also called health_fact",
-            ("claim", "label"),
-            _pubhealth,
-            {
-                "claim_id": "15661",
-                "claim": "Garlic cures influenza.",
-                "explanation": "No trial has shown it.",
-                "main_text": "...",
-                "label": 0,
-                "subjects": "Health News",
-            },
-        ),
-        Layout(
-            "biomrc",
-            "BioMRC: the entity that a title leaves out",
-            ("abstract", "title", "entities_list", "answer"),
-            _biomrc,
-            {
-                "abstract": "@entity1 was given to @entity2 with angina.",
-                "title": "XXXX in angina",
-                "entities_list": ["@entity1 :: ['aspirin']", "@entity2 :: ['patients']"],
-                "answer": "@entity1 :: ['aspirin']",
-            },
-        ),
-        Layout(
-            "ddxplus",
-            "DDXPlus patients, with release_evidences.json beside them",
-            ("PATHOLOGY", "EVIDENCES"),
-            _ddxplus,
-            {
-                "AGE": 41,
-                "SEX": "F",
-                "PATHOLOGY": "Bronchitis",
-                "EVIDENCES": "['E_201', 'E_54_@_V_161']",
-                "INITIAL_EVIDENCE": "E_201",
-                "DIFFERENTIAL_DIAGNOSIS": "[['Bronchitis', 0.4]]",
-            },
-        ),
-        Layout(
-            "cmexam",
-            "CMExam: Chinese, one or several letters",
-            ("Question", "Options", "Answer"),
-            _choices("Question", "Options", "Answer"),
-            {
-                "Question": "下列哪些药物可抑制血小板聚集？",
-                "Options": "A 阿司匹林\nB 氯吡格雷\nC 肝素\nD 替格瑞洛\nE 华法林",
-                "Answer": "ABD",
-                "Explanation": "肝素与华法林是抗凝药。",
-            },
-        ),
-        Layout(
-            "cmb",
-            "CMB-Exam: Chinese, options under `option`",
-            ("question", "option", "answer"),
-            _choices("question", "option", "answer"),
-            {
-                "question": "首选药物是？",
-                "option": {"A": "肝素", "B": "阿司匹林"},
-                "answer": "B",
-                "question_type": "单项选择题",
-            },
-        ),
-        Layout(
-            "openlifescience",
-            "the openlifescienceai sets on the hub",
-            ("data",),
-            _openlifescience,
-            {
-                "id": "8a1f",
-                "data": {
-                    "Question": "Which drug first?",
-                    "Options": _ASPIRIN,
-                    "Correct Answer": "Aspirin",
-                    "Correct Option": "B",
-                },
-                "subject_name": None,
-            },
-        ),
-        Layout(
-            "huatuo",
-            "HuatuoGPT-o1's verifiable problems (its evaluation files are `medqa`)",
-            ("Open-ended Verifiable Question", "Ground-True Answer"),
-            _huatuo,
-            {"Open-ended Verifiable Question": "Which drug is given first?", "Ground-True Answer": "Aspirin"},
-        ),
-        Layout(
-            "medsins",
-            "MedS-Ins and MedS-Bench: a definition, an input, an output",
-            ("definition", "input", "output"),
-            _medsins,
-            {
-                "definition": "Name the dose of the drug that the sentence states.",
-                "input": "Sentence: 81 mg of aspirin were given.\nDrug: aspirin",
-                "output": ["81 mg"],
-            },
-        ),
-        Layout(
-            "processbench",
-            "ProcessBench: steps and the first that is wrong (prm records)",
-            ("problem", "steps", "label"),
-            _processbench,
-            {
-                "id": "gsm8k-0",
-                "generator": "some-model",
-                "problem": "30 mL/kg for 64 kg?",
-                "steps": ["30 x 64 = 1820.", "So 1820 mL."],
-                "final_answer_correct": False,
-                "label": 0,
-            },
-        ),
-        Layout(
-            "medqa",
-            "MedQA, and the evaluation files of HuatuoGPT-o1",
-            ("question", "options", "answer_idx"),
-            _medqa,
-            {
-                "question": "Which drug first?",
-                "options": _ASPIRIN,
-                "answer_idx": "B",
-                "answer": "Aspirin",
-                "meta_info": "step1",
-            },
-        ),
-        Layout(
-            "mmlu-pro",
-            "MMLU-Pro: a list of up to ten options",
-            ("question", "options", "answer|answer_index"),
-            _mmlu_pro,
-            {
-                "question_id": 70,
-                "question": "Which drug first?",
-                "options": list(_ASPIRIN.values()),
-                "answer": "B",
-                "answer_index": 1,
-                "category": "health",
-            },
-        ),
-        Layout(
-            "medsss",
-            "any record that medsss writes; also MIRAGE's rows",
-            ("question", "answer"),
-            _own,
-            {"id": "q1", "question": "Which drug first?", "options": _ASPIRIN, "answer": "B", "task": "choice"},
-        ),
+        Layout("authors", ("conversations", "eval|answer_idx"), authors),
+        Layout("trees", ("question", "answer", "pos", "neg"), trees),
+        Layout("medqa", ("question", "options", "answer_idx"), medqa),
+        Layout("medmcqa", ("question", "opa", "opb", "opc", "opd", "cop"), medmcqa),
+        Layout("pubmedqa", ("question|QUESTION", "final_decision"), pubmedqa),
+        Layout("mmlu", ("question", "choices", "answer"), mmlu),
+        Layout("cmexam", ("Question", "Options", "Answer"), cmexam),
+        Layout("huatuo", ("Open-ended Verifiable Question", "Ground-True Answer"), huatuo),
+        Layout("medcalc", ("Patient Note", "Question", "Ground Truth Answer"), medcalc),
+        Layout("processbench", ("problem", "steps", "label"), processbench),
+        Layout("medsss", ("question", "answer"), medsss),
     )
 }
+"""In the order in which they are tried; a row with `task` is one of ours whatever else it has."""
 
 
-def detect(obj: dict[str, Any]) -> Layout | None:
-    """The layout that the keys of a row say, None for an unknown one. A row with `task` is one of ours."""
-    if "task" in obj and "question" in obj and "answer" in obj:
+def detect(obj: Mapping[str, Any]) -> Layout | None:
+    """The layout that the keys of a row say, None for an unknown one."""
+    if {"task", "question", "answer"} <= obj.keys():
         return LAYOUTS["medsss"]
-    for layout in LAYOUTS.values():
-        if not layout.detected or layout.missing(obj):
-            continue
-        match layout.name:
-            case "medqa" if not isinstance(obj["options"], dict):
-                continue
-            case "mmlu-pro" if not isinstance(obj["options"], list):
-                continue
-            case "openlifescience" if not isinstance(obj["data"], dict):
-                continue
-            case _:
-                return layout
-    return None
+    return next((layout for layout in LAYOUTS.values() if layout.fits(obj)), None)
+
+
+def read_row(obj: dict[str, Any], where: Where) -> Problem:
+    """The record that a row of any layout stands for: a problem, a tree or prm record. Raises BadRecord with its id."""
+    layout = detect(obj)
+    if layout is None:
+        known = "; ".join(f"{name} ({', '.join(each.needs)})" for name, each in reversed(LAYOUTS.items()))
+        keys = ", ".join(map(str, obj)) or "(none)"
+        raise BadRecord(f"unknown layout: found the keys {keys}; medsss load --map reads any; known: {known}")
+    return named(layout.read, Row(obj, where))
+
+
+P = TypeVar("P", bound=Problem)
+
+
+def named(read: Callable[[Row], P], row: Row) -> P:
+    """What `read` makes of a row; a BadRecord gets the row's id before it."""
+    try:
+        return read(row)
+    except BadRecord as error:
+        id = row.id()
+        raise BadRecord(str(error) if str(error).startswith(f"{id}:") else f"{id}: {error}") from None

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..answers import answer_key
 from ..labelling.labels import StepLabels, step_labels
-from ..labelling.trajectories import StepValues, check_tree, trajectories, values_on
-from ..problems import to_problem, to_samples
-from ..problems.authors_trees import from_published, is_published
+from ..labelling.trajectories import StepValues, trajectories, values_on
+from ..problems import is_tree, to_problem, to_samples, to_tree
 from ..records import (
     Action,
     Candidate,
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     from ..stream.jsonl import Where
 
 _OWN: dict[str, type[Problem]] = {
-    "nodes": Tree,
     "candidates": Scored,
     "responses": Samples,
     "completions": Prm,
@@ -80,15 +78,12 @@ def read(obj: dict[str, Any], where: Where) -> Problem:
 
     Raises BadRecord.
     """
+    if is_tree(obj):
+        return to_tree(obj, where)
     for field, kind in _OWN.items():
         # Responses without a pass rate are those of another tool.
         if field in obj and (kind is not Samples or "pass_rate" in obj):
-            record = parse_as(kind, obj)
-            if isinstance(record, Tree):
-                check_tree(record)
-            return record
-    if is_published(obj):
-        return from_published(obj, where)
+            return parse_as(kind, obj)
     if "response" in obj or "output" in obj or "responses" in obj:
         return to_samples(obj, where)
     return to_problem(obj, where)

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from medsss_cli.answers import Extract
+from medsss_cli.answers import Extract, judge
 from medsss_cli.errors import BadRecord, UsageError
-from medsss_cli.problems import LAYOUTS, Layout, detect, split_options, to_prm, to_problem, to_samples
-from medsss_cli.problems.benchmarks import BENCHMARKS, benchmark
+from medsss_cli.problems import LAYOUTS, FieldMap, Layout, detect, to_prm, to_problem, to_record, to_samples
 from medsss_cli.records import Problem, Response, Samples, Scored, Task, Verdict, dump, parse, problem_fields
 from medsss_cli.stream.jsonl import Where
 
@@ -122,7 +121,7 @@ def test_what_our_other_records_hold_is_left_out() -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"instruction": "?", "output": "x"}, "unknown layout: found the keys instruction, output; known: medsss"),
+        ({"instruction": "?", "output": "x"}, "unknown layout: found the keys instruction, output; medsss load --map"),
         ({}, "unknown layout"),
         (
             {"question": "?", "answer": "C", "task": "choice", "options": {"A": "x"}, "id": "q"},
@@ -135,7 +134,7 @@ def test_what_our_other_records_hold_is_left_out() -> None:
         (AUTHORS | {"conversations": 3}, "no turn"),
         (AUTHORS | {"eval": {}}, "no gold answer"),
         (AUTHORS | {"eval": {"answer": "D"}}, "not one of the options A, B, C"),
-        (AUTHORS | {"conversations": [{"from": "human", "value": "Which?"}]}, "ends with no options"),
+        (AUTHORS | {"conversations": [{"from": "human", "value": "Which?"}]}, "no options: .* ends with 'Which"),
         (MEDQA | {"answer_idx": "E"}, "not one of the options A, B"),
         (MEDQA | {"answer_idx": None}, "answer"),
     ],
@@ -143,16 +142,6 @@ def test_what_our_other_records_hold_is_left_out() -> None:
 def test_what_cannot_be_read_says_why(row: dict[str, Any], message: str) -> None:
     with pytest.raises(BadRecord, match=message):
         to_problem(row, HERE)
-
-
-def test_options_out_of_the_question() -> None:
-    assert split_options("Q?\nA. x\nB. y") == ("Q?", {"A": "x", "B": "y"})
-    assert split_options("Q?\n(A) x\n(B) y\n\nAnswer:") == ("Q?", {"A": "x", "B": "y"})
-    assert split_options("A. is no option\nQ?\nA) x\nB) y") == ("A. is no option\nQ?", {"A": "x", "B": "y"})
-    assert split_options("Q?\nA. x\ngoes on\nB. y") == ("Q?", {"A": "x goes on", "B": "y"})
-    assert split_options("Q?\nA. only one") == ("Q?\nA. only one", None)
-    assert split_options("Q?") == ("Q?", None)
-    assert split_options("") == ("", None)
 
 
 def test_responses_of_other_tools_are_judged() -> None:
@@ -195,40 +184,52 @@ def test_records_without_usable_responses(more: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=lambda layout: layout.name)
-def test_every_layout_reads_its_documented_row(layout: Layout) -> None:
-    """The rows in docs/layouts.md are the ones that are read: a user compares his file with them."""
-    if layout.name == "ddxplus":
-        return  # its codes need a file beside it: below
-    read = to_prm if layout.name == "processbench" else to_problem
-    named = read(layout.example, HERE, layout.name)
+def test_every_layout_reads_its_example_and_no_other(layout: Layout, tmp_path: Path) -> None:
+    """The row in a reader's docstring is the one that a user compares with, and docs/layouts.md shows it. No other
+    layout may take it: only `medsss`, which is tried last, has keys that many rows have."""
     page = (Path(__file__).parents[1] / "docs" / "layouts.md").read_text(encoding="utf-8")
+    assert f"### {layout.name}\n\n{layout.title}" in page
     assert json.dumps(layout.example, ensure_ascii=False) in page
-    if layout.detected:
-        assert detect(layout.example) is layout
-        assert read(layout.example, HERE) == named
-    choices = {"authors", "medmcqa", "medmcqa-1", "mmlu", "openlifescience", "medqa", "mmlu-pro", "medsss"}
-    if layout.name in choices:
-        assert (named.task, named.answer, (named.options or {})["B"]) == (Task.CHOICE, "B", "Aspirin")
-        assert "Aspirin" not in named.question
+    assert detect(layout.example) is layout
+    assert {each.name for each in LAYOUTS.values() if each.fits(layout.example)} - {"medsss"} == {layout.name} - {
+        "medsss"
+    }
+    file = tmp_path / "rows.jsonl"
+    cop = {"cop": 0} if layout.name == "medmcqa" else {}
+    file.write_text(json.dumps(layout.example) + "\n" + json.dumps(layout.example | cop))
+    record = to_record(layout.example, Where(str(file), 1))
+    if layout.name in {"authors", "medmcqa", "mmlu", "medqa", "medsss"}:
+        assert (record.task, record.answer, (record.options or {})["B"]) == (Task.CHOICE, "B", "Aspirin")
+        assert "Aspirin" not in record.question
 
 
 def read(name: str, **changes: Any) -> Problem:
-    """The layout's documented row with changes, read as any command would."""
+    """The layout's example with changes, read as any command would."""
     row = {key: value for key, value in (LAYOUTS[name].example | changes).items() if value is not ...}
     return to_problem(row, HERE)
 
 
-def test_medmcqa_counts_from_zero_unless_told() -> None:
-    """The hub counts from 0, the original files from 1: one letter off is a wrong gold answer in every row."""
-    row = LAYOUTS["medmcqa"].example
-    assert to_problem(row, HERE).answer == "B"
-    assert to_problem(row, HERE, "medmcqa-1").answer == "A"
-    assert read("medmcqa", cop="3").answer == "D"  # a csv file has texts
-    assert read("medmcqa", opd=None).options == {"A": "Heparin", "B": "Aspirin", "C": "Both of them"}
-    assert read("medmcqa").meta["subject_name"] == "Medicine"
-    with pytest.raises(UsageError, match="counts its options from 1") as caught:
-        read("medmcqa", cop=4)
-    assert caught.value.hint == "--layout medmcqa-1"
+def test_medmcqa_counts_from_what_its_file_says(tmp_path: Path) -> None:
+    """The hub counts from 0, the original files from 1: one letter off is a wrong gold answer in every row, so no row
+    is read before the file has told which it is."""
+
+    def answers(name: str, *cops: object) -> list[str]:
+        path = tmp_path / name
+        path.write_text("".join(json.dumps(LAYOUTS["medmcqa"].example | {"cop": cop}) + "\n" for cop in cops))
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        return [to_problem(row, Where(str(path), n)).answer for n, row in enumerate(rows, 1)]
+
+    assert answers("hub.jsonl", 1, 3, 2, 0) == ["B", "D", "C", "A"]
+    assert answers("original.jsonl", 1, 3, 2, "4") == ["A", "C", "B", "D"]
+    with pytest.raises(UsageError, match="count from 0") as caught:
+        answers("neither.jsonl", 1, 2, 3)
+    assert "answer=cop:0" in (caught.value.hint or "")
+    with pytest.raises(UsageError, match="a pipe"):
+        to_problem(LAYOUTS["medmcqa"].example, Where("stdin", 1))
+    with pytest.raises(BadRecord, match=r"`cop` is 4, no position among the options A, B, C, D \(from 0\)"):
+        answers("both.jsonl", 0, 4)
+    with pytest.raises(BadRecord, match="no gold answers; take validation"):
+        answers("test.jsonl", -1)
 
 
 def test_pubmedqa_with_and_without_its_abstract() -> None:
@@ -244,16 +245,14 @@ def test_pubmedqa_with_and_without_its_abstract() -> None:
     )
 
 
-def test_lists_of_options() -> None:
+def test_options_in_other_spellings() -> None:
     assert read("mmlu", answer="B").answer == "B"
     assert read("mmlu", answer="1").answer == "B"
     assert read("mmlu", choices=["A. x", "B. y"], answer=1).options == {"A": "x", "B": "y"}
-    ten = read("mmlu-pro", options=[f"finding {n}" for n in range(8)] + ["N/A", "N/A"], answer="H")
-    assert (len(ten.options or {}), ten.answer) == (8, "H")
-    assert read("mmlu-pro", answer=None).answer == "B"
-
-
-def test_cmexam_has_several_letters() -> None:
+    assert read("mmlu", choices=["A. fumigatus", "E. coli"], answer=0).options == {"A": "A. fumigatus", "B": "E. coli"}
+    assert read("mmlu", choices=["x", None, "y"], answer=2).answer == "C"  # the others keep their letters
+    wide = read("mmlu", choices=[f"finding {n}" for n in range(26)], answer=25)
+    assert (wide.answer, (wide.options or {})["Z"]) == ("Z", "finding 25")
     problem = read("cmexam", Answer="D,A、B")
     assert (problem.answer, (problem.options or {})["D"]) == ("ABD", "替格瑞洛")
     listed = [{"key": "A", "value": "阿司匹林"}, {"key": "B", "value": "肝素"}]
@@ -261,48 +260,24 @@ def test_cmexam_has_several_letters() -> None:
     assert read("cmexam", Options="A. 阿司匹林\nB. 肝素", Answer="B").options == {"A": "阿司匹林", "B": "肝素"}
 
 
-def test_pubhealth_labels_are_words_or_numbers() -> None:
-    """The hub's numbers run false, mixture, true, unproven; the order of the options is another."""
-    assert [read("pubhealth", label=label).answer for label in (0, "1", 2, "unproven", "True")] == list("BCADA")
-    assert "No trial has shown it." in read("pubhealth").question
-
-
-def test_bioasq_by_the_type_of_question() -> None:
-    assert (read("bioasq").answer, read("bioasq").options) == ("B", {"A": "yes", "B": "no"})
-    factoid = read("bioasq", type="factoid", exact_answer=[["aspirin", "ASA"]])
-    assert (factoid.answer, factoid.task, factoid.meta["exact_answer"]) == ("aspirin", Task.TEXT, [["aspirin", "ASA"]])
-    with pytest.raises(BadRecord, match="no single answer"):
-        read("bioasq", type="list", exact_answer=[["a"], ["b"]])
-
-
-def test_biomrc_entities_are_the_options() -> None:
-    problem = read("biomrc")
-    assert (problem.answer, (problem.options or {})["A"]) == ("A", "@entity1 :: ['aspirin']")
-    many = read("biomrc", entities_list=[f"@entity{n}" for n in range(40)], answer="@entity31")
-    assert (many.task, many.answer, many.options) == (Task.TEXT, "@entity31", None)
-
-
-def test_ddxplus_speaks_its_codes(tmp_path: Path) -> None:
-    """A question of bare codes could not be answered; without the file that explains them the run must not go on."""
-    row = LAYOUTS["ddxplus"].example
-    where = Where(str(tmp_path / "test.csv"), 2)
-    with pytest.raises(UsageError, match="release_evidences") as caught:
-        to_problem(row, where)
-    assert "beside" in (caught.value.hint or "")
-    evidences = {
-        "E_201": {"question_en": "Do you have a cough?", "value_meaning": {}},
-        "E_54": {"question_en": "How is the pain?", "value_meaning": {"V_161": {"en": "sharp"}}},
-    }
-    (tmp_path / "release_evidences.json").write_text(json.dumps(evidences))
-    problem = to_problem(row, where)
-    assert "- Do you have a cough? Yes.\n- How is the pain? sharp." in problem.question
-    assert (problem.answer, problem.task) == ("Bronchitis", Task.TEXT)
-
-
-def test_medsins_with_and_without_options() -> None:
-    assert read("medsins").answer == "81 mg"
-    problem = read("medsins", input="Which?\nA. Heparin\nB. Aspirin", output="B")
-    assert (problem.task, problem.answer) == (Task.CHOICE, "B")
+@pytest.mark.parametrize(
+    ("truth", "low", "high", "task", "answer", "right", "wrong"),
+    [
+        ("83.93895", "79.742", "88.1359", "number", "83.93895 ± 4.19695", "88.1", "88.2"),
+        ("-4.0", "-4.2", "-3.8", "number", "-4.0 ± 0.2", "-3.85", "-3.7"),
+        ("3", "3", "3", "number", "3", "3", "4"),
+        ("08/31/2023", "08/31/2023", "08/31/2023", "number", "08/31/2023", "August 31, 2023", "08/30/2023"),
+        ("('34 weeks', '3 days')", "x", "x", "text", "34 weeks 3 days", "34 weeks, 3 days", "33 weeks, 3 days"),
+    ],
+)
+def test_medcalc_is_as_exact_as_its_limits(
+    truth: str, low: str, high: str, task: str, answer: str, right: str, wrong: str
+) -> None:
+    problem = read("medcalc", **{"Ground Truth Answer": truth, "Lower Limit": low, "Upper Limit": high})
+    assert (problem.id, problem.task.value, problem.answer) == ("MedQA-6", task, answer)
+    assert problem.meta["ground_truth"] == truth
+    assert judge(problem, f"The answer is {right}.").verdict is Verdict.CORRECT
+    assert judge(problem, f"The answer is {wrong}.").verdict is Verdict.WRONG
 
 
 def test_processbench_gives_labelled_steps() -> None:
@@ -322,22 +297,20 @@ def test_processbench_gives_labelled_steps() -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"id": "q", "question": "?", "answer": "B"}, "q: the gold answer is the letter 'B', but there are no options"),
-        ({"id": "q", "question": "?", "answer": "E", "options": {"A": "x", "B": "y"}}, "q: .*'E' is not one of.* A, B"),
-        (MEDQA | {"options": {}}, "`options` is empty"),
-        (LAYOUTS["cmexam"].example | {"Options": ""}, "no options in `Options`"),
+        ({"id": "q", "question": "?", "answer": "B"}, "q: the gold answer is 'B', but there are no options"),
+        (
+            {"id": "q", "question": "?", "answer": "E", "options": {"A": "x", "B": "y"}},
+            "q: .*'E' .* not one of.* A, B",
+        ),
+        ({"id": "q", "question": "?\nA. x\nB. y", "answer": "C"}, "q: .*'C' in `answer` is not one of.* A, B"),
+        ({"id": "q", "question": "?\nA. x\nB. y\nD. z", "answer": "B"}, "q: line 4 of the question"),
+        (MEDQA | {"options": {}}, "MedQA-3: fewer than two options in `options`"),
+        (LAYOUTS["cmexam"].example | {"Options": ""}, "fewer than two options in `Options`"),
         (LAYOUTS["cmexam"].example | {"Answer": "F"}, "'F' in `Answer` is not one of the options A, B, C, D, E"),
-        (LAYOUTS["mmlu"].example | {"answer": 4}, "no position among 4 options"),
+        (LAYOUTS["mmlu"].example | {"answer": 4}, "no position among the options A, B, C, D"),
         (LAYOUTS["mmlu"].example | {"answer": True}, "no gold answer"),
-        (LAYOUTS["medmcqa"].example | {"cop": -1}, "no gold answers; take validation"),
-        (LAYOUTS["medmcqa"].example | {"opb": None}, "not one of the options A, C, D"),
         (LAYOUTS["pubmedqa"].example | {"final_decision": None}, "no gold answer in `final_decision`"),
-        (LAYOUTS["pubhealth"].example | {"label": -1}, "expected one of false"),
-        (LAYOUTS["biomrc"].example | {"answer": "@entity9"}, "not one of the entities"),
-        (LAYOUTS["biomrc"].example | {"entities_list": ["x"]}, "does not begin with @entity"),
-        (LAYOUTS["openlifescience"].example | {"data": {"a": 1}}, "must be an object with Question"),
         (LAYOUTS["huatuo"].example | {"Ground-True Answer": " "}, "must be a text that is not empty"),
-        (LAYOUTS["medsins"].example | {"output": []}, "`definition` and `output`"),
     ],
 )
 def test_what_a_layout_cannot_use_says_why(row: dict[str, Any], message: str) -> None:
@@ -350,35 +323,62 @@ def test_a_letter_finds_its_options_in_the_question() -> None:
     assert (problem.question, problem.options, problem.task) == ("Which?", {"A": "x", "B": "y"}, Task.CHOICE)
     assert to_problem({"question": "?", "answer": "Y", "options": {"A": "x", "B": "y"}}, HERE).answer == "B"
     assert to_problem({"question": "Blood group?", "answer": "B", "task": "text"}, HERE).task is Task.TEXT
+    assert to_problem({"question": "Which gene?", "answer": "DNA"}, HERE).task is Task.TEXT
 
 
-def test_a_named_layout_must_fit() -> None:
-    with pytest.raises(BadRecord, match="not in the layout mmlu: it needs choices; found the keys question"):
-        to_problem(MEDQA, HERE, "mmlu")
-    with pytest.raises(UsageError, match="no layout 'mml'"):
-        to_problem(MEDQA, HERE, "mml")
+# --map
+
+
+def mapped(row: dict[str, Any], *given: str) -> Problem:
+    problem = to_record(row, HERE, FieldMap.parse(given))
+    assert isinstance(problem, Problem)
+    return problem
+
+
+NESTED = {"id": "n", "data": {"stem": "Which?", "list": ["Heparin", "Aspirin"], "right": 2}, "source": "mine"}
+
+
+def test_a_map_reads_any_layout() -> None:
+    """Nested fields, options as a list or in several fields, an answer as a letter, a text, a position or a number."""
+    problem = mapped(NESTED, "question=data.stem", "options=data.list", "answer=data.right:1")
+    assert (problem.id, problem.question, problem.answer) == ("n", "Which?", "B")
+    assert problem.options == {"A": "Heparin", "B": "Aspirin"}
+    assert problem.meta["source"] == "mine"
+    flat = {"q": "Which?", "o1": "Heparin", "o2": "Aspirin", "o3": None, "a": "aspirin", "n": 9, "set": "s"}
+    problem = mapped(flat, "question=q", "options=o1,o2,o3", "answer=a", "id=n", "dataset=set")
+    assert (problem.id, problem.dataset, problem.answer, len(problem.options or {})) == ("MedQA-9", "s", "B", 2)
+    assert mapped({"a.b": "Which?\nA. x\nB. y", "c": "B"}, "question=a.b", "answer=c").options == {"A": "x", "B": "y"}
+    for gold, task in ((84, Task.NUMBER), ("540 mL", Task.NUMBER), ("5-HT", Task.TEXT), ("2024-03-15", Task.NUMBER)):
+        assert mapped({"q": "?", "a": gold}, "question=q", "answer=a").task is task
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["question=stem", "answer=data.right"], "n: there is no field `stem`: no stem in id, data, source"),
+        (["question=data.steam", "answer=id"], "there is no field `data.steam`: no steam in stem, list, right"),
+        (
+            ["question=data.stem", "options=data.list", "answer=data.right"],
+            "the number 2: does it count .* from 0",
+        ),
+        (["question=data.stem", "options=data.list", "answer=data.right:0"], "is 2, no position among .* A, B"),
+        (["question=data", "answer=id"], "`data` must be a text"),
+    ],
+)
+def test_a_map_that_does_not_fit_says_what_is_there(given: list[str], message: str) -> None:
+    with pytest.raises(BadRecord, match=message):
+        mapped(NESTED, *given)
+
+
+@pytest.mark.parametrize("given", [["question=q"], ["answer=a"], ["quest=q"], ["question=q", "question=q", "answer=a"]])
+def test_a_map_that_is_none(given: list[str]) -> None:
+    with pytest.raises(UsageError, match="--map"):
+        FieldMap.parse(given)
 
 
 def test_the_way_of_reading_is_a_choice() -> None:
     row = MEDQA | {"response": "B"}
     assert [to_samples(row, HERE, extract=how).pass_rate for how in Extract] == [1.0, 0.0, 1.0]
-
-
-def test_the_benchmarks_of_the_paper() -> None:
-    """Each entry names layouts that exist, and the page lists it."""
-    names = [entry.name for entry in BENCHMARKS]
-    assert names == [
-        *("MedQA", "MedMCQA", "PubMedQA", "BioASQ", "MMLU-medical", "PubHealth"),
-        *("BioMRC", "HealthFact", "DrugDose", "DDXPlus", "SEER", "CMExam"),
-    ]
-    page = (Path(__file__).parents[1] / "docs" / "layouts.md").read_text(encoding="utf-8")
-    for entry in BENCHMARKS:
-        assert set(entry.layouts) <= set(LAYOUTS)
-        assert entry.prompt
-        assert entry.rule
-        assert f"| {entry.name} | {entry.size or '-'} | {entry.task.value} |" in page
-    assert benchmark("cmexam") is BENCHMARKS[-1]
-    assert benchmark("nothing") is None
 
 
 def test_a_gold_answer_of_a_million_steps_is_refused_at_once() -> None:

@@ -1,0 +1,216 @@
+"""Options in the spellings that public files have: lists, objects, lines of a question; and which one is the gold one.
+
+What can be read in two ways is refused, with the line: a wrong guess is a wrong gold answer that nobody sees.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from string import ascii_uppercase as LETTERS
+from typing import Any, NamedTuple
+
+from ..answers.choice import gold_letters
+from ..errors import BadRecord
+
+__all__ = ["LETTERS", "gold_letter", "options_of", "shown", "split_options"]
+
+_BULLET = re.compile(r"(?:[-–—•·]|\*(?=\s))\s*")
+_EMPHASIS = re.compile(r"(\*\*|__|\*|_)(.+?)\1(.*)")
+_LETTER = "[A-Za-zＡ-Ｚａ-ｚ]"
+_MARK = re.compile(
+    rf"(?:option\s|选项)?\s*(?:(?P<open>[(\[（【])(?P<inside>{_LETTER})(?P<end>[)\]）】])[.:：、．]?"
+    rf"|(?P<letter>{_LETTER})(?P<close>[.):：、．）\]]|\s[-–—](?=\s)|(?P<space>\s(?=\S))))\s*(?P<text>.*)",
+    re.IGNORECASE,
+)
+_PLACE_FOR_ANSWER = re.compile(r"\W*(?:the\s)?(?:correct\s)?answer\s?(?:is)?\W*", re.IGNORECASE)
+_GIVEN_ANSWER = re.compile(r"\W*(?:the\s)?(?:correct\s)?answer(?:\sis\s|\s?:)\W*[A-Z]\W*", re.IGNORECASE)
+
+
+class _Mark(NamedTuple):
+    """A line that may begin an option: its letter as A to Z, how it is written, and the rest of the line."""
+
+    letter: str
+    style: str
+    text: str
+
+
+def split_options(question: str, *, spaced: bool = False) -> tuple[str, dict[str, str] | None]:
+    """The stem of a question and the last options in it, one a line, in order from A, two or more.
+
+    An option is marked "A.", "A)", "(A)", "A:", "A、", "A -" or the like, upper or lower case, full-width or not, after
+    a bullet or not, in bold or not, but all alike; with `spaced` also "A text". A line between two options goes on the
+    one before it, and so does an indented line after the last. Any other text after the options is the end of the
+    stem; "Answer:" and stray quotes are left out. Empty last options are none. Without options: the question as it is
+    and None. Raises BadRecord, with the line, where they could be read in two ways: a letter missing or twice, two
+    styles, an empty option among others, the gold answer after them.
+    """
+    lines = question.splitlines()
+    marks = {number: mark for number, line in enumerate(lines) if (mark := _mark(line, spaced))}
+    starts = [number for number, mark in marks.items() if mark.letter == "A"]
+    # Lines of a list that is longer than its A are no options of another list around it.
+    of = {line: start for start in starts if len(run := _walk(lines, marks, start, {})[0]) > 1 for line in run}
+    walks = [_walk(lines, marks, start, of) for start in starts]
+    found = [(run, broken) for run, broken in walks if len(run) > 1 or (broken and marks[broken].letter == "B")]
+    if not found:
+        return question, None
+    run, broken = max(found, key=lambda each: each[1] or each[0][-1])
+    if broken:
+        raise _refused(broken, f"{lines[broken].strip()!r} is not the option {LETTERS[len(run)]} in the style of A")
+    for (first, *_), _ in found:
+        between = range(first, run[0])
+        if between and all(number in marks or not lines[number].strip() for number in between):
+            raise _refused(run[0], "two lists of options, one in the other")
+    options, tail = _texts(lines, marks, run)
+    stem = "\n".join(lines[: run[0]]).rstrip()
+    return "\n".join([stem, *tail] if stem else tail), options
+
+
+def _mark(line: str, spaced: bool) -> _Mark | None:
+    line = _BULLET.sub("", line.strip(), count=1) if _BULLET.match(line.strip()) else line.strip()
+    bold = _EMPHASIS.match(line)
+    found = _MARK.match(bold[2] + bold[3] if bold else line)
+    if found is None or (found["space"] and not spaced):
+        return None
+    letter = unicodedata.normalize("NFKC", found["inside"] or found["letter"])
+    style = unicodedata.normalize("NFKC", (found["open"] or "") + (found["end"] or found["close"].strip()))
+    return _Mark(letter.upper(), style + ("a" if letter.islower() else "A"), found["text"].strip())
+
+
+def _walk(
+    lines: Sequence[str], marks: Mapping[int, _Mark], start: int, of: Mapping[int, int]
+) -> tuple[list[int], int | None]:
+    """The lines of the options of a list that begins at `start`, and the line that breaks it, if one does. `of` says
+    which list a line belongs to."""
+    first = marks[start]
+    run, filled = [start], bool(first.text)
+    for number in range(start + 1, len(lines)):
+        mark = marks.get(number)
+        expected = LETTERS[len(run)] if len(run) < len(LETTERS) else "A"
+        if not lines[number].strip():
+            continue
+        if mark and mark.letter == expected and (mark.style == first.style or of.get(number, start) == start):
+            if mark.style != first.style:
+                return run, number
+            run.append(number)
+            filled = bool(mark.text)
+        elif not filled:
+            filled = True  # "A." alone: this is its text, whatever it looks like
+        elif mark and mark.style == first.style:
+            return run, None if mark.letter == "A" else number
+    return run, None
+
+
+def _texts(lines: Sequence[str], marks: Mapping[int, _Mark], run: list[int]) -> tuple[dict[str, str], list[str]]:
+    """The options of a list by their letters, and the lines after it that are none of them."""
+    parts = [[marks[start].text] if marks[start].text else [] for start in run]
+    alone = not any(parts)  # marks on lines of their own
+    loose = False  # whether some option goes on in a line that is not indented
+    for part, start, end in zip(parts, run, run[1:], strict=False):
+        more = [line for line in lines[start + 1 : end] if _says_something(line)]
+        loose = loose or any(_indent(line) <= _indent(lines[start]) for line in more[0 if part else 1 :])
+        part += [line.strip() for line in more]
+    tail: list[str] = []
+    for number in range(run[-1] + 1, len(lines)):
+        line = lines[number]
+        if not _says_something(line):
+            continue
+        if not tail and (_indent(line) > _indent(lines[run[-1]]) or (alone and not parts[-1])):
+            parts[-1].append(line.strip())
+            continue
+        if _GIVEN_ANSWER.fullmatch(line):
+            raise _refused(number, "the answer stands after the options")
+        if not tail and (not parts[-1] or (loose and lines[number - 1].strip())):
+            raise _refused(number, f"is {line.strip()!r} the end of the last option, or what follows on it?")
+        tail.append(line.strip())
+    while parts and not parts[-1]:
+        parts.pop()
+    for start, part in zip(run, parts, strict=False):
+        if not part:
+            raise _refused(start, "an option without a text")
+    if len(parts) < 2:
+        raise _refused(run[0], "fewer than two options have a text")
+    tail = [line for line in tail if not _PLACE_FOR_ANSWER.fullmatch(line)]
+    return {letter: " ".join(part) for letter, part in zip(LETTERS, parts, strict=False)}, tail
+
+
+def _says_something(line: str) -> bool:
+    return any(char.isalnum() for char in line)
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
+
+
+def _refused(index: int, why: str) -> BadRecord:
+    return BadRecord(f"line {index + 1} of the question: {why}")
+
+
+def options_of(value: object, field: str = "options") -> dict[str, str]:
+    """Options as {"A": text}: of an object, a list of texts or of {key, value}, or a text with one option a line.
+
+    Empty ones are left out; the others keep their letters. Marks that all texts of a list carry ("A. x") are taken off.
+    Raises BadRecord for fewer than two options, and for names that are no letters.
+    """
+    found: dict[str, str] = {}
+    if isinstance(value, dict):
+        found = {str(key).strip().upper(): _plain(text) for key, text in value.items()}
+    elif isinstance(value, list) and all(isinstance(item, dict) and {"key", "value"} <= item.keys() for item in value):
+        found = {str(item["key"]).strip().upper(): _plain(item["value"]) for item in value}
+    elif isinstance(value, list):
+        if len(value) > len(LETTERS):
+            raise BadRecord(f"{len(value)} options in `{field}`, more than letters")
+        found = dict(zip(LETTERS, map(_plain, value), strict=False))
+        marks = {letter: _mark(text, False) for letter, text in found.items() if text}
+        if all(mark and mark.letter == letter and mark.text for letter, mark in marks.items()):
+            found |= {letter: mark.text for letter, mark in marks.items() if mark}
+    elif isinstance(value, str):
+        stem, lines = split_options(value, spaced=True)
+        found = lines if lines and not stem else {}
+    found = {letter: text for letter, text in found.items() if text}
+    if len(found) < 2:
+        raise BadRecord(f"fewer than two options in `{field}`, got {shown(value)}")
+    strange = [key for key in found if len(key) != 1 or key not in LETTERS]
+    if strange:
+        raise BadRecord(f"options must be named by the letters A to Z, found {', '.join(strange[:5])}")
+    return found
+
+
+def _plain(text: Any) -> str:
+    return "" if text is None or text == "N/A" else str(text).strip()
+
+
+def gold_letter(value: object, options: dict[str, str], field: str, *, base: int | None = None) -> str:
+    """The letters of the gold option: `value` is letters ("B", "ABD", ["A", "B"]), the text of an option, both, or a
+    position that counts from `base`. Raises BadRecord where it is none of these, and for a position without `base`: one
+    off is a wrong answer in every row."""
+    if isinstance(value, list):
+        value = "".join(map(str, value))
+    if value is None or value == "" or isinstance(value, bool) or not isinstance(value, int | str):
+        raise BadRecord(f"no gold answer in `{field}`, got {shown(value)}")
+    text = str(value).strip()
+    if text.isdecimal() and (base is not None or isinstance(value, int)):
+        if base is None:
+            raise BadRecord(f"`{field}` is the number {text}: does it count the options from 0 or from 1?")
+        position = int(text) - base if len(text) < 4 else -1
+        letter = LETTERS[position] if 0 <= position < len(LETTERS) else ""
+        if letter in options:
+            return letter
+        raise BadRecord(f"`{field}` is {text}, no position among the options {', '.join(options)} (from {base})")
+    letters = gold_letters(text, options)
+    if letters:
+        return letters
+    mark = _mark(text, spaced=True)
+    for letter, option in options.items():
+        if text.casefold() == option.casefold():
+            return letter
+        if mark and mark.letter == letter and mark.text.casefold() == option.casefold():
+            return letter
+    raise BadRecord(f"the gold answer {shown(text)} in `{field}` is not one of the options {', '.join(options)}")
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it: not at length."""
+    text = "nothing" if value is None else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
