@@ -100,6 +100,8 @@ def run(*, asked: LoadOptions) -> None:
         for problem in _shuffled(pool, asked.limit, asked.seed) if asked.shuffle else pool.first(asked.limit):
             writer.write([problem])
             written += 1
+        if asked.shuffle and not pool.read and not faults.exit_code:
+            raise UsageError("there is no record to shuffle")
         pool.tell_drops()
         if not asked.quiet or faults.exit_code:
             note(", ".join([f"load: {pool.read} read", f"{written} written", *faults.words()]))

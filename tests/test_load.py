@@ -209,6 +209,7 @@ def test_no_record_at_all(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("\n")
     ran = run_medsss(["load", tmp_path / "empty.jsonl"]).ok()
     assert (ran.stdout, "load: 0 read, 0 written" in ran.stderr) == ("", True)
+    assert run_medsss(["load", tmp_path / "empty.jsonl", "--shuffle"]).rc == 2
 
 
 def test_tables_that_are_broken(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
-"""Public data as problems, recognised row by row. layouts.py has one function for each layout, options.py reads
-options, authors_trees.py the authors' tree files, sources.py the places where rows come from (files, folders, the hub);
+"""Public data as problems, recognised row by row.
+
+layouts.py has one function for each layout, rows.py what they share and `--map`, options.py reads options,
+authors_trees.py the authors' tree files, sources.py the places where rows come from (files, folders, the hub);
 contamination.py and curriculum.py choose among problems.
 """
 
@@ -13,8 +15,9 @@ from ..answers import Extract, check_gold, judge
 from ..errors import BadRecord
 from ..labelling.trajectories import check_tree
 from ..records import Prm, Problem, Response, Samples, Tree, Verdict, parse, pass_rate, problem_fields
-from .layouts import LAYOUTS, FieldMap, Layout, Row, detect, named, read_row, trees
+from .layouts import LAYOUTS, Layout, detect, named, read_row, trees
 from .options import split_options
+from .rows import FieldMap, Row
 
 if TYPE_CHECKING:
     from ..stream.jsonl import Where

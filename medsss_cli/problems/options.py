@@ -21,7 +21,7 @@ _EMPHASIS = re.compile(r"(\*\*|__|\*|_)(.+?)\1(.*)")
 _LETTER = "[A-Za-zＡ-Ｚａ-ｚ]"
 _MARK = re.compile(
     rf"(?:option\s|选项)?\s*(?:(?P<open>[(\[（【])(?P<inside>{_LETTER})(?P<end>[)\]）】])[.:：、．]?"
-    rf"|(?P<letter>{_LETTER})(?P<close>[.):：、．）\]]|\s[-–—](?=\s)|(?P<space>\s(?=\S))))\s*(?P<text>.*)",
+    rf"|(?P<letter>{_LETTER})(?P<close>[.):：、．）\]]{{1,2}}|\s[-–—](?=\s)|(?P<space>\s(?=\S))))\s*(?P<text>.*)",
     re.IGNORECASE,
 )
 _PLACE_FOR_ANSWER = re.compile(r"\W*(?:the\s)?(?:correct\s)?answer\s?(?:is)?\W*", re.IGNORECASE)
@@ -58,10 +58,12 @@ def split_options(question: str, *, spaced: bool = False) -> tuple[str, dict[str
     run, broken = max(found, key=lambda each: each[1] or each[0][-1])
     if broken:
         raise _refused(broken, f"{lines[broken].strip()!r} is not the option {LETTERS[len(run)]} in the style of A")
-    for (first, *_), _ in found:
-        between = range(first, run[0])
-        if between and all(number in marks or not lines[number].strip() for number in between):
+    begun = {other[0] for other, _ in found}
+    before = run[0] - 1
+    while before >= 0 and (before in marks or not lines[before].strip()):
+        if before in begun:
             raise _refused(run[0], "two lists of options, one in the other")
+        before -= 1
     options, tail = _texts(lines, marks, run)
     stem = "\n".join(lines[: run[0]]).rstrip()
     return "\n".join([stem, *tail] if stem else tail), options
@@ -75,7 +77,9 @@ def _mark(line: str, spaced: bool) -> _Mark | None:
         return None
     letter = unicodedata.normalize("NFKC", found["inside"] or found["letter"])
     style = unicodedata.normalize("NFKC", (found["open"] or "") + (found["end"] or found["close"].strip()))
-    return _Mark(letter.upper(), style + ("a" if letter.islower() else "A"), found["text"].strip())
+    text = found["text"].strip()
+    bold = _EMPHASIS.fullmatch(text)
+    return _Mark(letter.upper(), style + ("a" if letter.islower() else "A"), bold[2] if bold and not bold[3] else text)
 
 
 def _walk(
