@@ -92,7 +92,7 @@ JUDGED = {
     "verdict": "correct",
     "finish_reason": "stop",
     "tokens": 9,
-    "form": "answer-is",
+    "form": "statement",
 }
 
 SEEDS: list[dict[str, Any]] = [

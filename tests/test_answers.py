@@ -1,28 +1,30 @@
 """Written answers with the verdict that a careful reader gives, and what hostile text costs.
 
-The answers stand in data/answers.jsonl: problems with a `response` and, under `expected`, the reader's verdict;
-`dataset` names the rule that a row is about. `medsss eval` reads the file as it is.
+The tables stand in tests/data: answers.jsonl, answers_rest.jsonl and answers_second.jsonl hold an answer a line, each
+line of answers_letters.jsonl is a phrasing for every letter and five sets of options. benchmarks/answers_table.py
+reads and counts them.
 """
 
 from __future__ import annotations
 
-import json
+import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from medsss_cli.answers import Extract, answer_key, check_gold, judge, states_answer
+from medsss_cli.answers.readers import READERS
 from medsss_cli.errors import BadRecord
 from medsss_cli.records import Problem, Task, Verdict
 
-HERE = Path(__file__).parent
-WRITTEN: list[dict[str, Any]] = [
-    json.loads(line) for line in (HERE / "data" / "answers.jsonl").read_text(encoding="utf-8").splitlines()
-]
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
+import answers_table
+from answers_table import CHINESE, ENGLISH, OPTIONS, TABLES, filled, rows
+
+HERE = Path(__file__).parent
 DRUGS = {"A": "Aspirin", "B": "Metoprolol", "C": "No treatment", "D": "Vitamin D", "E": "E. coli vaccine"}
 RIGHT, WRONG, NONE = Verdict.CORRECT, Verdict.WRONG, Verdict.NO_ANSWER
 
@@ -39,45 +41,64 @@ def text(answer: str) -> Problem:
     return Problem(id="q", question="Which?", answer=answer, task=Task.TEXT)
 
 
-def problem(row: dict[str, Any]) -> Problem:
-    return Problem(
-        id=row["id"], question=row["question"], answer=row["answer"], options=row["options"], task=Task(row["task"])
-    )
+# What a careful reader reads and the judge does not: rather no answer than a wrong reading.
+MISSES = {"answers_rest.jsonl": 1, "answers_second.jsonl": 7}
 
 
-@pytest.mark.parametrize("row", WRITTEN, ids=lambda row: row["id"])
-def test_a_written_answer(row: dict[str, Any]) -> None:
-    """A verdict that a careful reader would not give makes every accuracy wrong by it."""
-    assert judge(problem(row), row["response"]).verdict == row["expected"], (row["answer"], row["response"])
+@pytest.mark.parametrize("name", TABLES)
+def test_the_tables_are_read_as_a_careful_reader_reads_them(name: str) -> None:
+    """A verdict that a careful reader would not give makes every accuracy wrong by it. No answer is called right that
+    is not; what is missed is counted."""
+    other = [(kind, row, said) for kind, row, said in answers_table.counted(TABLES[name]()) if kind != "agree"]
+    assert [(kind, row.text, said) for kind, row, said in other if kind != "miss"] == []
+    assert len(other) == MISSES.get(name, 0), other
 
 
-def test_the_table_covers_every_rule() -> None:
-    """At least 120 answers, each once, every rule with right answers and with others."""
-    assert len({(row["task"], row["answer"], str(row["options"]), row["response"]) for row in WRITTEN}) == len(WRITTEN)
-    assert len(WRITTEN) >= 120
-    rules = {(row["task"], row["dataset"]) for row in WRITTEN}
-    for task, rule in rules - {("choice", "hedged"), ("number", "thousands")}:
-        verdicts = Counter(row["expected"] for row in WRITTEN if (row["task"], row["dataset"]) == (task, rule))
-        assert verdicts["correct"], (task, rule)
-        assert verdicts.total() > verdicts["correct"], (task, rule)
-    assert Counter(row["task"] for row in WRITTEN) == {"choice": 218, "number": 130, "text": 39}
+def test_the_tables_are_wide() -> None:
+    """Each answer stands once, and every family has right answers and others."""
+    for name in ("answers.jsonl", "answers_rest.jsonl"):
+        table = list(TABLES[name]())
+        seen = {(row.problem.answer, row.problem.question, str(row.problem.options), row.text) for row in table}
+        assert len(seen) == len(table) > 380
+    phrasings = [(row["family"], row["template"]) for row in rows("answers_letters.jsonl")]
+    assert len(set(phrasings)) == len(phrasings) == 600
+
+
+def read_as(template: str, letter: str, options: dict[str, str], *, known: bool, several: bool) -> str | None:
+    """What is read of a phrasing, L for its own letter, M for the next and so on."""
+    problem = choice("AB" if several else "A", options if known else None)
+    answer = judge(problem, filled(template, letter, options)).answer
+    turned = "ABCDE"["ABCDE".index(letter) :] + "ABCDE"[: "ABCDE".index(letter)]
+    return None if answer is None else "".join(sorted("LMNOP"[turned.index(each)] for each in answer))
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["one answer", "several answers"])
+def test_every_letter_is_read_alike(several: bool) -> None:
+    """ "A" is an article and "I" a pronoun, and "Option A is correct." was read less often than "Option B is correct.":
+    all phrasings, each letter, upper and lower case, every set of options and none."""
+    for row in rows("answers_letters.jsonl"):
+        names = CHINESE if row["family"].startswith("Chinese") else ENGLISH
+        for template in {row["template"], row["template"].replace("<L>", "<l>")}:
+            ways = [(OPTIONS[name], True) for name in names]
+            if not any(f"<{place}>" in template for place in "TUABCDE"):
+                ways.append((OPTIONS["drugs"], False))
+            read = {
+                read_as(template, letter, options, known=known, several=several)
+                for options, known in ways
+                for letter in "ABCDE"
+            }
+            assert len(read) == 1, (template, read)
 
 
 def test_what_the_published_rule_makes_of_the_table() -> None:
     """The authors' rule, counted against the careful reader; docs/answers.md gives these numbers."""
-    too_lenient: Counter[str] = Counter()
-    too_hard: Counter[str] = Counter()
-    for row in WRITTEN:
-        right = judge(problem(row), row["response"], Extract.PUBLISHED).verdict is RIGHT
-        too_lenient[row["task"]] += right and row["expected"] != "correct"
-        too_hard[row["task"]] += not right and row["expected"] == "correct"
-    assert (dict(too_lenient), dict(too_hard)) == (
-        {"choice": 16, "number": 11, "text": 10},
-        {"choice": 113, "number": 52, "text": 6},
-    )
+    counts: Counter[tuple[str, str]] = Counter()
+    for kind, row, _ in answers_table.counted(TABLES["answers.jsonl"](), Extract.PUBLISHED):
+        counts.update([(row.problem.task.value, kind), (row.problem.task.value, "answers")])
     page = (HERE.parent / "docs" / "answers.md").read_text(encoding="utf-8")
-    for task, n in (("choice", 218), ("number", 130), ("text", 39)):
-        assert f"| {task} | {n} | {too_lenient[task]} | {too_hard[task]} |" in page
+    for task in ("choice", "number", "text"):
+        row = (counts[task, "answers"], counts[task, "false right"], counts[task, "miss"])
+        assert f"| {task} | {row[0]} | {row[1]} | {row[2]} |" in page, (task, row)
 
 
 @pytest.mark.parametrize(
@@ -118,9 +139,9 @@ def test_the_published_rule(problem: Problem, written: str, verdict: Verdict, an
         (choice(), "The answer is B.", RIGHT, RIGHT),
         (choice(), "B", RIGHT, NONE),
         (choice(), "It must be slowed, so B.", RIGHT, NONE),
-        (choice(), "The answer is the beta blocker Metoprolol, once daily.", RIGHT, NONE),
+        (choice(), "The answer is the beta blocker Metoprolol, once daily.", RIGHT, RIGHT),
         (choice(), "Option B is correct.", RIGHT, NONE),
-        (choice(), "<think>The answer is B.", RIGHT, NONE),  # the thought was cut off
+        (choice(), "<think>The answer is B.", NONE, NONE),  # the thought was cut off
         (number("84"), "84 mmHg", RIGHT, NONE),
         (number("84"), "\\boxed{84}", RIGHT, RIGHT),
         (number("03/15/2024"), "It is due 2024-03-15", RIGHT, NONE),
@@ -134,25 +155,35 @@ def test_strict_takes_statements_alone(problem: Problem, written: str, flexible:
 
 
 @pytest.mark.parametrize(
-    ("problem", "written", "how"),
+    ("written", "task", "how"),
     [
-        (choice(), "The answer is B.", "answer-is"),
-        (choice(), "\\boxed{B}", "boxed"),
-        (choice(), "<answer>B</answer>", "tag"),
-        (choice(), "故选B。", "chinese"),
-        (choice(), "B", "letter"),
-        (choice(), "Metoprolol", "option-text"),
-        (choice(), "so B", "trailing-letter"),
-        (choice(), "B is correct, as the heart is slow", "is-correct"),
-        (number("84"), "2 x 42 = 84", "equals"),
-        (number("84"), "84", "number"),
-        (number("2024-03-15"), "on 2024-03-15", "last-line"),
-        (text("high"), "high", "last-line"),
-        (text("high"), "...", "none"),
+        ("\\boxed{B}", choice(), "boxed"),
+        ("<answer>B</answer>", choice(), "tag"),
+        ('{"answer": "B"}', choice(), "json"),
+        ("The answer is B.", choice(), "statement"),
+        ("故选B。", choice(), "statement"),
+        ("B is correct, as the heart is slow", choice(), "correct"),
+        ("B. Metoprolol\n\nIt slows the heart within minutes.", choice(), "first_line"),
+        ("The heart is fast. The most likely choice is therefore **Metoprolol**.", choice(), "conclusion"),
+        ("The heart is fast.\nMetoprolol", choice(), "last_line"),
+        ("The heart is fast.\n2 x 42 = 84", number("84"), "last_line"),
+        ("It is due\non 2024-03-15", number("2024-03-15"), "last_line"),
+        ("high", text("high"), "last_line"),
     ],
 )
-def test_every_verdict_says_how_it_was_read(problem: Problem, written: str, how: str) -> None:
-    assert judge(problem, written).how == how
+def test_each_reader_reads_by_itself(written: str, task: Problem, how: str) -> None:
+    """The record names the reader, the option takes its name, and another reader does not read it."""
+    assert judge(task, written).how == how
+    assert judge(task, written, Extract(how)).verdict is RIGHT
+    assert READERS[how](written)[-1].stated is (how in Extract.STRICT.readers)
+    assert judge(task, written, Extract.TAG if how != "tag" else Extract.BOXED).how == "none"
+
+
+def test_weak_readers_must_agree_and_stated_ones_come_first() -> None:
+    assert judge(choice(), "B. Metoprolol\n\nThe pulse is slow, so C.").verdict is NONE
+    assert judge(choice(), "C. No treatment\n\nThe answer is B.").verdict is RIGHT
+    assert judge(choice(), "\\boxed{A} was my guess. The answer is B.").verdict is RIGHT
+    assert judge(choice(), "The answer is B. No, that is wrong.").verdict is NONE
 
 
 def test_options_beyond_e_and_the_pronoun() -> None:
@@ -175,16 +206,22 @@ def test_short_options() -> None:
     assert judge(choice("B", yes_no), "The answer is not clear.").answer is None
 
 
-def test_answers_are_normalised_and_say_how_they_were_read() -> None:
-    assert (judge(choice(), "The answer is (b).").answer, judge(choice(), "B").how) == ("B", "letter")
-    assert judge(choice("BD"), "The answer is D and B.").answer == "BD"
-    assert judge(number("84"), "The answer is 84.0 mmHg").answer == "84"
-    assert judge(number("1500"), "The answer is 1,500").answer == "1500"
-    assert judge(text("x"), "The answer is The  Aorta!").answer == "aorta"
-    assert judge(number("5 to 6"), "The answer is 5–6 mg.").answer == "5 to 6"
-    assert judge(number("03/15/2024"), "The answer is March 15, 2024.").answer == "2024-03-15"
-    assert judge(choice(), "\\boxed{B}").how == "boxed"
-    assert judge(choice(), "Hm.").how == "none"
+@pytest.mark.parametrize(
+    ("problem", "written", "answer"),
+    [
+        (choice(), "The answer is (b).", "B"),
+        (choice("BD"), "The answer is D and B.", "BD"),
+        (number("84"), "The answer is 84.0 mmHg", "84"),
+        (number("1500"), "The answer is 1,500", "1500"),
+        (number("1500 mL"), "The answer is 1.5 L.", "1500"),  # one vote with 1500 mL
+        (number("5 to 6"), "The answer is 5–6 mg.", "5 to 6"),
+        (number("03/15/2024"), "The answer is March 15, 2024.", "2024-03-15"),
+        (text("x"), "The answer is The  Aorta!", "aorta"),
+        (text("x"), "...", None),
+    ],
+)
+def test_equal_answers_are_equal_strings(problem: Problem, written: str, answer: str | None) -> None:
+    assert judge(problem, written).answer == answer
 
 
 def test_keys_make_one_vote_of_equal_answers() -> None:

@@ -1,14 +1,16 @@
 """What a written answer says, and whether it is right. Rules only: no model, no eval of text, nothing that an input
 can make slow.
 
-`judge` reads the last readable statement of the answer, in the way that the problem's task asks for: choice.py,
-number.py, date.py, text.py say how; published.py is the rule of the authors' evaluation. Correct, wrong and no answer
-are three different things; an unreadable *gold* answer is an error in the data.
+The readers of readers.py, in order, find the places where an answer stands; choice.py, number.py, date.py and text.py
+read what stands there, as the problem's task asks; `judge` compares it with the gold answer. published.py is the rule
+of the authors' evaluation. Correct, wrong and no answer are three different things; a text that can be read in two
+ways is no answer; an unreadable *gold* answer is an error in the data.
 """
 
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -16,20 +18,35 @@ from ..errors import BadRecord
 from ..records import Problem, Task, Verdict
 from .choice import gold_letters, read_choice
 from .date import gold_date, read_date
-from .number import Number, agrees, canonical, read_gold, read_number
+from .number import MULTIVALENT, Number, agrees, as_value, canonical, read_gold, read_number
 from .published import published_answer, published_right
-from .statements import after_thought, states_answer
+from .readers import READERS, UNSURE, Place, after_thought, states_answer
 from .text import holds, normalise, read_text
 
 __all__ = ["Extract", "Judgement", "answer_key", "check_gold", "judge", "states_answer"]
 
 
 class Extract(StrEnum):
-    """How willing the reading is."""
+    """Which readers read: a named set, or one reader by itself."""
 
-    FLEXIBLE = "flexible"  # a statement of the answer, else what the last line says
-    STRICT = "strict"  # a statement of the answer and nothing else
+    FLEXIBLE = "flexible"  # all readers
+    STRICT = "strict"  # those of an announced answer
     PUBLISHED = "published"  # as the authors' released evaluation does (published.py)
+    BOXED = "boxed"
+    TAG = "tag"
+    JSON = "json"
+    STATEMENT = "statement"
+    CORRECT = "correct"
+    FIRST_LINE = "first_line"
+    CONCLUSION = "conclusion"
+    LAST_LINE = "last_line"
+
+    @property
+    def readers(self) -> tuple[str, ...]:
+        """The names of the readers, in order."""
+        if self is Extract.FLEXIBLE:
+            return tuple(READERS)
+        return ("boxed", "tag", "json", "statement") if self is Extract.STRICT else (self.value,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +55,7 @@ class Judgement:
 
     `answer` is what it states, normalised so that equal answers are equal strings: sorted letters ("B", "BD"), a number
     ("84", "12.5"), a range ("5 to 6"), a day ("2024-03-15"), lower-cased words; None where nothing could be read. `how`
-    names the form that was read: "answer-is", "boxed", "tag", "chinese", "letter", "option-text", "trailing-letter",
-    "is-correct", "equals", "number", "last-line", "published", or "none".
+    is the name of the reader that read it, "published", or "none".
     """
 
     answer: str | None
@@ -49,35 +65,89 @@ class Judgement:
 
 _NOTHING = Judgement(answer=None, verdict=Verdict.NO_ANSWER, how="none")
 
+_Read = Callable[[Place], tuple[str, bool] | str | None]
+"""What stands at a place and whether it is right; UNSURE or None."""
+
 
 def judge(problem: Problem, text: str, extract: Extract = Extract.FLEXIBLE) -> Judgement:
-    """The verdict on `text`, an answer to `problem`. The last readable statement wins, and what stands before a
-    `</think>` is none.
+    """The verdict on `text`, an answer to `problem`. Of the places that state an answer the last one that can be read
+    counts; without one, all weak places that can be read must agree. What stands before a `</think>` is no answer.
 
     Raises BadRecord, with the id, where the gold answer cannot be read.
     """
     if extract is Extract.PUBLISHED:
         return _published(problem, text)
-    strict = extract is Extract.STRICT
-    text = after_thought(text, strict=strict)
-    match problem.task:
-        case Task.CHOICE:
-            gold = _gold_letters(problem)
-            choice = read_choice(text, problem.options, strict=strict)
-            return _judgement(choice[0], choice[0] == gold, choice[1]) if choice else _NOTHING
-        case Task.NUMBER:
-            wanted = _gold_number(problem)
-            if isinstance(wanted, datetime.date):
-                day = read_date(text, strict=strict)
-                return _judgement(day[0].isoformat(), day[0] == wanted, day[1]) if day else _NOTHING
-            number = read_number(text, strict=strict)
-            if number is None or (number[0].high is not None and wanted.high is None):
-                return _NOTHING  # a range says no number
-            return _judgement(canonical(number[0]), agrees(number[0], wanted), number[1])
-        case Task.TEXT:
-            words = _gold_text(problem)
-            phrase = read_text(text, strict=strict)
-            return _judgement(phrase[0], holds(phrase[0], words), phrase[1]) if phrase else _NOTHING
+    read = _READ[problem.task](problem)
+    text = after_thought(text)
+    names = [name for name in extract.readers if not (name == "first_line" and problem.task is Task.TEXT)]  # a thought
+    found = [(place, name) for name in names for place in READERS[name](text)]
+    for place, name in sorted((each for each in found if each[0].stated), key=lambda each: -each[0].at):
+        answer = read(place)
+        if answer is not None:
+            return _judgement(answer, name)
+    weak: tuple[str, bool] | None = None
+    form = ""
+    for place, name in found:
+        answer = None if place.stated else read(place)
+        if answer is None:
+            continue
+        if isinstance(answer, str) or (weak is not None and answer != weak and problem.task is not Task.TEXT):
+            return _NOTHING
+        weak, form = answer, form or name
+    return _judgement(weak, form) if weak else _NOTHING
+
+
+def _judgement(answer: tuple[str, bool] | str, how: str) -> Judgement:
+    if isinstance(answer, str):
+        return _NOTHING  # UNSURE
+    return Judgement(answer[0], Verdict.CORRECT if answer[1] else Verdict.WRONG, how)
+
+
+def _choices(problem: Problem) -> _Read:
+    gold = _gold_letters(problem)
+
+    def read(place: Place) -> tuple[str, bool] | str | None:
+        letters = read_choice(place, problem.options, several=len(gold) > 1)
+        return letters if letters is None or letters == UNSURE else (letters, letters == gold)
+
+    return read
+
+
+def _numbers(problem: Problem) -> _Read:
+    gold = _gold_number(problem)
+    if isinstance(gold, datetime.date):
+
+        def day(place: Place) -> tuple[str, bool] | str | None:
+            stated = read_date(place)
+            return (stated.isoformat(), stated == gold) if isinstance(stated, datetime.date) else stated
+
+        return day
+    univalent = not MULTIVALENT.search(problem.question[-2_000:])
+    wanted = as_value(gold, gold, problem.question)
+
+    def read(place: Place) -> tuple[str, bool] | str | None:
+        number = read_number(place)
+        if not isinstance(number, Number):
+            return number
+        if number.high is not None and wanted.high is None:
+            return UNSURE  # a range says no number
+        number = as_value(number, gold, problem.question)
+        return canonical(number, wanted.unit), agrees(number, wanted, univalent=univalent)
+
+    return read
+
+
+def _texts(problem: Problem) -> _Read:
+    gold = _gold_text(problem)
+
+    def read(place: Place) -> tuple[str, bool] | str | None:
+        phrase = read_text(place)
+        return phrase if phrase is None or phrase == UNSURE else (phrase, holds(phrase, gold))
+
+    return read
+
+
+_READ: dict[Task, Callable[[Problem], _Read]] = {Task.CHOICE: _choices, Task.NUMBER: _numbers, Task.TEXT: _texts}
 
 
 LONGEST_GOLD = 100_000
@@ -120,10 +190,6 @@ def answer_key(problem: Problem, answer: str | None) -> str | None:
             return normalise(answer)
 
 
-def _judgement(answer: str, correct: bool, how: str) -> Judgement:
-    return Judgement(answer, Verdict.CORRECT if correct else Verdict.WRONG, how)
-
-
 def _published(problem: Problem, text: str) -> Judgement:
     check_gold(problem)
     choice = problem.task is Task.CHOICE
@@ -132,7 +198,7 @@ def _published(problem: Problem, text: str) -> Judgement:
         return _NOTHING
     gold = _gold_letters(problem) if choice else problem.answer.strip()
     stated = answer[0].upper() if choice else normalise(answer)
-    return _judgement(stated, published_right(answer, gold, choice=choice), "published")
+    return _judgement((stated, published_right(answer, gold, choice=choice)), "published")
 
 
 def _gold_letters(problem: Problem) -> str:

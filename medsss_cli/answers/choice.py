@@ -1,71 +1,92 @@
-"""Multiple choice: which letters an answer names. One letter, or a set of letters in any order ("ACD", "B and D").
+"""Multiple choice: which letters stand at a place. One letter, or a set of letters in any order ("ACD", "B and D").
 
-Letter or text of an option count the same; where both stand ("B. Metoprolol") the letter decides. A letter within a
-word is none, "a" before a noun is an article, and "not A" is not A. Chinese writing has no spaces: a Chinese character
-beside a letter makes no word with it.
+Letter or text of an option count the same. One rule holds for all letters and both cases, so that none is read less
+often than another: a letter counts where what follows cannot continue a noun phrase, that is the end, a mark, its own
+option's text, or a word such as "because". So "A good rest", "B cell", "C-reactive" and "vitamin D3" name no letter,
+and "the answer is a because" names one. Nothing is read where letter and text disagree ("B. Aspirin", and Aspirin is
+A), nor where two options are named for a question that has one answer. In Chinese a character beside a letter makes
+no word with it.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
-from .statements import first_sentence, last_line, plain, statements
+from .readers import UNSURE, Place, first_sentence, plain
 
 _DEFAULT_LETTERS = "ABCDEFGHIJ"
+_POLAR = ("yes", "no", "maybe", "true", "false")
 
-# What may stand between "the answer is" and the letter.
 _LEAD = re.compile(
-    r"(?:[\s(\[{:>#'-]|选项|选择|应该|选|项|是|为"
-    r"|(?:the|options?|choices?|letters?|answers?|most\slikely|likely|probably|definitely|clearly|therefore|thus"
-    r"|indeed|both|either|simply|actually|certainly|correct|all\sof)\b){0,20}",
+    r"(?:[\s(\[{:>#'=,—-]|[a-z]{0,2}nswer\sis\b|选项|选择|应该|应为|选|项|是|为"
+    r"|(?:the|options?|choices?|letters?|answers?|most\slikely|likely\sto|likely|probably|definitely|clearly|therefore|thus|so|hence|be"
+    r"|indeed|both|simply|actually|certainly|correct|only|is|are|to\schoose|all\sof|best|right)\b(?!['’-]\w)){0,20}",
     re.IGNORECASE,
 )
-_NEGATION = re.compile(r"(?:not|neither|never|unlikely|anything\sbut)\b|不[是为选]?|并非", re.IGNORECASE)
-_ANYTHING_BUT = re.compile(r"anything\sbut\b", re.IGNORECASE)
+_BULLET = re.compile(r"[\s>#*•✅✔-]{0,8}(?=\S)")
+_NOT = re.compile(
+    r"(?:not|neither|never|unlikely|cannot|anything\sbut|all\sbut|everything\sexcept|none)\b|不[是为选]?|并非|既不",
+    re.IGNORECASE,
+)
+_NO_TURN = re.compile(r"(?:anything|all)\sbut\b|none\b", re.IGNORECASE)
+_TURN = re.compile(
+    r"\b(?:but|rather|so)\b(?:\sit)?(?:\sis\b)?|[;,]\sit(?:['’]s|\sis)\b|(?:而|[，,])[是为选]", re.IGNORECASE
+)
 _NEGATED = re.compile(
-    r"\b(?:not|no|neither|nor|never|without|except|rather\sthan|instead\sof|unlike)\b|不[是为选]|并非", re.IGNORECASE
-)
-_BUT = re.compile(r"\b(?:but|rather)\b(?:\sis\b)?|而[是为选]", re.IGNORECASE)
-_BETWEEN = re.compile(
-    r"[)\].}]{0,3}\s?(?:,\s?(?:and|or)\b|,|;|/|&|\+|、|；|和|与|及|或者|或是|或|and\b|or\b|as\swell\sas\b)[\s(\[]{0,3}",
+    r"\b(?:not|no|neither|nor|never|without|except|than|instead\sof|unlike|against|exclude|rule\sout)\b|不[是为选]|并非|非",
     re.IGNORECASE,
 )
-_WORD = r"[^\W\u3400-\u9fff]"  # a letter, digit or underscore that is no Chinese character
-_SET = re.compile(rf"[A-Z]{{2,26}}(?!{_WORD}|[-'’]\w)")
-_SPACED = re.compile(r"[A-Z](?:\s[A-Z]){1,25}(?=\s?(?:$|[.,;)\]}。，；]))")
-_GOLD_SEPARATORS = re.compile(r"[\s,;/&+、，；和]{1,4}|\band\b")
+_AND = r",\s?(?:and|or)\b|,|&|\+|/|、|和|与|及|或者|或是|或|and\b|or\b|as\swell\sas\b"
+_BETWEEN = re.compile(rf"[)\].}}]{{0,3}}\s?(?:{_AND})[\s(\[]{{0,3}}(?:options?\s)?", re.IGNORECASE)
+_ALTERNATIVE = re.compile(r"or\b|或", re.IGNORECASE)
+_EITHER = re.compile(r"[\s(]{0,3}either\b", re.IGNORECASE)
 
-# After a letter: an upper case one may be followed by a word ("A because"), a hyphenated word is one word
-# ("C-reactive").
-_AFTER_UPPER = re.compile(rf"(?!{_WORD}|[-'’]\w)")
-_AFTER_LOWER = re.compile(r"(?=\s?(?:$|[.,:;)\]}!?/&+'。，；、])|\s(?:and|or|because|since|is|as)\b)")
-_AFTER_LATER = re.compile(
-    r"(?=\s?(?:$|[.,:;)\]}!?/&+。，；、]|[\u3400-\u9fff])|\s(?:and|or|because|since|are|as|only|together|[-–—])(?:\s|$)"
-    r"|\sis\s(?:also|too|correct|right|true)\b)"
+_CJK = "\u3400-\u9fff"
+_FOLLOWS = re.compile(
+    rf"\s?(?:$|[)\]}}]|[.,:;!/+&](?![^\W{_CJK}])|[…。！？；，、]|[/+&,、，]\s?\(?[A-Za-z]\b|[({{\[]|[-–—→]\s|[{_CJK}]"
+    r"|(?:because|since|as|for|given|due|based|which|in|on|and|or|not|but|rather|instead|over|is|are|was|were|would|has"
+    r"|explanation|rationale|reason|confidence)\b(?!-))",
+    re.IGNORECASE,
 )
+_TEXT_FOLLOWS = re.compile(rf"(?!\s?(?:in|(?:,\s?)?(?:and|or))\b)(?:{_FOLLOWS.pattern})|\s\d", re.IGNORECASE)
+_POLAR_FOLLOWS = re.compile(r"\s?(?:$|[.,;:!)…。，；！]|\(|[-–—]\s|because\b)", re.IGNORECASE)
+_CORRECTED = re.compile(
+    r"\s?[(,.…]{1,3}\s?(?:(?:no|or|wait|sorry|rather|actually|perhaps|possibly)\b[\s,]{0,3}){1,3}(?:option\s)?", re.IGNORECASE
+)
+_ELSEWHERE = re.compile(r"\s(?:only\s)?(?:if|unless|when)\b", re.IGNORECASE)
 # "The answer is B, C is wrong", "The answer: A is wrong, so B": said of a letter that is not chosen.
 _DISMISSED = re.compile(
-    r"[)\].]?\s?(?:(?:is|are|was|were|seems|can\sbe|could\sbe)\s(?:(?:also|clearly|therefore)\s)?(?:not|wrong|incorrect|false"
-    r"|unlikely|excluded|eliminated|less|ruled\sout|out)\b|(?:isn['’]t|cannot|can['’]t)\b"
-    r"|(?:项|选项)?(?:是)?(?:错|不正确|不对|不是))",
+    r"[)\].]{0,2}\s?(?:\([^()]{0,80}\)\s)?(?:(?:is|are|was|were|seems|can\sbe|could\sbe)\s(?:(?:also|clearly|therefore|both)\s)?(?:not|wrong|incorrect"
+    r"|false|unlikely|excluded|eliminated|less|ruled\sout|out|second|neither|tempting)\b|(?:isn['’]t|aren['’]t|cannot|can['’]t)\b"
+    r"|(?:项|选项)?(?:是|都|均)?(?:错|不正确|不对|不是|不选|(?:的)?可能))",
     re.IGNORECASE,
 )
-_PRONOUN = re.compile(r"I(?:['’]|\s(?:think|believe|am|would|will|have|do|can|cannot|guess|say)\b)")
-_AFTER_TEXT = re.compile(r"(?=[和与及或])|(?!\w|[-.,/]\w)")  # "糖尿病和肺炎": no space says where a word ends
-
-_IS_CORRECT = re.compile(
-    r"(?:\b(?P<option>option|choice|answer)\s)?\(?\b(?P<letter>[A-Z])\b\)?\s(?:is|would\sbe|seems)\s(?:therefore\s|thus\s)?"
-    r"(?:the\s)?(?:most\s(?:likely|appropriate)\s|only\s)?(?:correct|right|best|answer)\b"
-    r"|(?<![A-Za-z])(?P<chinese>[A-Z])(?:选项|项)?(?:是)?(?:正确|最佳|对的)"
+# After a letter without a cue before it: "B. The pulse is high" answers, "E. coli grows" does not.
+_BARE_FOLLOWS = re.compile(
+    r"\s?[.!)\]:。，、]{0,2}\s?$|;|\s?[,;—–-]?\s?(?:because|since)\b"
+    r"|[.)]{1,2}\s(?:The|This|It|In|Because|Given|Since|Based|Explanation|Reason|Rationale|As|He|She|Patient|According|Although"
+    r"|While|These|There|We|Option)\b"
 )
-_TRAILING = re.compile(
-    r"(?:\b(?i:so|therefore|thus|hence|option|choice|pick|choose|chose|select|with|it\sis|it['’]s|that\sis)\b,?"
-    r"|\b(?:diagnosis|treatment|cause|drug|agent|organism|finding|test|step|management|statement)\sis(?:\sthus|\stherefore)?"
-    r"|->|→|=>|=|:)\s?\(?(?P<letter>[A-Z])\)?[.!]?$"
+_WORDED_FOLLOWS = re.compile(r"\s?[.!。)](?:\s|$)|\s?[,;—–-]\s|[,，]")
+_BARE_LEAD = re.compile(
+    r"(?:(?:the|both|only|so|therefore|thus|hence|and|options?|choices?|answers?)\b(?!-)[\s:,]{0,2}|选项|选|[(\s\[:]){0,6}",
+    re.IGNORECASE,
 )
-_APPOSITION = re.compile(r"(?:,\s|\s?[(\[])(?P<letter>[A-Z])[)\]]?$")
-_BRACKETED = re.compile(r"\s?[(\[](?P<letter>[A-Z])[)\]][.!]?$")
+_CLAUSE = re.compile(r"[,;:.，]\s?|\b(?:so|therefore|thus|hence|that|and|option|choice)\s", re.IGNORECASE)
+_SET = re.compile(rf"(?:[A-Z]{{2,26}}(?={_FOLLOWS.pattern})|[a-z]{{2,26}}(?=\s?[.)]?$))", re.IGNORECASE)
+_GOES_ON = re.compile(r"['’.][^\W\d]|\.\d|\.\s[a-z]")  # "A's", "C. difficile"
+_SPACED = re.compile(r"[A-Z](?:\s[A-Z]){1,25}(?=\s?(?:$|[.,;)\]}。，；]))")
+_GOLD_SEPARATORS = re.compile(r"[\s,;/&+、，；和]{1,4}|\band\b")
+_APPOSED = re.compile(r"(?:,\s(?:option\s)?|\s?[(\[](?:option\s|选项)?)(?P<letter>[A-Z])[)\]]?[.!。]?$", re.IGNORECASE)
+_TAIL = re.compile(r"(?:\b(?:so|thus|hence|therefore)\b[,:]?(?:\soption)?|->|→|=>|=)\s?\(?(?P<letter>[A-Z])\)?[.!。]?$")
+_OTHER_WORD = re.compile(r"[\s,/]{1,3}(?:yes|no|maybe)\b(?=\s?(?:$|[.,!]))", re.IGNORECASE)
+_SET_OFF = re.compile(r"\s?(?:\(|,\soption\s)(?:option\s)?([A-Z])\b\)?", re.IGNORECASE)
+_SEPARATORS = re.compile(r"[).\]:,、．\s–—(\[-]{0,6}")
+_PART = re.compile(rf"[^\W{_CJK}]|-")
+_LISTED = re.compile(r"\s*(?:[-*•>]\s+|\d{1,2}[.)]\s+)?")
+_CONTINUED = re.compile(r"[,;]\s?(?:[A-Z]\b)|\s(?:and|or)\s[A-Z]\b")
 
 
 def gold_letters(answer: str, options: Mapping[str, str] | None) -> str | None:
@@ -77,174 +98,249 @@ def gold_letters(answer: str, options: Mapping[str, str] | None) -> str | None:
     return "".join(sorted(joined))
 
 
-def read_choice(text: str, options: Mapping[str, str] | None, *, strict: bool = False) -> tuple[str, str] | None:
-    """The letters that `text` chooses, sorted, and how they were read; None where it chooses nothing.
-
-    The last readable statement wins. Under `strict` that is all, and the statement must begin with the letter or the
-    option's text. Else, where there is no statement, the last line may be a letter, "B. text", an option's text alone,
-    or end with "so B." or "... Metoprolol (B)."; failing that, the last "B is correct" counts.
-    """
+def read_choice(place: Place, options: Mapping[str, str] | None, *, several: bool = False) -> str | None:
+    """The letters that `place` chooses, sorted; None where it chooses none, UNSURE where it names alternatives, or
+    several where the question asks for one (not `several`)."""
     table = {letter: " ".join(plain(option).rstrip(". ").split()) for letter, option in (options or {}).items()}
-    if not table:
-        table = dict.fromkeys(_DEFAULT_LETTERS, "")
-    for statement in statements(text):
-        letters = _read(statement.text, table)
-        if letters is None and not strict:
-            letters = _contained(statement.text, table) or _apposed(statement.text, table)
-        if letters:
-            return letters, statement.how
-    if strict:
+    found = _Reading(table or dict.fromkeys(_DEFAULT_LETTERS, "")).read(place)
+    if found is None or found == UNSURE:
+        return found
+    letters = "".join(sorted(set(found)))
+    return letters if several or len(letters) == 1 else UNSURE
+
+
+class _Items(NamedTuple):
+    """Letters that are listed (or UNSURE), where the list ends, and whether an option's text stands in it."""
+
+    letters: str
+    end: int
+    worded: bool
+
+
+class _Reading:
+    """The options of a question and what can be read with them."""
+
+    def __init__(self, table: Mapping[str, str]) -> None:
+        self.table = table
+        self.polar: dict[str, str] = {}
+        for letter, text in table.items():
+            word = re.match(r"[a-z]+", text.casefold())
+            if word and word.group() in _POLAR and _POLAR_FOLLOWS.match(text, word.end()):
+                self.polar[word.group()] = letter
+
+    def read(self, place: Place) -> str | None:
+        if place.withdrawn:
+            return UNSURE
+        lines = [line for line in place.text.strip("\n").split("\n", 8)[:8] if line.strip()]
+        if not lines:
+            return None
+        if place.subject:
+            return self.subject(place.text)
+        if place.whole:
+            return self.listed(place.text) if len(lines) > 1 else self.bare(plain(lines[0]))
+        listed = self.listed(place.text) if len(lines) > 1 else None
+        return listed or self.stated(plain(lines[0]))
+
+    def listed(self, text: str) -> str | None:
+        """The letters of lines that each hold an item and nothing else, up to an empty line."""
+        letters = ""
+        block = text.strip("\n").split("\n\n")[0]
+        for line in block.split("\n"):
+            start = _LISTED.match(line)
+            line = plain(line[start.end() if start else 0 :])
+            item = self.item(line, self.start(line))
+            if item is None or line[item[1] :].strip(" .)"):
+                return None
+            letters += item[0]
+        return letters if len(letters) < max(len(self.table), 3) else None
+
+    def start(self, text: str) -> int:
+        """Where the words end that may stand before a letter; 0 where an option's own text begins there."""
+        if self.option_at(text, 0):
+            return 0
+        lead = _LEAD.match(text)
+        return lead.end() if lead else 0
+
+    def stated(self, text: str) -> str | None:
+        """What is said after "the answer is": at its head, else a text or set-off letter in its sentence."""
+        either = _EITHER.match(text)
+        position = 0 if either is None else either.end()
+        position += self.start(text[position:])
+        if _NOT.match(text, position) and not self.option_at(text, position):
+            turn = None if _NO_TURN.match(text, position) else _TURN.search(text, position)
+            return self.stated(text[turn.end() :]) if turn else None
+        found = self.items(text, position)
+        if found is not None:
+            return UNSURE if either else found.letters
+        dismissed = re.match(r"\(?[A-Z]\b", text[position:]) and _DISMISSED.match(text, position + 1)
+        sentence = first_sentence(text)
+        if dismissed:
+            return self.tail(sentence)
+        return self.contained(sentence) or self.apposed(sentence)
+
+    def items(self, text: str, position: int) -> _Items | None:
+        """The letters listed at `position`."""
+        letters, unsure, worded, end = "", False, False, position
+        while len(letters) <= len(self.table):
+            item = self.item(text, position)
+            if item is None or (letters and _SECOND.match(text, item[1])):
+                break
+            letters, end = letters + item[0], item[1]
+            worded = worded or end > position + len(item[0])
+            between = _BETWEEN.match(text, end)
+            if not between:
+                break
+            position = between.end()
+            if _ALTERNATIVE.search(between.group()) and re.match(r"\w", text[position:]):
+                unsure = True
+        if not letters or _ELSEWHERE.match(text, end):
+            return None
+        other = _CORRECTED.match(text, end)
+        unsure = unsure or UNSURE in letters or bool(other and self.item(text, other.end()))
+        return _Items(UNSURE if unsure else letters, end, worded)
+
+    def item(self, text: str, position: int) -> tuple[str, int] | None:
+        """The letter or letters named at `position` and where they end; None where no option is named."""
+        at = self.option_at(text, position)
+        if at is not None:
+            option, end = at
+            set_off = _SET_OFF.match(text, end)
+            if set_off and set_off[1].upper() in self.table:
+                return (option, set_off.end()) if set_off[1].upper() == option else None
+            return option, end
+        if self.option_at(text, position, after_letter=True):
+            return None  # the "E" of "E. coli infections"
+        spaced = _SPACED.match(text, position)
+        if spaced:
+            letters = spaced.group().replace(" ", "")
+            if len(set(letters)) == len(letters) and all(c in self.table for c in letters):
+                return letters, spaced.end()
+        letter, after = text[position : position + 1].upper(), position + 1
+        if letter and letter in self.table and not _DISMISSED.match(text, after):
+            own = self.own_text(text, after, letter)
+            if own is None:
+                return UNSURE, after
+            if own > after or (_FOLLOWS.match(text, after) and not _GOES_ON.match(text, after)):
+                return letter, own
+        joined = _SET.match(text, position)
+        if joined:
+            letters = joined.group().upper()
+            if len(set(letters)) == len(letters) and all(c in self.table for c in letters):
+                return letters, joined.end()
         return None
-    line = last_line(text)
-    letters = _alone(line, table)
-    if letters:
-        return letters, "letter"
-    for letter, option in table.items():
-        if option and line.rstrip(". ").casefold() == option.casefold():
-            return letter, "option-text"
-    tail = _TRAILING.search(line[-80:])
-    if tail and tail["letter"] in table:
-        return tail["letter"], "trailing-letter"
-    tail = _BRACKETED.search(line[-80:])
-    if tail and tail["letter"] in table and _ends_with(line[: tail.start() - len(line[-80:])], table[tail["letter"]]):
-        return tail["letter"], "trailing-letter"
-    last = None
-    for last in _IS_CORRECT.finditer(text):  # noqa: B007 - only the last one is wanted
-        pass
-    if last is None:
+
+    def option_at(self, text: str, position: int, *, after_letter: bool = False) -> tuple[str, int] | None:
+        """The option whose text (or whose first word, if that is yes, no, true or the like) stands at `position`, and
+        where it ends: the longest. A text that is itself a letter of the table ("A" among blood groups) is left to the
+        letters; one that goes on ("vitamin D deficiency", "metoprolol and ramipril") is another."""
+        best: tuple[str, int] | None = None
+        for letter, option in self.table.items():
+            end = position + len(option)
+            if (
+                option
+                and option not in self.table
+                and (best is None or end > best[1])
+                and text[position:end].casefold() == option.casefold()
+                and (re.match(r"(?!\w|[-.,/]\w)", text[end:]) if after_letter else self.ends(text, end, option))
+            ):
+                best = letter, end
+        word = None if best else re.compile(r"[a-z]{2,5}", re.IGNORECASE).match(text, position)
+        if word and word.group().lower() in self.polar and _POLAR_FOLLOWS.match(text, word.end()):
+            return self.polar[word.group().lower()], word.end()
+        return best
+
+    def ends(self, text: str, end: int, option: str) -> bool:
+        """Whether an option's text can end here."""
+        if option.casefold() in self.polar:
+            return bool(_POLAR_FOLLOWS.match(text, end) or (_BETWEEN.match(text, end) and self.listed_after(text, end)))
+        return bool(_TEXT_FOLLOWS.match(text, end)) or self.listed_after(text, end)
+
+    def listed_after(self, text: str, end: int) -> bool:
+        """Whether "and" or the like and another item follow."""
+        between = _BETWEEN.match(text, end)
+        return bool(between and self.item(text, between.end()))
+
+    def own_text(self, text: str, position: int, letter: str) -> int | None:
+        """Where the option's own text ends after its letter ("A. Aspirin"), `position` if it does not follow, None if
+        the text of another option does."""
+        start = _SEPARATORS.match(text, position)
+        begin = start.end() if start else position
+        option = self.option_at(text, begin, after_letter=True)
+        if option is None or begin == position:
+            return position
+        if option[0] == letter:
+            closed = text[begin - 1] in "([" and text[option[1] : option[1] + 1] in {")", "]"}
+            return option[1] + 1 if closed else option[1]
+        alone = re.match(r"\s?(?:$|[.)*])", text[option[1] :]) and "," not in text[position:begin]
+        return None if alone else position
+
+    def contained(self, sentence: str) -> str | None:
+        """The one option whose text stands in the sentence in whole words, with nothing before it that denies or
+        modifies it ("gestational diabetes" is not diabetes)."""
+        found: list[tuple[int, int, str]] = []
+        lowered = sentence.casefold()
+        for letter, option in self.table.items():
+            start = lowered.find(option.casefold()) if len(option) > 1 else -1
+            end = start + len(option)
+            if start >= 0 and not _PART.match(lowered[max(start - 1, 0) : start]) and self.ends(sentence, end, option):
+                found.append((start, end, letter))
+        whole = [a for a in found if not any(b[0] <= a[0] and a[1] <= b[1] and b[:2] != a[:2] for b in found)]
+        if len(whole) != 1 or _NEGATED.search(sentence[: whole[0][0]]):
+            return None
+        before = sentence[: whole[0][0]].rstrip(" (*")
+        named = sentence[whole[0][0]].isupper() or not sentence[whole[0][0]].isalpha()
+        if before and not (named or _CLOSED.search(before)):
+            return None
+        return whole[0][2]
+
+    def apposed(self, sentence: str) -> str | None:
+        """The letter set off at the end of the sentence: "the beta blocker (B)", "a beta blocker, B"."""
+        sentence = sentence.rstrip(". ")
+        found = _APPOSED.search(sentence[-80:])
+        letter = found["letter"].upper() if found else ""
+        return letter if letter in self.table and not _NEGATED.search(sentence) else None
+
+    def tail(self, line: str) -> str | None:
+        """The letter at the end of "..., so B", "... is wrong → B"."""
+        found = _TAIL.search(line[-80:])
+        return found["letter"] if found and found["letter"] in self.table else None
+
+    def bare(self, line: str) -> str | None:
+        """The answer of a line that is an answer by itself; a reason or another sentence may follow it."""
+        bullet = _BULLET.match(line)
+        line = line[bullet.end() if bullet else 0 :]
+        polar = re.match(r"[a-z]+", line.casefold())
+        if polar and polar.group() in self.polar and _POLAR_FOLLOWS.match(line, polar.end()):
+            return UNSURE if _OTHER_WORD.match(line, polar.end()) else self.polar[polar.group()]
+        lead = _BARE_LEAD.match(line)
+        position = 0 if self.option_at(line, 0) or not lead else lead.end()
+        if _NOT.match(line, position) and not self.option_at(line, position):
+            return self.stated(line) if _TURN.search(line) else None
+        found = self.items(line, position)
+        if found is None:
+            sentence = first_sentence(line)
+            return self.tail(line) or (self.apposed(line) if sentence == line.rstrip(".!。") else None)
+        rest = line[found.end :]
+        follows = _BARE_FOLLOWS.match(rest) or (found.worded and _WORDED_FOLLOWS.match(rest))
+        return found.letters if follows else None
+
+    def subject(self, text: str) -> str | None:
+        """What "is correct" is said of: the items that end the text, after a clause of something else or none."""
+        text = plain(text)
+        for start in [0, *(clause.end() for clause in _CLAUSE.finditer(text))]:
+            lead = _BARE_LEAD.match(text, start)
+            position = lead.end() if lead and not self.option_at(text, start) else start
+            found = self.items(text, position)
+            if found and not text[found.end :].strip(" ,.)]"):
+                return found.letters
         return None
-    letter = last["letter"] or last["chinese"]
-    if letter in table and (last["option"] or last["chinese"] or letter not in "AI" or "(" in last.group()):
-        return letter, "is-correct"
-    return None
 
 
-def _apposed(statement: str, table: Mapping[str, str]) -> str | None:
-    """The letter set off at the end of the statement's first sentence: "the beta blocker (B)", "a beta blocker, B"."""
-    sentence = first_sentence(statement).rstrip(". ")
-    found = _APPOSITION.search(sentence[-80:])
-    return found["letter"] if found and found["letter"] in table and not _NEGATED.search(sentence) else None
-
-
-def _ends_with(line: str, option: str) -> bool:
-    return bool(option) and line.casefold().endswith(option.casefold())
-
-
-def _read(statement: str, table: Mapping[str, str]) -> str | None:
-    """The letters at the head of a statement: "B", "(B) Metoprolol", "B and D", "not A but B"."""
-    exact = _option_at(statement, 0, table)
-    position = 0 if exact else _end(_LEAD.match(statement))
-    if not exact and _NEGATION.match(statement, position):
-        turn = None if _ANYTHING_BUT.match(statement, position) else _BUT.search(statement, position)
-        return _read(statement[turn.end() :], table) if turn else None
-    found: list[str] = []
-    while len(found) <= len(table):
-        item = _item(statement, position, table, first=not found)
-        if item is None:
-            break
-        letters, position = item
-        found.extend(letters)
-        between = _BETWEEN.match(statement, position)
-        if not between:
-            break
-        position = between.end()
-    return "".join(sorted(set(found))) or None
-
-
-def _item(text: str, position: int, table: Mapping[str, str], *, first: bool) -> tuple[str, int] | None:
-    """The letter or letters named at `position` and where they end; None where no option is named."""
-    option = _option_at(text, position, table)
-    if option is not None:
-        return option, position + len(table[option])
-    spaced = _SPACED.match(text, position)
-    if spaced:
-        letters = spaced.group().replace(" ", "")
-        if len(set(letters)) == len(letters) and all(c in table for c in letters):
-            return letters, spaced.end()
-    letter = text[position : position + 1]
-    after = position + 1
-    if letter in table and letter and _DISMISSED.match(text, after):
-        return None
-    if letter in table and letter and _AFTER_UPPER.match(text, after) and not _PRONOUN.match(text, position):
-        if first or _AFTER_LATER.match(text, after) or _own_text(text, after, letter, table) > after:
-            return letter, _own_text(text, after, letter, table)
-        return None
-    upper = letter.upper()
-    if letter.islower() and upper in table and _AFTER_LOWER.match(text, after):
-        return upper, _own_text(text, after, upper, table)
-    joined = _SET.match(text, position)
-    if joined and len(set(joined.group())) == len(joined.group()) and all(c in table for c in joined.group()):
-        return joined.group(), joined.end()
-    return None
-
-
-def _option_at(text: str, position: int, table: Mapping[str, str]) -> str | None:
-    """The option whose text stands at `position` in whole words, the longest one. A text that is itself
-    a letter of the table ("A" among blood groups) is left to the letters."""
-    best: str | None = None
-    for letter, option in table.items():
-        size = len(option)
-        if (
-            size > 0
-            and option not in table
-            and (best is None or size > len(table[best]))
-            and text[position : position + size].casefold() == option.casefold()
-            and _AFTER_TEXT.match(text, position + size)
-        ):
-            best = letter
-    return best
-
-
-def _own_text(text: str, position: int, letter: str, table: Mapping[str, str]) -> int:
-    """Where the option's own text ends after its letter ("A. Aspirin and ..."), or `position` if it does not follow."""
-    start = position
-    while start < len(text) and text[start] in ").]: -–—":
-        start += 1
-    return start + len(table[letter]) if _option_at(text, start, table) == letter else position
-
-
-def _contained(statement: str, table: Mapping[str, str]) -> str | None:
-    """The one option whose text stands in the first sentence of the statement in whole words, with no negation
-    before it."""
-    sentence = first_sentence(statement)
-    found: list[tuple[int, int, str]] = []
-    lowered = sentence.casefold()
-    for letter, option in table.items():
-        if len(option) < 2:
-            continue
-        start = lowered.find(option.casefold())
-        if (
-            start >= 0
-            and (start == 0 or not lowered[start - 1].isalnum())
-            and _AFTER_TEXT.match(lowered, start + len(option))
-        ):
-            found.append((start, start + len(option), letter))
-    # "no change" also holds "no": an option within a longer one that was found does not count.
-    whole = [
-        a
-        for a in found
-        if not any(b is not a and b[0] <= a[0] and a[1] <= b[1] and b[2] != a[2] and b[:2] != a[:2] for b in found)
-    ]
-    if len(whole) != 1 or _NEGATED.search(sentence[: whole[0][0]]):
-        return None
-    return whole[0][2]
-
-
-def _alone(line: str, table: Mapping[str, str]) -> str | None:
-    """The letters of a line that holds nothing else: "B", "(B).", "B. Metoprolol", "A, C and D", "Option B"."""
-    position = _end(_LEAD.match(line))
-    rest = line[position:]
-    # Without a cue before it, a letter needs a mark after it, or the end: "A patient of 40" names no option.
-    if not re.match(
-        r"(?:[A-Za-z]|[A-Z]{2,26})\s?(?:$|[.)\]:,;/&+、。，；和与及]|and\b|or\b|[-–—]\s)|[A-Z](?:\s[A-Z]){1,25}$", rest
-    ):
-        return None
-    if rest[0].islower() and len(rest.rstrip(".) ")) > 1:
-        return None
-    if re.match(r"[A-Z]\.\s?\S", rest) and _option_at(rest, 0, table):
-        return _option_at(rest, 0, table)  # "E. coli", an option of its own
-    return _read(rest, table)
-
-
-def _end(match: re.Match[str] | None) -> int:
-    return match.end() if match else 0
+_SECOND = re.compile(
+    r"[)\]]?\s(?:is|are|was|were|has|have|can|acts?|would)\b(?!\s(?:also|too|correct|right|true|both))", re.IGNORECASE
+)
+_CLOSED = re.compile(
+    r"(?:\b(?:the|a|an|to|is|be|that|likely|of|with|give|start|option|use|therefore|thus|diagnosis|treatment|say|probably"
+    r"|clearly)|[:,—–-]|[\u3400-\u9fff])$",
+    re.IGNORECASE,
+)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import re
 
-from .statements import last_line, plain, statements
+from .readers import UNSURE, Place, plain
 
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _NAME = r"(?P<{}>jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{{0,6}}\.?"
@@ -18,11 +18,14 @@ _DATE = re.compile(
     r"(?P<y1>\d{4})(?P<s1>[-/.])(?P<m1>\d{1,2})(?P=s1)(?P<d1>\d{1,2})"
     r"|(?P<a2>\d{1,2})(?P<s2>[-/.])(?P<b2>\d{1,2})(?P=s2)(?P<y2>\d{4})"
     r"|" + _NAME.format("m3") + r"\s(?P<d3>\d{1,2})(?:st|nd|rd|th)?,?\s(?P<y3>\d{4})"
-    r"|(?P<d4>\d{1,2})(?:st|nd|rd|th)?\s(?:of\s)?" + _NAME.format("m4") + r",?\s(?P<y4>\d{4})"
+    r"|(?P<d4>\d{1,2})(?:st|nd|rd|th)?[\s-](?:of\s)?" + _NAME.format("m4") + r",?[\s-](?P<y4>\d{4})"
     r"|(?P<y5>\d{4})\s?年\s?(?P<m5>\d{1,2})\s?月\s?(?P<d5>\d{1,2})\s?日?"
     r")(?![\d/-])",
     re.IGNORECASE,
 )
+
+_NOT = re.compile(r"\b(?:not|never|neither)\b|n['’]t\b|不", re.IGNORECASE)
+_SECOND_DAY = re.compile(r"\bor\b|或", re.IGNORECASE)
 
 
 def gold_date(answer: str) -> datetime.date | None:
@@ -32,18 +35,17 @@ def gold_date(answer: str) -> datetime.date | None:
     return _day(match) if match else None
 
 
-def read_date(text: str, *, strict: bool = False) -> tuple[datetime.date, str] | None:
-    """The first day of the last statement that names one, and how it was read; without such a statement (and not under
-    `strict`) the last day of the last line."""
-    for statement in statements(text):
-        for match in _DATE.finditer(statement.text):
-            day = _day(match)
-            if day is not None:
-                return day, statement.how
-    if strict:
+def read_date(place: Place) -> datetime.date | str | None:
+    """The day at `place`: the one of its first sentence; UNSURE where that names two or takes it back."""
+    if place.withdrawn:
+        return UNSURE
+    line = plain(place.text.strip("\n").partition("\n")[0])
+    if _NOT.search(line):
         return None
-    days = [day for match in _DATE.finditer(last_line(text)) if (day := _day(match)) is not None]
-    return (days[-1], "last-line") if days else None
+    days = {day for match in _DATE.finditer(line) if (day := _day(match)) is not None}
+    if len(days) > 1 or (days and _SECOND_DAY.search(line)):
+        return UNSURE if not place.whole else None
+    return days.pop() if days else None
 
 
 def _day(match: re.Match[str]) -> datetime.date | None:

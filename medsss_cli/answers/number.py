@@ -1,18 +1,20 @@
-"""Numbers: the value that an answer states, and whether it equals the gold value within a tolerance.
+"""Numbers: the value that stands at a place, and whether it equals the gold value within a tolerance.
 
-Tolerance: |x - gold| <= max(0.001 * |gold|, half of the last digit that the gold answer states). Gold "84" takes
-83.5 to 84.5, gold "12.50" takes 12.4875 to 12.5125 (the relative part is the larger), gold "0" takes -0.5 to 0.5. A
-gold answer can say its own: "84 ± 2", "84 ± 5%", or the range "80 to 90" (ends included).
+Tolerance: half of the last digit that the gold answer states, at least 0.1 % and at most 5 % of it. Gold "84" takes
+83.5 to 84.5, gold "12.50" takes 12.4875 to 12.5125, gold "1" takes 0.95 to 1.05, gold "0" takes 0. A gold answer can
+say its own: "84 ± 2", "84 ± 5%", or the range "80 to 90" (ends included).
 
-Read: signs, thousands separators ("1,500"), exponents ("1.2e3", "5 x 10^3"), a unit or text after the number, "3 out
-of 5" and "14/15" (the score 14), small numbers in words ("three"). A range ("5-6") equals only the same range. Not
-read, and so no answer: a decimal comma ("1,5": a thousands separator or not?), "1 500", "1 1/2", "84 or 90", a number
-that is part of a name ("CURB-65").
+Read: signs, "1,500", "250 000", exponents ("1.2e3", "5 x 10^3", "10^6"), K, M, thousand, million, 万, fractions
+("1/2", "1½", "\\frac{1}{2}", "one and a half"), words up to ninety-nine and hundreds, a unit or words after the
+number, "3 out of 5". **What stands right after a number must not be able to change it**: "5-fold", "5 in 1000",
+"84 × 2", "84 ± 2" and "5 and 6" are no numbers. Nor are "> 84", "1,5" (a decimal or a thousand?), "1 500 mL" (or one
+bag of 500?), "84 or 90", or a name (IL-5). A range ("5-6") equals only the same range.
 
-Units are never converted. Where both the gold answer and the answer state a unit that we know, and the two differ
-after their spelling is made one ("mcg" and "µg", "mL/hr" and "mL per hour"), the answer is wrong; so it is where both
-say "out of" different totals. mEq and mmol count as one, as do U and IU. A unit that we do not know contradicts
-nothing.
+"3/5" is a score of 3 where the gold answer or the question speaks of a score; else it is 0.6.
+
+Where the gold answer and the answer both state a known unit, the answer is converted (units.py). What measures another
+thing is wrong, and so is another total ("3 out of 5" for "3 out of 10"). A converted answer must agree to half of its
+own last digit too, or 130 min would pass for 2 h. A unit that is not known contradicts nothing.
 """
 
 from __future__ import annotations
@@ -21,75 +23,129 @@ import math
 import re
 from typing import NamedTuple
 
-from .statements import first_sentence, last_line, plain, statements
+from .readers import UNSURE, Place, first_sentence, plain
+from .units import Unit, convert, read_unit
 
 RELATIVE = 1e-3
-
-_NUMBER = re.compile(
-    r"(?<![\w.])(?<!\w[-–])(?P<sign>[-+−])?(?P<digits>\d{1,3}(?:,\d{3}){1,5}(?![\d]|,\d)|\d{1,30}(?!\d))(?P<decimals>\.\d{1,30})?"
-    r"|(?<![\w.])(?P<sign2>[-+−])?(?P<bare>\.\d{1,30})"
-)
-_EXPONENT = re.compile(
-    r"[eE](?P<e>[-+−]?\d{1,3})\b|\s?(?:[x×*]|\\times|\\cdot)\s?10\s?(?:\^?\s?\{?(?P<ten>[-+−]?\d{1,3})\}?|(?P<small>⁻?[⁰¹²³⁴-⁹]{1,3}))"
-)
-_SMALL = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
-_RANGE = re.compile(r"\s?(?:[-–—~～至到]|\bto\b)\s?(?=\d)")
-_AND = re.compile(r"\s?(?:and|to)\s(?=\d)")
-_BETWEEN = re.compile(r"\bbetween\s$", re.IGNORECASE)
-_MINUS = re.compile(r"\b(?:minus|negative)\s$", re.IGNORECASE)
-_AGAIN = re.compile(r"\s\d")  # "1 500", "1 1/2"
-_SLASHES = re.compile(r"\s?/\s?\d")  # "2/30/2024", a day that no calendar has
-_OR = re.compile(r"\s?(?:or|或)\s?(?=[\d.])")
-_OUT_OF = re.compile(r"\s?(?:/|(?:out\s)?of\s(?:a\s(?:possible|total\sof|maximum\sof)\s)?)\s?(\d{1,9})(?![\d/]|[.,]\d)")
-_PLUS_MINUS = re.compile(r"\s?(?:±|\+\s?/?\s?[-−])\s?(?P<size>\d{1,12}(?:\.\d{1,12})?)\s?(?P<percent>%)?")
-_EQUALS = re.compile(r"[=≈]")
-_CLAUSE_END = re.compile(r"[.!?;](?=\s|$)|[。；\n]")
-_NOT = re.compile(r"(?:not|never|neither)\b|不是|并非", re.IGNORECASE)
-_BUT = re.compile(r"\b(?:but|rather)\b|而是", re.IGNORECASE)
-_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
-_IN_WORDS = re.compile(rf"(?:about |exactly |only )?({'|'.join(_WORDS)})\b(?!\sof\b|-)", re.IGNORECASE)
-
-_SPELLINGS = {
-    "kg": "kilogram kilograms kilo kilos", "g": "gram grams gm gms", "mg": "milligram milligrams mgs",
-    "mcg": "µg μg ug microgram micrograms", "ng": "nanogram nanograms", "pg": "picogram picograms",
-    "lb": "lbs pound pounds", "oz": "ounce ounces",
-    "l": "liter liters litre litres", "dl": "deciliter deciliters decilitre decilitres",
-    "ml": "milliliter milliliters millilitre millilitres cc ccs", "ul": "µl μl microliter microliters", "fl": "",
-    "mol": "moles", "mmol": "millimole millimoles meq milliequivalent milliequivalents", "umol": "µmol μmol micromol",
-    "nmol": "", "pmol": "", "mosm": "mosmol", "u": "unit units iu ius",
-    "mmhg": "torr", "cmh2o": "", "kpa": "",
-    "mm": "millimeter millimeters millimetre millimetres", "cm": "centimeter centimeters centimetre centimetres",
-    "m": "meter meters metre metres", "m2": "", "inch": "inches", "ft": "feet foot",
-    "s": "sec secs second seconds", "min": "mins minute minutes", "h": "hr hrs hour hours", "d": "day days",
-    "wk": "week weeks", "mo": "month months", "y": "yr yrs year years",
-    "%": "percent pct", "°c": "celsius", "°f": "fahrenheit", "kcal": "calories", "kj": "",
-    "beat": "beats", "breath": "breaths", "drop": "drops gtt gtts",
-}  # fmt: skip
-_CANONICAL = {spelling: unit for unit, others in _SPELLINGS.items() for spelling in (unit, *others.split())}
-_ATOM = re.compile(
-    r"(?:mm\s?hg|cm\s?h2o|(?P<degrees>degrees?\s|deg\s|°\s?)(?P<scale>c|f|celsius|fahrenheit)|per\s?cent|m\^?[2²]"
-    r"|square\smet(?:er|re)s?|%|°|[a-zµμ]{1,16})(?![a-z0-9])",
-    re.IGNORECASE,
-)
-_PER = re.compile(r"\s?(?:/|·|⋅|\bper\b)\s?", re.IGNORECASE)
-_BODY_SURFACE = re.compile(r"\s?(?:/|\bper\b)\s?1\.73\s?m\^?[2²]?", re.IGNORECASE)
-_MOLAR = re.compile(r"[mµμnp]?M\b")
+ROUNDED = 0.05
 
 
 class Number(NamedTuple):
     """A number as it was written: its value, and half of its last stated digit.
 
     `high` is the upper end of a range, of which `value` is the lower. `slack` is a tolerance that the gold answer
-    states. `unit` is the canonical spelling ("mcg/kg/min"), None where none is stated that we know; `out_of` the total
-    of a score ("3 out of 5").
+    states. `unit` is None where none is stated that we know; `out_of` is the total of a score or the lower part of a
+    fraction, and `fraction` tells that it may be one ("3/5", not "3 out of 5").
     """
 
     value: float
     half_digit: float
     high: float | None = None
     slack: float | None = None
-    unit: str | None = None
+    unit: Unit | None = None
     out_of: float | None = None
+    fraction: bool = False
+
+
+class _Found(NamedTuple):
+    """A number and where its text begins and ends, the unit included."""
+
+    number: Number
+    start: int
+    end: int
+
+
+_ONES = tuple(
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"  # noqa: SIM905
+    " eighteen nineteen".split()
+)
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_WORDS = {word: float(i) for i, word in enumerate(_ONES)} | {word: 20.0 + 10 * i for i, word in enumerate(_TENS)}
+_SCALES = {
+    "hundred": 1e2, "thousand": 1e3, "k": 1e3, "million": 1e6, "m": 1e6, "billion": 1e9, "bn": 1e9,
+    "千": 1e3, "万": 1e4, "亿": 1e8,
+}  # fmt: skip
+_PARTS = {"half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "eighth": 8, "tenth": 10}
+_GLYPHS = {"½": 0.5, "⅓": 1 / 3, "⅔": 2 / 3, "¼": 0.25, "¾": 0.75, "⅛": 0.125, "⅕": 0.2}
+
+_NUMBER = re.compile(
+    r"(?<![\w.])(?<!\w[-–])(?P<sign>[-+−–]\s?)?(?:\\[dt]?frac\s?\{(?P<top>\d{1,9})\}\s?\{(?P<below>\d{1,9})\}"
+    r"|(?P<digits>\d{1,3}(?:,\d{3}){1,5}(?![\d]|,\d)|\d{2,3}(?:\s\d{3}){1,4}(?![\d,.]?\d)|\d(?:\s\d{3}){2,4}(?![\d,.]?\d)|\d\s000(?![\d,.]?\d)"
+    r"|\d{1,30}(?!\d))(?P<decimals>\.\d{1,30})?|(?P<bare>\.\d{1,30})|(?P<glyph>[½⅓⅔¼¾⅛⅕]))"
+)
+_WORD = "|".join((*_TENS, *sorted(_ONES, key=len, reverse=True)))
+_PART = "|".join(f"{part}s?" for part in _PARTS).replace("halfs", "hal(?:f|ves)")
+_IN_WORDS = re.compile(
+    rf"(?<![\w-])(?P<sign>minus |negative )?(?:(?P<first>{_WORD})(?:[\s-](?P<second>{'|'.join(_ONES[1:10])}))?\b"
+    rf"(?P<scale>\s(?:hundred|thousand|million))?(?:[\s-](?P<part>{_PART})\b)?(?P<half>\sand\sa\shalf\b)?)",
+    re.IGNORECASE,
+)
+_WORDS_GO_ON = re.compile(
+    rf"\s?(?:hundred|thousand|million|and\s\w|-)|\s(?:in\s(?:a\s)?(?=\d|hundred|{_WORD})|(?:{_WORD})\b)", re.IGNORECASE
+)
+_SMALL = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
+_POWER = r"(?:(?:\^|\*\*)\s?\{?(?P<NAME>[-+−]?\d{1,3})\}?|(?P<NAMEs>⁻?[⁰¹²³⁴-⁹]{1,3}))"
+_EXPONENT = re.compile(
+    r"[eE](?P<e>[-+−]?\d{1,3})\b|\s?(?:[x×*·]|\\times|\\cdot)\s?10(?:"
+    + _POWER.replace("NAME", "ten")
+    + r"|(?P<loose>[-+−]\d{1,3})\b)|"
+    + _POWER.replace("NAME", "own")
+)
+_SCALE = re.compile(
+    r"(?P<tight>[kK]|M|mn|bn)(?![\w/])|\s?(?P<word>hundred|thousand|million|billion)\b|(?P<chinese>[千万亿])",
+    re.IGNORECASE,
+)
+_MIXED = re.compile(
+    r"(?:\s(?P<top>\d{1,3})/(?P<below>\d{1,3})(?!\d)|\s?\\[dt]?frac\{(?P<t2>\d{1,3})\}\{(?P<b2>\d{1,3})\}|\s?(?P<glyph>[½⅓⅔¼¾⅛⅕])|(?P<half>\sand\sa\shalf\b))"
+)
+_RANGE = re.compile(r"\s?(?:[-–—~～至到]|\bto\b)\s?(?=\d)")
+_AND = re.compile(r"\s?(?:and|to)\s(?=\d)")
+_BETWEEN = re.compile(r"\bbetween\s$", re.IGNORECASE)
+_MINUS = re.compile(r"\b(?:minus|negative)\s$", re.IGNORECASE)
+_OR = re.compile(r"\s?(?:or|或|\()\s?(?=[\d.])")
+_OUT_OF = re.compile(
+    r"\s?(?:(?P<slash>/)|(?:out\s)?of\s(?:a\s(?:possible|total\sof|maximum\sof)\s)?)\s?(?P<total>\d{1,9}|"
+    + _WORD
+    + r")(?![\d/]|[.,]\d)",
+    re.IGNORECASE,
+)
+_PLUS_MINUS = re.compile(r"\s?(?:±|\\pm|\+\s?/?\s?[-−])\s?(?P<size>\d{1,12}(?:\.\d{1,12})?)\s?(?P<percent>%)?")
+_FEET = re.compile(r"\s?['’]\s?(?P<inches>\d{1,2})(?:\s?(?:\"|''|”|’’))?(?!\d)")
+_EQUALS = re.compile(r"[=≈]")
+_CLAUSE_END = re.compile(r"[.!?](?=\s|$)|;(?=\s(?!\d)|$)|[。；\n]")
+_NOT = re.compile(r"(?:not|never|neither)\b|不是|并非", re.IGNORECASE)
+_BUT = re.compile(r"\b(?:but|rather)\b|而是|,\sit\sis\b", re.IGNORECASE)
+# Before a number, these make it no value: bounds, other numbers' places, denials.
+_UNFIT_BEFORE = re.compile(
+    r"[<>≥≤]|\b(?:than|above|below|over|under|least|at\smost|up\sto|range|not|never|neither|exceeds?|within|may|might|could|or|half|dozen|times"
+    r"|plus|from|years?|divided|per|step|tablets?\sof)\b|n['’]t|大于|小于|超过|不",
+    re.IGNORECASE,
+)
+# After a number and its unit: the end, a mark that ends it, or words that cannot change it.
+_FIT_AFTER = re.compile(
+    r"\s?(?:$|[.!;)\]}。；，、](?:\s|$|[\u3400-\u9fff])(?!\s?\d)|,(?=\s[^\W\d])|:(?=\s?$)|\((?!\d{1,3}[,;])|[—–-]\s(?=[^\W\d])|[\u3400-\u9fff](?<![到至或和比×]))"
+    r"|\s?[}\])]{1,3}(?:\s|$)|!|\s(?!(?:dozen|tens|squared|cubed|if|unless|when|provided|fold|of|[a-z]{1,12}/\d+|per|or|to|times|plus|minus|x|divided|percentile)\b|(?:in|and|by)\s(?:a\s)?(?:\d|[a-z]{1,5}\s?hundred))[a-z]",
+    re.IGNORECASE,
+)
+_NAMED = re.compile(
+    r"^(?:(?:so|thus|hence|therefore|and|then)\b,?\s)?(?:the|his|her|its|this|mean|total|x)?\b[^=:.!?\d]{0,80}?\s"
+    r"(?:is|was|are|equals|will\sbe|would\sbe|should\sbe|should\sreceive|comes\sto|becomes|needs)\s|^[^=:.!?\d]{0,40}(?:为|是|等于)(?=\s?[-+−\d])",
+    re.IGNORECASE,
+)
+_NO_RESULT = re.compile(
+    r"\b(?:patient|he|she|man|woman|boy|girl|child|infant|normal|reference|limit|threshold|cut-?off|target|range|step|maximum|minimum|let|if|input"
+    r"|usual|typical|old)\b",
+    re.IGNORECASE,
+)
+_LABEL = re.compile(r"^[^=:.!?\d]{1,60}:\s(?=[-+−.\d])")
+_FILLER = re.compile(
+    r"(?:[\s(~≈:$£€#>*-]|(?:about|approximately|approx\.?|around|roughly|exactly|only|nearly|simply|so|thus|hence|therefore|just|equal\sto|the|is|a|约|大约)\b,?)*",
+    re.IGNORECASE,
+)
+_SCORE = re.compile(r"\b(?:scores?|scale|points|gcs|apgar|criteria|index)\b|评分", re.IGNORECASE)
+MULTIVALENT = re.compile(
+    r"\b(?:calcium|magnesium|phosph\w{1,6}|sul(?:f|ph)ate|iron|zinc|ca|mg\+\+|mg2\+)\b|[钙镁磷]", re.IGNORECASE
+)
 
 
 def read_gold(answer: str) -> Number | None:
@@ -102,50 +158,245 @@ def read_gold(answer: str) -> Number | None:
     if found.number.high is not None and "-" in answer[found.start : found.end].lstrip("-"):
         return None
     number = found.number
+    if _OR.match(answer, found.end) and "(" not in answer[found.end : found.end + 2]:
+        return None
     around = _PLUS_MINUS.match(answer, found.end)
     if around:
         size = float(around["size"])
-        unit, _ = _unit(answer, around.end())
+        unit, _ = read_unit(answer, around.end())
         number = number._replace(
             slack=abs(number.value) * size / 100 if around["percent"] else size, unit=number.unit or unit
         )
     return number
 
 
-def read_number(text: str, *, strict: bool = False) -> tuple[Number, str] | None:
-    """The number that `text` states and how it was read; None where it states none.
+def read_number(place: Place) -> Number | str | None:
+    """The number at `place`; None where none stands there, UNSURE where it is taken back or one of two.
 
-    The last readable statement wins. In "2 x 42 = 84 mmHg" the number after the last equals sign counts, else the
-    first. Without a statement the last line counts where it ends in "= NUMBER unit" or is a number with at most
-    three words; under `strict` it does not.
+    In "2 x 42 = 84 mmHg" the number after the last equals sign counts, else the first. A line or sentence without a cue
+    must be a number with at most three words, or say that something is it ("The MAP is 84 mmHg.").
     """
-    for statement in statements(text):
-        number = _stated(_clause(statement.text))
-        if number is not None:
-            return number, statement.how
-    if strict:
+    if place.withdrawn:
+        return UNSURE
+    if place.subject or place.text[:1] == "—":
         return None
-    line = last_line(text)
-    clause = line.rstrip(". 。")
-    equals = [match.end() for match in _EQUALS.finditer(clause)]
+    line = plain(place.text.strip("\n").partition("\n")[0])
+    if not place.whole:
+        return _stated(_clause(line))
+    line = re.sub(r"^(?:[-•>]\s|\\\[)", "", line).rstrip(". 。\\]")
+    named = _NAMED.match(line) or _LABEL.match(line)
+    equals = [match.end() for match in _EQUALS.finditer(line)]
     if equals:
-        found = _first(clause[equals[-1] :])
-        if found and len(clause[equals[-1] + found.end :].split()) <= 3:
-            return found.number, "equals"
+        line = line[equals[-1] :]
+    elif named:
+        if _NO_RESULT.search(line[: named.end()]) or _UNFIT_BEFORE.search(line[: named.end()]):
+            return None
+        line = line[named.end() :]
+        if len(re.findall(r"\d+(?:[.,]\d+)*", line)) > 1 and not re.search(r"10\s?\^|\(", line):
+            return None
+    else:
+        line = re.sub(r"^(?:so|thus|hence|therefore)\b,?\s", "", line, flags=re.IGNORECASE)
+    return _number(line, most_words=3)
+
+
+def _clause(text: str) -> str:
+    """`text` up to the end of its first sentence; the point of "12.5" ends nothing."""
+    end = _CLAUSE_END.search(text)
+    return text[: end.start()] if end and any(c.isdigit() for c in text[: end.start()]) else first_sentence(text)
+
+
+def _stated(clause: str) -> Number | str | None:
+    if _NOT.match(clause):
+        turn = _BUT.search(clause)
+        return _stated(clause[turn.end() :].strip()) if turn else None
+    equals = [match.end() for match in _EQUALS.finditer(clause)]
+    return _number(clause[equals[-1] :] if equals else clause)
+
+
+def _number(text: str, most_words: int | None = None) -> Number | str | None:
+    """The number of `text`, alone or followed by at most `most_words` words."""
+    text = text.strip()
+    found = _first(text)
+    if found is None or re.match(
+        r",?$|[,;]\s?\d", text[found.end :] or " "
+    ):  # cut off: "1," may have gone on to be 1,500
         return None
-    found = _first(clause)
-    if found and not clause[: found.start].strip("(~≈ ") and len(clause[found.end :].split()) <= 3:
-        return found.number, "number"
-    return None
+    before, rest = text[: found.start], text[found.end :]
+    if _UNFIT_BEFORE.search(_BETWEEN.sub("", before) if found.number.high is not None else before):
+        return None
+    if most_words is not None and (_FILLER.fullmatch(before) is None or len(rest.split()) > most_words):
+        return None
+    other = _OR.match(rest)
+    second = _first(rest[other.end() :]) if other else None
+    if second is not None and other is not None:
+        unit, first = second.number.unit, found.number
+        if "(" not in other.group() and (unit is None or first.unit is None or unit == first.unit):
+            return UNSURE
+        if unit is not None and first.unit is not None and first.high is None:
+            value = convert(second.number.value, unit, first.unit)
+            if value is not None and abs(value - first.value) > max(0.02 * abs(first.value), first.half_digit):
+                return UNSURE
+        return first
+    of_what = found.number.unit is not None and rest.startswith(" of ") and found.number.unit.kinds != ("percent",)
+    return found.number if of_what or _FIT_AFTER.match(rest) else None
 
 
-def agrees(answer: Number, gold: Number) -> bool:
-    """Whether `answer` is the gold number: in its tolerance or range, with no other unit and no other total.
+def _first(text: str) -> _Found | None:
+    """The first number or range of `text`; None if there is none or it cannot be read as one."""
+    match, word = _NUMBER.search(text), _IN_WORDS.search(text[:120])
+    if word and (match is None or word.start() < match.start()):
+        if _FILLER.fullmatch(text, 0, word.start()):
+            return _spelled_out(text, word)
+        if match is None:
+            return None
+    if match is None:
+        return None
+    single = _at(text, match)
+    if single is None:
+        return None
+    value, half, end = single
+    if _MINUS.search(text[max(match.start() - 10, 0) : match.start()]):
+        value = -value
+    total = _OUT_OF.match(text, end)
+    if total is None and re.match(r"\s?/\s?\d|\s\d", text[end:]):
+        return None
+    if total:
+        return _share(text, value, half, total, match.start())
+    unit, end = read_unit(text, end)
+    feet = _FEET.match(text, end) if unit is None else None
+    if feet:
+        unit, end = read_unit("ft", 0)[0], feet.end()
+        value += float(feet["inches"]) / 12
+    while unit is not None and unit.offset == 0 and (more := _COMPOUND.match(text, end)):
+        smaller, stop = read_unit(text, more.end())
+        part = convert(float(more["value"]), smaller, unit) if smaller else None
+        if smaller is None or part is None or smaller.factor >= unit.factor:
+            break
+        value, half, end = value + part, convert(half, smaller, unit) or half, stop
+    between = _BETWEEN.search(text[max(match.start() - 10, 0) : match.start()])
+    link = (_AND if between else _RANGE).match(text, end)
+    if not link:
+        return _Found(Number(value, half, unit=unit), match.start(), end)
+    rest = text[link.end() :]  # a slice: the hyphen before it is no part of the number
+    second = _NUMBER.match(rest)
+    upper = _at(rest, second) if second else None
+    if upper is None or upper[0] < value:
+        return None
+    end = link.end() + upper[2]
+    upper_unit, end = read_unit(text, end)
+    if _RANGE.match(text, end):
+        return None  # "2024-03-15", "5-6-7"
+    number = Number(value, max(half, upper[1]), high=upper[0], unit=upper_unit or unit)
+    return _Found(number, match.start(), end)
 
-    A range is right only where the gold answer is that range, ends compared as numbers are.
+
+_COMPOUND = re.compile(r",?\s(?:and\s)?(?P<value>\d{1,4}(?:\.\d{1,4})?)(?=\s?[a-z])", re.IGNORECASE)
+
+
+def _share(text: str, value: float, half: float, total: re.Match[str], start: int) -> _Found | None:
+    """ "3/5" or "3 out of 5"."""
+    below = _WORDS.get(total["total"].lower()) if total["total"].isalpha() else float(total["total"])
+    if below is None or below == 0:
+        return None
+    unit, end = read_unit(text, total.end())
+    return _Found(Number(value, half, unit=unit, out_of=below, fraction=bool(total["slash"])), start, end)
+
+
+def _spelled_out(text: str, match: re.Match[str]) -> _Found | None:
+    """ "twenty-five", "one and a half", "two thirds", "five hundred", "three out of five"."""
+    value = _WORDS[match["first"].lower()]
+    if match["second"]:
+        if value < 20 or value % 10:
+            return None
+        value += _WORDS[match["second"].lower()]
+    if match["scale"]:
+        value *= _SCALES[match["scale"].strip().lower()]
+    half_digit = 0.5
+    if match["part"]:
+        value /= _PARTS[re.sub(r"halves$", "half", match["part"].lower()).removesuffix("s")]
+        half_digit = RELATIVE * value
+    if match["half"]:
+        value, half_digit = value + 0.5, 0.05
+    value = -value if match["sign"] else value
+    total = _OUT_OF.match(text, match.end())
+    if total:
+        if not total.group().lower().lstrip().startswith("out"):
+            return None  # "one of three"
+        return _share(text, value, half_digit, total, match.start())
+    if _WORDS_GO_ON.match(text, match.end()):
+        return None
+    unit, end = read_unit(text, match.end())
+    return _Found(Number(value, half_digit, unit=unit), match.start(), end)
+
+
+def _at(text: str, match: re.Match[str]) -> tuple[float, float, int] | None:
+    """Value, half of the last digit and end of the number that `match` found; None where it is out of range."""
+    end = match.end()
+    decimals = match["decimals"] or match["bare"] or ""
+    digits = re.sub(r"[,\s]", "", match["digits"] or "0")
+    try:
+        if match["top"]:
+            value, half = float(match["top"]) / float(match["below"]), 0.0
+        elif match["glyph"]:
+            value, half = _GLYPHS[match["glyph"]], 0.0
+        else:
+            value, half = float(f"{digits}{decimals}"), 0.5 * 10.0 ** -max(len(decimals) - 1, 0)
+            value, half, end = _scaled(text, end, value, half, whole=not decimals)
+        if re.match(r",\d|\.\d", text[end : end + 2]) or not math.isfinite(value):
+            return None
+    except (OverflowError, ZeroDivisionError):
+        return None
+    return (-value if (match["sign"] or "+")[0] in "-−–" else value), half, end
+
+
+def _scaled(text: str, end: int, value: float, half: float, *, whole: bool) -> tuple[float, float, int]:
+    """The number with what multiplies it or adds a fraction: "1 1/2", "5 x 10^3", "10^6", "5 million"."""
+    mixed = _MIXED.match(text, end) if whole else None
+    if mixed:
+        top, below = mixed["top"] or mixed["t2"], mixed["below"] or mixed["b2"]
+        part = float(top) / float(below) if top else _GLYPHS[mixed["glyph"]] if mixed["glyph"] else 0.5
+        return value + part, 0.0, mixed.end()
+    power = _EXPONENT.match(text, end)
+    if power:
+        own = power["own"] or power["owns"]
+        written = power["e"] or power["ten"] or power["tens"] or power["loose"] or own
+        exponent = int(written.translate(_SMALL).replace("−", "-"))
+        if own and (value == 0 or abs(exponent * math.log10(abs(value) or 1)) > 300):
+            raise OverflowError
+        if own:
+            return value**exponent, 0.0, power.end()
+        return value * 10.0**exponent, half * 10.0**exponent, power.end()
+    scale = _SCALE.match(text, end)
+    if scale:
+        written = (scale["tight"] or scale["word"] or scale["chinese"]).lower()
+        size = _SCALES.get(written, 1e6)
+        return value * size, half * size, scale.end()
+    return value, half, end
+
+
+def is_score(number: Number, gold: Number, question: str) -> bool:
+    """Whether "3/5" is meant as 3 out of 5."""
+    return not number.fraction or bool(_SCORE.search(question)) or bool(gold.out_of and not gold.fraction)
+
+
+def as_value(number: Number, gold: Number, question: str) -> Number:
+    """The number as the question means it: "3/5" is a score or .6."""
+    if number.out_of is None or is_score(number, gold, question):
+        return number
+    return number._replace(value=number.value / number.out_of, half_digit=0.0, out_of=None)
+
+
+def agrees(answer: Number, gold: Number, *, univalent: bool = True) -> bool:
+    """Whether `answer` is the gold number: in its tolerance or range, in the same unit or converted, and with no other
+    total. A range is right only where the gold answer is that range, ends compared as numbers are.
     """
     if answer.unit is not None and gold.unit is not None and answer.unit != gold.unit:
-        return False
+        ends = [convert(end, answer.unit, gold.unit, univalent=univalent) for end in (answer.value, answer.high or 0.0)]
+        digit = abs(answer.half_digit * answer.unit.factor / gold.unit.factor)
+        if ends[0] is None or ends[1] is None:
+            return False
+        answer = answer._replace(value=ends[0], high=ends[1] if answer.high is not None else None, unit=gold.unit)
+        gold = gold._replace(half_digit=min(gold.half_digit, digit))
     if answer.out_of is not None and gold.out_of is not None and answer.out_of != gold.out_of:
         return False
     if gold.high is not None:
@@ -158,161 +409,16 @@ def agrees(answer: Number, gold: Number) -> bool:
 
 def same(value: float, gold: Number) -> bool:
     """Whether `value` equals the gold number within the tolerance of this module."""
-    slack = gold.slack if gold.slack is not None else max(RELATIVE * abs(gold.value), gold.half_digit)
+    slack = gold.slack
+    if slack is None:
+        slack = max(RELATIVE * abs(gold.value), min(gold.half_digit, ROUNDED * abs(gold.value)))
     return abs(value - gold.value) <= slack * (1 + 1e-9)  # 12.55 - 12.5 is 0.05000000000000071
 
 
-def canonical(number: Number) -> str:
+def canonical(number: Number, unit: Unit | None = None) -> str:
     """One spelling for equal numbers, so that votes can be counted: "84" for 84.0, at most 10 significant digits; a
-    range is "5 to 6"."""
-    low = _spelled(number.value)
-    return low if number.high is None else f"{low} to {_spelled(number.high)}"
-
-
-def _spelled(value: float) -> str:
-    return f"{value + 0.0:.10g}" if value else "0"
-
-
-def _clause(text: str) -> str:
-    """`text` up to the end of its first sentence; the point of "12.5" ends nothing."""
-    end = _CLAUSE_END.search(text)
-    return text[: end.start()] if end and any(c.isdigit() for c in text[: end.start()]) else first_sentence(text)
-
-
-def _stated(clause: str) -> Number | None:
-    if _NOT.match(clause):
-        turn = _BUT.search(clause)
-        if turn is None:
-            return None
-        clause = clause[turn.end() :]
-    equals = [match.end() for match in _EQUALS.finditer(clause)]
-    stated = clause[equals[-1] :] if equals else clause
-    found = _first(stated)
-    if found is not None:
-        # "5-6" for "5" is no answer to it, but it is one where the gold answer is a range; `agrees` tells.
-        return found.number
-    word = _IN_WORDS.match(stated.strip()) if not any(c.isdigit() for c in stated) else None
-    return Number(float(_WORDS.index(word[1].lower())), 0.5) if word else None
-
-
-class _Found(NamedTuple):
-    """A number and where its text begins and ends, the unit included."""
-
-    number: Number
-    start: int
-    end: int
-
-
-def _first(text: str) -> _Found | None:
-    """The first number or range of `text`; None if there is none or it cannot be read as one."""
-    match = _NUMBER.search(text)
-    if match is None:
-        return None
-    single = _at(text, match)
-    if single is None:
-        return None
-    value, half, end = single
-    if _MINUS.search(text[max(match.start() - 10, 0) : match.start()]):
-        value = -value
-    total = _OUT_OF.match(text, end)
-    if _AGAIN.match(text, end) or (total is None and _SLASHES.match(text, end)):
-        return None
-    out_of = None
-    if total:
-        out_of, end = float(total[1]), total.end()
-    unit, end = _unit(text, end)
-    between = _BETWEEN.search(text[max(match.start() - 10, 0) : match.start()])
-    link = (_AND if between else _RANGE).match(text, end)
-    if link:
-        rest = text[link.end() :]  # a slice: the hyphen before it is no part of the number
-        second = _NUMBER.match(rest)
-        upper = _at(rest, second) if second else None
-        if upper is None or upper[0] < value:
-            return None
-        high, upper_half, end = upper[0], upper[1], link.end() + upper[2]
-        upper_unit, end = _unit(text, end)
-        if _RANGE.match(text, end):
-            return None  # "2024-03-15", "5-6-7"
-        number = Number(value, max(half, upper_half), high=high, unit=upper_unit or unit)
-        return _Found(number, match.start(), end)
-    other = _OR.match(text, end)
-    if (other and not _converted(unit, text[other.end() :])) or re.match(r",\d|\.\d", text[end : end + 2]):
-        return None
-    return _Found(Number(value, half, unit=unit, out_of=out_of), match.start(), end)
-
-
-def _converted(unit: str | None, other: str) -> bool:
-    """Whether `other` begins with a number in another unit: "84 mmHg or 11.2 kPa" is one answer, "84 or 90" is two."""
-    match = _NUMBER.match(other)
-    second = _at(other, match) if match else None
-    stated = _unit(other, second[2])[0] if second else None
-    return unit is not None and stated is not None and stated != unit
-
-
-def _at(text: str, match: re.Match[str]) -> tuple[float, float, int] | None:
-    """Value, half of the last digit and end of the number that `match` found; None where it is out of range."""
-    end = match.end()
-    digits = (match["digits"] or "0").replace(",", "")
-    decimals = match["decimals"] or match["bare"] or ""
-    negative = (match["sign"] or match["sign2"] or "+") in "-−"
-    exponent = 0
-    power = _EXPONENT.match(text, end)
-    if power:
-        exponent = int((power["e"] or power["ten"] or power["small"].translate(_SMALL)).replace("−", "-"))
-        end = power.end()
-    if re.match(r",\d|\.\d", text[end : end + 2]):
-        return None
-    try:
-        value = float(f"{'-' if negative else ''}{digits}{decimals}e{exponent}")
-        half = 0.5 * 10.0 ** (exponent - max(len(decimals) - 1, 0))
-    except OverflowError:
-        return None
-    return (value, half, end) if math.isfinite(value) else None
-
-
-def _unit(text: str, position: int) -> tuple[str | None, int]:
-    """The canonical unit that stands at `position` and where it ends; None and `position` where there is none that we
-    know whole ("mg/bag" is not known)."""
-    parts: list[str] = []
-    end = position
-    start = position + 1 if text[position : position + 1] == " " else position
-    for _ in range(4):
-        per = _PER.match(text, end)
-        if per is None and parts:
-            break
-        if per is not None:
-            start = per.end()
-            if not parts:
-                parts.append("")  # "80/min"
-        surface = _BODY_SURFACE.match(text, end)
-        if surface and len(parts) > 1:
-            end = surface.end()
-            break
-        atom = _atom(text, start)
-        if atom is None:
-            if parts in ([], [""]) or text[start : start + 1].isalpha():
-                return None, position
-            break
-        parts.append(atom[0])
-        end = atom[1]
-    surface = _BODY_SURFACE.match(text, end)
-    if surface and parts:
-        end = surface.end()
-    if parts and parts[0] in {"beat", "breath"}:
-        parts[0] = ""
-    return "/".join(parts) or None, end
-
-
-def _atom(text: str, position: int) -> tuple[str, int] | None:
-    match = _ATOM.match(text, position)
-    if match is None or _MOLAR.match(text, position):
-        return None
-    if match["degrees"]:
-        return f"°{match['scale'][0].lower()}", match.end()
-    written = match.group().lower().replace(" ", "").replace("^", "").replace("²", "2")
-    if written == "bpm":
-        return "/min", match.end()
-    if written.startswith("squaremet"):
-        return "m2", match.end()
-    unit = _CANONICAL.get(written)
-    return (unit, match.end()) if unit is not None else None
+    range is "5 to 6". In `unit`, where it can be converted."""
+    values = [number.value] if number.high is None else [number.value, number.high]
+    if unit is not None and number.unit is not None and unit != number.unit:
+        values = [value if (to := convert(value, number.unit, unit)) is None else to for value in values]
+    return " to ".join(f"{value + 0.0:.10g}" if value else "0" for value in values)

@@ -10,13 +10,33 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from .statements import first_sentence, last_line, statements
+from .readers import UNSURE, Place, first_sentence, plain
 
 _WORD = re.compile(r"\d{1,40}(?:\.\d{1,40})?|[^\W\d_]{1,80}|%")
 _TOKEN = re.compile(r"[\u3400-\u9fff]|[^\s\u3400-\u9fff]+")
 _ARTICLES = {"a", "an", "the"}
-_NEGATIONS = {"not", "no", "never", "neither", "nor", "without", "except", "不", "非", "无", "isn", "cannot"}
+_NEGATIONS = {
+    "not",
+    "no",
+    "never",
+    "neither",
+    "nor",
+    "without",
+    "except",
+    "than",
+    "unlike",
+    "anything",
+    "unlikely",
+    "不",
+    "非",
+    "无",
+    "isn",
+    "cannot",
+}
 _TURNS = {"but", "rather", "instead", "而"}
+_DENIED_AFTER = re.compile(
+    r"(?:is|was|are|seems)\s(?:\w+\s)?(?:not|unlikely|excluded|wrong|incorrect|absent|ruled)\b|excluded\b"
+)
 _NEGATED_WITHIN = 4
 _MAX_WORDS = 20
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
@@ -40,29 +60,27 @@ def normalise(text: str) -> str:
     return " ".join([word for word in words if word not in _ARTICLES] or words)
 
 
-def read_text(text: str, *, strict: bool = False) -> tuple[str, str] | None:
-    """The normalised phrase that `text` states and how it was read; None where it states none.
-
-    The last statement wins; without one, the last line counts where it has at most 20 words, but not under `strict`.
-    """
-    for statement in statements(text):
-        phrase = normalise(first_sentence(statement.text))
-        if phrase:
-            return phrase, statement.how
-    if strict:
+def read_text(place: Place) -> str | None:
+    """The normalised phrase of the first sentence at `place`; a line without a cue counts where it has at most 20 words
+    and asks nothing. UNSURE where it is taken back."""
+    if place.withdrawn:
+        return UNSURE
+    line = plain(place.text.strip("\n").partition("\n")[0])
+    sentence = first_sentence(line)
+    phrase = normalise(line if place.whole else sentence)
+    if place.subject or (place.whole and (len(words_of(phrase)) > _MAX_WORDS or line[-1:] in "?？")):
         return None
-    line = normalise(last_line(text))
-    return (line, "last-line") if line and len(words_of(line)) <= _MAX_WORDS else None
+    return phrase or None
 
 
 def holds(phrase: str, gold: str) -> bool:
-    """Whether the normalised `phrase` equals `gold` or holds it in whole words, at least once without a negation
-    in the four words before it ("not a high dose"; but "not low but high" is high)."""
+    """Whether the normalised `phrase` equals `gold` or holds it in whole words, at least once without a denial in the
+    four words before it ("not a high dose"; but "not low but high" is high) or after it, and not as one of two."""
     if phrase == gold:
         return True
     words, wanted = words_of(phrase), words_of(gold)
     return any(
-        words[start : start + len(wanted)] == wanted and not _negated(words, start)
+        words[start : start + len(wanted)] == wanted and not _negated(words, start, start + len(wanted))
         for start in range(len(words) - len(wanted) + 1)
     )
 
@@ -72,9 +90,18 @@ def words_of(phrase: str) -> list[str]:
     return _TOKEN.findall(phrase)
 
 
-def _negated(words: list[str], start: int) -> bool:
-    for word in reversed(words[max(start - _NEGATED_WITHIN, 0) : start]):
-        if word in _TURNS:
+def _negated(words: list[str], start: int, end: int) -> bool:
+    if "or" in (words[start - 1 : start] + words[end : end + 1]) or words[end : end + 1] == ["或"]:
+        return True
+    if _DENIED_AFTER.match(" ".join(words[end : end + 4])):
+        return True
+    before = words[max(start - _NEGATED_WITHIN, 0) : start]
+    for place, word in reversed(list(enumerate(before))):
+        if (
+            word in _TURNS
+            and before[place + 1 : place + 2] not in (["than"], ["of"])
+            and before[place - 1 : place] != ["anything"]
+        ):
             return False
         if word in _NEGATIONS:
             return True

@@ -1,0 +1,415 @@
+"""Where a written answer states its answer: an ordered table of small readers. What stands there is read by choice.py,
+number.py, date.py and text.py, and judged in __init__.py.
+
+| reader | reads X in | strength |
+|---|---|---|
+| boxed | `\\boxed{X}` | stated |
+| tag | `<answer>X</answer>` | stated |
+| json | `{"answer": "X"}` | stated |
+| statement | "The answer is X", "**Final answer:** X", "I choose X", 答案是X, 故选X | stated |
+| correct | "Option X is correct", "X is the best choice", X项正确 | weak; stated after "actually", "but" |
+| first_line | the first line, where it is an answer by itself | weak |
+| conclusion | "The most likely organism is X", "so X", "This is X", in the last sentence | weak |
+| last_line | the last line, where it is an answer by itself | weak |
+
+Of the stated places the last that can be read counts. Where there is none, all weak ones that can be read must agree.
+
+A reader takes the text after the thought and returns places in the order of the text. To add one, write such a function
+and put it into READERS. Every quantifier is bounded, and of each reader the last 64 places are kept, so that no input
+is slow: a policy in a loop writes "The answer is The answer is ..." to the end of its budget.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+UNSURE = "?"
+"""What is read at a place that names several answers, or takes its answer back: then there is no answer."""
+
+MOST_PLACES = 64
+LONGEST = 400
+
+
+class Place(NamedTuple):
+    """A place where an answer stands.
+
+    `text` is what stands there, at most 400 characters and as it was written; `at` where it begins; `whole`, that it
+    must be an answer by itself; `subject`, that it must end with the answer; `stated`, that it overrides weak places;
+    `withdrawn`, that it is taken back in the next sentence.
+    """
+
+    text: str
+    at: int
+    whole: bool = False
+    subject: bool = False
+    stated: bool = True
+    withdrawn: bool = False
+
+
+Reader = Callable[[str], list[Place]]
+
+
+# The text of an answer
+
+_SENTENCE_BREAK = re.compile(r"(?<=[.!?;…])[*_\s\"”)]{0,4}\s(?=[^a-z\s])|[\n。！？；]|\.\.\.\s?|;\s")
+_ANNOUNCED = re.compile(r"\\f?boxed|<(?:final_)?answer|[\"']answer", re.IGNORECASE)
+_LISTED = re.compile(r"\W{0,6}[A-Z][.):、]")
+
+_WRAPPED = re.compile(
+    r"\\(?:text|f?boxed|mathrm|mathit|mathbf|mathsf)(?:bf|rm|it|sf|tt|sl|sc|normal)?\s?\{([^{}]{0,400})\}"
+)
+_MARKUP = re.compile(
+    r"\\[()\[\],;! ]|\\(?=%)|[*_`$\"“”‘✅✔]|</?(?:b|i|em|strong)>|(?<!\w)['’](?=\w)|(?<=[A-Za-z])['’](?!\w)"
+)
+_SPACES = re.compile(r"\s+")
+_GROUPED = re.compile(r"(?<=\d)(?:[\u00a0\u2009\u202f]|\{,\}|\\[,;: ])(?=\d{3}(?!\d))")
+_SENTENCE_END = re.compile(
+    r"(?<!\b\w)[.!?;…](?=\s|$)|(?<=\.\.)\.|[。！？；]|\n"
+)  # "E. coli": a point after one letter ends none
+_QUESTION = re.compile(r"(?<!\w[.!])[.!?;](?=\s|$)|[。！？；\n]|吗")
+
+# Full-width forms of Chinese text, as ASCII. Those that end a sentence stay: ASCII ones need a space after them.
+_NARROW = {0xFF00 + code - 0x20: code for code in (*range(0x30, 0x3A), *range(0x41, 0x5B), *range(0x61, 0x7B))} | {
+    ord(wide): narrow for wide, narrow in zip("（）：，．【】％－＝＋／", "():,.[]%-=+/", strict=True)
+}
+
+
+def plain(text: str) -> str:
+    """`text` without bold, quotes and LaTeX wrapping, full-width forms as ASCII, white space as single spaces. Thin
+    spaces that group digits become commas."""
+    text = _GROUPED.sub(",", text)
+    for _ in range(3):
+        text = _WRAPPED.sub(r"\1", text)
+    return _SPACES.sub(" ", _MARKUP.sub("", text).translate(_NARROW)).strip()
+
+
+def first_sentence(text: str) -> str:
+    """`text` up to the first end of a sentence."""
+    end = _SENTENCE_END.search(text)
+    return text[: end.start()] if end else text
+
+
+def after_thought(text: str) -> str:
+    """`text` without the model's thought: what stands after the last `</think>`, up to a thought that is cut off."""
+    for name in ("think", "thinking"):
+        text = text.rpartition(f"</{name}>")[2].partition(f"<{name}>")[0]
+    return text
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines that hold a letter or a digit, of at most the first 64."""
+    return [line for line in text.split("\n", MOST_PLACES)[:MOST_PLACES] if any(c.isalnum() for c in line)]
+
+
+# What makes a statement none: said of another case, by others, as a question, or taken back.
+
+
+_ELSEWHERE = re.compile(  # of the whole sentence: another case, another time, other people
+    r"\b(?:if|unless|whether|were|suppose|assuming|why|mistake|tempt\w{0,5}|initially|originally|at\sfirst|I\sfirst|previously|thought"
+    r"|(?:one|you|some|others?|many|most|people|students?|examiners?)\s(?:\w{1,12}\s)?(?:may|might|could|would|will|say|thinks?|choose|wants?)"
+    r"|not\s(?:sure|certain)|un(?:sure|certain|clear)|doubt)\b|如果|假如|若是|很多|有人|有些|为什么|不认为|不确定|是否|难道",
+    re.IGNORECASE,
+)
+_ON_THE_OTHER_HAND = re.compile(r"\b(?:but|however|so|therefore|thus|hence)\b[^.]{0,60}$|但|所以|因此", re.IGNORECASE)
+_DENIED = re.compile(  # of the clause
+    r"\b(?:not|cannot|never|nobody|hardly|unlikely|could|might|may|can|perhaps|maybe|possibly)\b|n['’]t\b|不|非|可能(?=是|选)",
+    re.IGNORECASE,
+)
+_NEW_CLAUSE = re.compile(
+    r"[.!?;:。！？；，,\n](?=\s|[\u3400-\u9fff]|$)|\b(?:so|therefore|thus|hence|but|because|although)\b|(?:所以|因此|但)",
+    re.IGNORECASE,
+)
+_LESSER = re.compile(r"\b(?:wrong|incorrect|second(?:[\s-]best)?|other|another|alternative|next|previous|least\s\w{1,12}|false)\s$", re.IGNORECASE)
+_WITHDRAWN = re.compile(
+    r"[^\w]{0,8}(?:(?:but|no|wait|hmm|oh|sorry|actually|hold\son)\b[\s,.!…]{0,4}){0,4}"
+    r"(?:(?:that|this|it)(?:['’]s|\sis|\swas|\smust\sbe)|is)\s(?:clearly\s|definitely\s)?"
+    r"(?:wrong|incorrect|not\s(?:right|correct)|a\smistake|tempting|not\sthe\sanswer)",
+    re.IGNORECASE,
+)
+_TAKEN_BACK = re.compile(rf"[^\n]{{0,120}}?[.!?…]\s{{0,2}}{_WITHDRAWN.pattern}", re.IGNORECASE)
+
+
+def asserted(text: str, start: int, end: int) -> bool:
+    """Whether the words of the sentence before `start` let what follows it (to `end`) be an assertion: no condition,
+    no denial ("I don't think the answer is"), nobody else's opinion, no question."""
+    sentence = _SENTENCE_BREAK.split(text[max(start - 160, 0) : start] + text[start : start + 1].upper())[-1][:-1]
+    clause = sentence
+    for clause_start in _NEW_CLAUSE.finditer(sentence):
+        clause = sentence[clause_start.end() :]
+    if _DENIED.search(clause) or _LESSER.search(clause) or _QUESTION_WORD.match(sentence):
+        return False
+    elsewhere = _ELSEWHERE.search(sentence)
+    if elsewhere and not _ON_THE_OTHER_HAND.search(sentence, elsewhere.end()):
+        return False
+    stop = _QUESTION.search(text, end, end + LONGEST)
+    return not (stop and stop.group() in "?？吗")
+
+
+_QUESTION_WORD = re.compile(
+    r"[\s*>-]{0,4}(?:is|are|could|can|does|do|should|would|why|what|which|how)\b", re.IGNORECASE
+)
+
+
+def _withdrawn(text: str, end: int) -> bool:
+    """Whether the statement that begins at `end` is taken back: "The answer is B. No, that is wrong."."""
+    return bool(_TAKEN_BACK.match(text, end, end + LONGEST))
+
+
+def _last(places: list[Place] | deque[Place]) -> list[Place]:
+    return list(places)[-MOST_PLACES:]
+
+
+# The readers
+
+
+_BOXED = re.compile(r"\\f?boxed\s?\{")
+_OR = re.compile(r"[\s$.,*]{0,6}\b(?:or|and)\b[\s$*]{0,6}|[\s$]{0,4}(?:或|和)[\s$]{0,4}", re.IGNORECASE)
+
+
+def boxed(text: str) -> list[Place]:
+    """`\\boxed{X}`; two that are joined by "or" are one place, of two answers. A box that is not closed is none."""
+    places: list[Place] = []
+    end = -1
+    for found in deque(_BOXED.finditer(text), maxlen=MOST_PLACES):
+        inside = _braced(text[found.end() : found.end() + LONGEST])
+        if inside is None:
+            continue
+        start, close = found.end(), found.end() + len(inside) + 1
+        joined = _OR.fullmatch(text, end, found.start()) if end >= 0 else None
+        withdrawn = bool(_WITHDRAWN.match(text, close, close + 120))
+        before = places.pop().text if joined else ""
+        places.append(Place(f"{before}{joined.group() if joined else ''}{inside}", start, withdrawn=withdrawn))
+        end = close
+    return places
+
+
+def _braced(text: str) -> str | None:
+    """`text` up to the brace that closes the one before it; None where none does."""
+    depth = 1
+    for index, character in enumerate(text):
+        depth += {"{": 1, "}": -1}.get(character, 0)
+        if depth == 0:
+            return text[:index]
+    return None
+
+
+_TAG = re.compile(r"<((?:final_?)?answer|choice)(?:\s[^<>\n]{0,40})?>([^<]{0,400})</\1>", re.IGNORECASE)
+
+
+def tag(text: str) -> list[Place]:
+    """`<answer>X</answer>`, `<final_answer>X</final_answer>`; one that is not closed is cut off."""
+    places = (Place(_inner(found[2]), found.start(2)) for found in _TAG.finditer(text))
+    return list(deque(places, maxlen=MOST_PLACES))
+
+
+def _inner(text: str) -> str:
+    """A statement within the tag ("<answer>The answer is B.</answer>") without its announcement."""
+    within = statement(text) or boxed(text)
+    return within[-1].text if within else text
+
+
+_JSON = re.compile(
+    r"""["'](?:final_?|correct_?|best_?)?(?:answer|choice|option)(?:_?(?:choice|letter|option|s))?["']\s{0,4}:\s{0,4}"""
+    r"""(?:"((?:[^"\\\n]|\\.){1,400})"|'([^'\n]{1,400})'|\[([^\[\]\n]{1,200})\]|(-?[\d.]{1,30})(?=[\s,}]))""",
+    re.IGNORECASE,
+)
+
+
+def json(text: str) -> list[Place]:
+    """`{"answer": "X"}`, `{"answer_choice": "X"}`, `{"answer": ["X", "Y"]}`, in a longer text too."""
+    places = deque(_JSON.finditer(text), maxlen=MOST_PLACES)
+    return [
+        Place(found[found.lastindex or 0].replace("\\\\", "\\"), found.start(found.lastindex or 0)) for found in places
+    ]
+
+
+_IS = r"(?:is|are|would\sbe|should\sbe|must\sbe|will\sbe|has\sto\sbe)\b"
+_ANSWER = re.compile(
+    rf"""
+    (?P<chinese>
+        (?:
+            (?:答案|正确的?选项|(?:合适|最佳|正确|恰当)的?(?:选择|选项|答案)|结果) [】\]]? \s?
+            (?:
+                (?:应该|应当|大约|约)?(?:是|为|选) | 应[是为选]
+                | (?=不[是为选]|并非|[:：]|[*(（【\[]{{0,3}}[A-ZＡ-Ｚ])
+            )
+            |
+            (?:故|因此|所以|因而|综上所述|综上|本题|此题|我|应该|应当|应)
+            [，,]? (?:本题|此题|正确|答案)? (?:应该|应当|应)? 选 (?!项)
+            | (?:应该是|应为) (?=\s?[(（]?[A-ZＡ-Ｚ])
+            | (?<![\u3400-\u9fff]) 选 (?=择?[:：\s]{{0,2}}[(（【\[]?[A-ZＡ-Ｚ](?!项))
+        ) (?:择|项)? [：:\s*]{{0,6}}
+    )
+    |
+    \b (?: answers? | ans(?=\s?[:.=：]) | (?:correct|best|right|final|my)\s(?:option|choice|selection)s? )
+    (?: \s(?:choice|option)\b )?
+    (?: \s(?:to|for|of|in|here)\b [^.:\n]{{0,60}}? | ,\s[^.,:\n]{{0,60}}, )?
+    ["*_)\s]{{0,4}}
+    (?:
+        \b{_IS} [*_:\s]{{0,6}}
+        | [:=：][*_\s]{{0,6}} | (?<=\bans)\.\s{{0,3}} | (?<=[ \t*])[-–—]\s{{1,3}}
+        | (?<=nswer\n)\s{{0,3}} | (?<=nswer\n\n)
+    )
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+_CHOICE = re.compile(
+    r"""
+    \b(?:I|we)(?:\s(?:would|will|should|must|therefore|thus)|['’](?:d|ll))?(?:\sam\sgoing|\sgo(?=\swith))?
+      \s? (?:choose|pick|select|say|with|go\swith)\b (?!\s(?:the\s)?(?:between|one|from))
+    | \bI\s(?:think|believe)\s(?:that\s)?it\sis\b | \bI\sam\sgoing\swith\b
+    | (?:^|\n)[\s*#>]{0,6}(?:choice|option|conclusion|selection|selected\s(?:answer|option)|(?:final\s)?decision|result)\s?[*]{0,2}:
+    | (?:^|\n)\#{3,4}\s(?=[(*]{0,3}[A-Z\d.-]{1,12}[)*.]{0,3}\s*$)
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+
+
+def statement(text: str) -> list[Place]:
+    """ "The answer is X", "**Answer:** X", "Final answer: X", "I choose X", 答案是X, 故选X. One that is hedged, denied
+    or a question is passed over; so is one in a word ("<answer>")."""
+    return _stated(text, _ANSWER, _CHOICE)
+
+
+def _stated(text: str, *cues: re.Pattern[str]) -> list[Place]:
+    places: list[Place] = []
+    for cue in cues:
+        for found in deque(cue.finditer(text), maxlen=MOST_PLACES):
+            start, end = found.span()
+            if text[start - 1 : start] in {"<", "/"} or not asserted(text, start, end):
+                continue
+            dash = "—" if found.group().rstrip()[-1:] in {"-", "–", "—"} else ""  # "Answer - 2": a dash or a minus?
+            places.append(Place(dash + text[end : end + LONGEST], end, withdrawn=_withdrawn(text, end)))
+    return sorted(places, key=lambda place: place.at)
+
+
+_RIGHT = re.compile(
+    r"\s(?:is|are|must\sbe|would\sbe|seems)\s(?:(?:therefore|thus|clearly|both|also|indeed|hence|all)\s)?"
+    r"(?:(?:the|our|my|a)\s)?(?:(?P<bare>correct|right)(?=\s?(?:[.;,!)*]|$|\n|\b(?:because|since|as|here)\b))"
+    r"|(?:single\s|only\s)?(?:(?:best|correct|right|most\s(?:likely|appropriate|probable|suitable))\s)?"
+    r"(?:answers?|choices?|options?)\b|(?:most\s(?:likely|probable)|best|first-line)\s(?:cause|organism|pathogen|diagnosis|agent|explanation|treatment"
+    r"|drug|test|next\sstep|step|management|initial\s\w{1,12})\b)"
+    r"|(?P<chinese>(?:选项|项)?(?:是|都|均)?(?:正确|对的|最佳))"
+)
+_SUBJECT_BREAK = re.compile(
+    r"(?<=\w[\w)*][.!?;…])\s|(?<=[A-Z][.!?;])\s(?=(?:[A-Z]\b|Options?|Choices?|Actually|No|Wait|However|But|So|The\scorrect)\b)|[\n。！？；，]"
+)
+_TURN = re.compile(
+    r"\b(?:actually|(?<!all\s)(?<!anything\s)(?<!everything\s)but|however|wait|no|rather|instead|correction|in\sfact)\b[,:]?",
+    re.IGNORECASE,
+)
+_ONLY_IF = re.compile(r"[\s,]{0,2}(?:in\s(?!this|our|the\sgiven)|only|if|unless|when|of\smany)", re.IGNORECASE)
+
+
+def correct(text: str) -> list[Place]:
+    """What "is correct", "is the best choice" or 正确 is said of: "Option B (Metoprolol)"."""
+    places: list[Place] = []
+    for found in deque(_RIGHT.finditer(text), maxlen=MOST_PLACES):
+        if _ONLY_IF.match(text, found.end()):
+            continue
+        start = max(found.start() - 200, 0)
+        before = text[start : found.start()]
+        cut = 0
+        for end in _SUBJECT_BREAK.finditer(before):
+            cut = end.end()
+        subject = before[cut:]
+        turn = None
+        for turn in _TURN.finditer(subject):  # noqa: B007 - only the last one is wanted
+            pass
+        if turn:
+            subject = subject[turn.end() :]
+        at = found.start() - len(subject)
+        lead = re.match(r"(?:.{0,160}[,;:]\s|.{0,160}\b(?:so|therefore|thus|hence|that)\b)?[\s(]*", subject)
+        if not asserted(text, at + (lead.end() if lead else 0), found.end()):
+            continue
+        later = before[:cut].rstrip()[-1:] != "" and bool(
+            re.match(r"\s*(?:actually|no|wait|correction)\b", before[cut:], re.IGNORECASE)
+        )
+        places.append(Place(subject, at, subject=True, stated=bool(turn) or later))
+    return places
+
+
+def first_line(text: str) -> list[Place]:
+    """The first line with a word on it; all lines where it begins a list ("B. ...", "D. ...")."""
+    lines = lines_of(text[:4_000])
+    if not lines or _ANNOUNCED.search(lines[0]) or (len(lines) > 1 and re.search("[=≈]", lines[0])):
+        return []
+    listed = len(lines) > 1 and _LISTED.match(lines[0]) and _LISTED.match(lines[1])
+    return [Place(text.strip()[:LONGEST] if listed else lines[0][:LONGEST], 0, whole=True, stated=False)]
+
+
+_CONCLUSION = re.compile(
+    r"(?:^|(?<=[\s(,;]))(?:"
+    r"(?:the|a|her|his)\s(?:[\w-]{1,20}\s){0,3}?(?:most|best|correct|right|first-line|underlying|causative|likely|first)\b[^.:;=\n]{0,60}?\s(?:is|are|would\sbe|should\sbe)"
+    r"|the\s(?:diagnosis|organism|pathogen|cause|agent|treatment\sof\schoice|drug\sof\schoice|statement|claim|conclusion)\sis"
+    r"|is\s(?:most\s)?consistent\swith|(?:the\s\w{1,12}|this|that|it)\s(?:corresponds\sto|matches|points\sto)|(?:this|that|it)\s(?:must\sbe|is)|it['’]s|that['’]s"
+    r"|(?:so|thus|hence|therefore)(?=[\s,(])|→|->|=>"
+    r")[\s,]{0,2}(?:(?:therefore|thus|most\slikely|likely|probably|clearly|hence)\s){0,2}",
+    re.IGNORECASE,
+)
+_HOWEVER = re.compile(r",\s(?:but|although)\s(?!not)")
+_NOT_FINAL = re.compile(
+    r"\b(?:least|second|less|other|another|alternative|next\smost|current|previous)\b", re.IGNORECASE
+)
+
+
+def conclusion(text: str) -> list[Place]:
+    """What the last sentence concludes: "The most likely organism is X", "This is X", "so X"."""
+    lines = lines_of(text[-4_000:])
+    if not lines:
+        return []
+    line = lines[-1][-LONGEST:]
+    at = text.rfind(line)
+    last = line
+    for end in _SENTENCE_BREAK.finditer(line.rstrip("。！？； ")):
+        if not re.search(r"\b[A-Z]\.$", line[: end.start() + 1].rstrip()[-3:]):  # "most consistent with B. Metoprolol"
+            last = line[end.end() :]
+    at += len(line) - len(last)
+    places = []
+    if _ANNOUNCED.search(last):
+        return []
+    for found in list(_CONCLUSION.finditer(last))[:8]:
+        if (
+            _NOT_FINAL.search(found.group())
+            or _HOWEVER.search(last, found.end())
+            or not asserted(text, at + found.start(), at + found.end())
+        ):
+            continue
+        places.append(Place(last[found.end() :], at + found.end(), stated=False))
+    return places[-1:]
+
+
+def last_line(text: str) -> list[Place]:
+    """The last line with a word on it."""
+    lines = lines_of(text[-4_000:])
+    if (
+        not lines
+        or _ANNOUNCED.search(lines[-1])
+        or (len(lines) > 1 and _LISTED.match(lines[-1]) and _LISTED.match(lines[-2]))
+    ):
+        return []
+    return [Place(lines[-1][-LONGEST:], text.rfind(lines[-1]), whole=True, stated=False)]
+
+
+READERS: dict[str, Reader] = {
+    reader.__name__: reader
+    for reader in (boxed, tag, json, statement, correct, first_line, conclusion, last_line)
+}  # fmt: skip
+
+
+# What follows "the answer is" where nothing is stated yet.
+_NOTHING = re.compile(
+    r"(?:not|neither|never|unclear|unknown|uncertain|found|given|obtained|computed|calculated|determined|based|one\sof"
+    r"|to\sbe|that|what|which|therefore\snot)\b|不[是为选]|并非",
+    re.IGNORECASE,
+)
+
+
+def states_answer(text: str) -> bool:
+    """Whether the step says its answer ("The answer is B"), readable or not. "The answer is not A" does not."""
+    places = [*boxed(text), *tag(text), *json(text), *_stated(text, _ANSWER)]
+    lines = (plain(place.text.lstrip().partition("\n")[0]) for place in places)
+    return any(any(c.isalnum() for c in line) and not _NOTHING.match(line.lstrip("( ")) for line in lines)
