@@ -317,7 +317,7 @@ def read_problem(found: dict[str, Any], draw: random.Random) -> object:
 
 
 def read_samples(found: dict[str, Any], draw: random.Random) -> object:
-    rejudge, extract = draw.random() < 0.5, draw.choice(list(Extract))
+    rejudge, extract = draw.random() < 0.5, draw.choice(WAYS)
     return encode(to_samples(found, HERE, rejudge=rejudge, extract=extract))
 
 
@@ -330,7 +330,7 @@ def read_trees(found: dict[str, Any], draw: random.Random) -> object:
 
 
 def read_item(found: dict[str, Any], draw: random.Random) -> object:
-    rejudge = draw.choice((None, *Extract))
+    rejudge = draw.choice((None, *WAYS))
     return item_reader(rejudge=rejudge, by=draw.choice((None, "meta.a", "dataset", "nodes.0.text")))(found, HERE)
 
 
@@ -351,6 +351,9 @@ def label_rows(found: dict[str, Any], draw: random.Random) -> object:
     )
     records = make(source)
     return records if isinstance(records, str) else [encode(record) for record in records]
+
+
+WAYS = (Extract.FLEXIBLE, Extract.STRICT, Extract.PUBLISHED)  # FLEXIBLE is every reader
 
 
 def _judge(task: Task, extract: Extract) -> Reader:
@@ -459,7 +462,7 @@ READERS: dict[str, tuple[Reader, int]] = {
     "view": (_of_object(read_view, "responses", "candidates", "nodes", "completions", "pos", "task"), 6),
     "label": (_of_object(label_rows, "nodes", "responses"), 8),
     "steps": (steps, 5),
-    **{f"judge {task} {how}": (_judge(task, how), 1) for task in Task for how in Extract},
+    **{f"judge {task} {how}": (_judge(task, how), 1) for task in Task for how in WAYS},
 }
 """Each reader with its share of the inputs."""
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin,
 
 import typer
 
+from medsss_cli.answers import Extract as Extract
 from medsss_cli.errors import UsageError
 from medsss_cli.settings import Opt, options_of
 from medsss_cli.stream.run import StreamOptions
@@ -141,8 +142,11 @@ PromptingOpt = Annotated[
     typer.Option("--prompting", help='native: the policy writes "Step k: ..." by itself; instruct: it is told how.'),
 ]
 ExtractOpt = Annotated[
-    Literal["flexible", "strict", "published"],
-    typer.Option("--extract", help="Read answers from a statement or the last line; a statement; as the authors."),
+    Extract,
+    typer.Option(
+        "--extract",
+        help="Read answers with all readers; those of a statement; as the authors did; or with one reader.",
+    ),
 ]
 
 

@@ -70,7 +70,7 @@ def run(
     temperature: o.Temperature = 1.0,
     top_p: o.TopP = 1.0,
     max_tokens: o.MaxTokens = 512,
-    extract: o.ExtractOpt = "flexible",
+    extract: o.ExtractOpt = o.Extract.FLEXIBLE,
     seed: o.Seed = 0,
     concurrency: o.Concurrency = None,
     reading: PrmReading,

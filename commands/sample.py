@@ -70,7 +70,7 @@ def run(
             show_default=False,
         ),
     ] = None,
-    extract: o.ExtractOpt = "flexible",
+    extract: o.ExtractOpt = o.Extract.FLEXIBLE,
     seed: o.Seed = 0,
     concurrency: o.Concurrency = None,
     specs: list[EngineConfig],

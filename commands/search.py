@@ -82,7 +82,7 @@ def run(
         int, typer.Option(min=1, metavar="N", help="Most tokens of one Reason or Reflect.")
     ] = 512,
     max_tokens: o.MaxTokens = 1024,
-    extract: o.ExtractOpt = "flexible",
+    extract: o.ExtractOpt = o.Extract.FLEXIBLE,
     seed: o.Seed = 0,
     concurrency: o.Concurrency = None,
     reading: PrmReading,

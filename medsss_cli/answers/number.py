@@ -123,9 +123,10 @@ _UNFIT_BEFORE = re.compile(
 )
 # After a number and its unit: the end, a mark that ends it, or words that cannot change it.
 _FIT_AFTER = re.compile(
-    r"\s?(?:$|[.!;)\]}。；，、](?:\s|$|[\u3400-\u9fff])(?!\s?\d)|,(?=\s[^\W\d])|:(?=\s?$)|\((?!\d{1,3}[,;])|[—–-]\s(?=[^\W\d])|[\u3400-\u9fff](?<![到至或和比×]))"
-    r"|\s?[}\])]{1,3}(?:\s|$)|!|\s(?!(?:dozen|tens|squared|cubed|if|unless|when|provided|fold|of|[a-z]{1,12}/\d+|per|or|to|times|plus|minus|x|divided|percentile)\b|(?:in|and|by)\s(?:a\s)?(?:\d|[a-z]{1,5}\s?hundred))[a-z]",
-    re.IGNORECASE,
+    r"\s?(?:$|[.!;)\]}。；，、](?:\s|$|[\u3400-\u9fff])(?!\s?\d)|,(?=\s[^\W\d])|:(?=\s?$)|\((?!\d{1,3}[,;])|[—–-]\s(?=[^\W\d])"
+    r"|[\u3400-\u9fff](?<![到至或和比×]))|\s?[}\])]{1,3}(?:\s|$)|!"
+    r"|\s(?!(?i:dozen|tens|squared|cubed|if|unless|when|provided|fold|of|[a-z]{1,12}/\d+|per|or|to|times|plus|minus|x|divided"
+    r"|percentile)\b|(?i:in|and|by)\s(?:a\s)?(?:\d|[a-z]{1,5}\s?hundred))[A-Za-z]"
 )
 _NAMED = re.compile(
     r"^(?:(?:so|thus|hence|therefore|and|then)\b,?\s)?(?:the|his|her|its|this|mean|total|x)?\b[^=:.!?\d]{0,80}?\s"

@@ -119,10 +119,12 @@ _DENIED = re.compile(  # of the clause
     re.IGNORECASE,
 )
 _NEW_CLAUSE = re.compile(
-    r"[.!?;:。！？；，,\n](?=\s|[\u3400-\u9fff]|$)|\b(?:so|therefore|thus|hence|but|because|although)\b|(?:所以|因此|但)",
+    r"[.!?;:。！？；，,\n](?=\s|[\u3400-\u9fff]|$)|\b(?i:so|therefore|thus|hence|but|because|although)\b|所以|因此|但"
+)
+_LESSER = re.compile(
+    r"\b(?:wrong|incorrect|second(?:[\s-]best)?|other|another|alternative|next|previous|least\s\w{1,12}|false)\s$",
     re.IGNORECASE,
 )
-_LESSER = re.compile(r"\b(?:wrong|incorrect|second(?:[\s-]best)?|other|another|alternative|next|previous|least\s\w{1,12}|false)\s$", re.IGNORECASE)
 _WITHDRAWN = re.compile(
     r"[^\w]{0,8}(?:(?:but|no|wait|hmm|oh|sorry|actually|hold\son)\b[\s,.!…]{0,4}){0,4}"
     r"(?:(?:that|this|it)(?:['’]s|\sis|\swas|\smust\sbe)|is)\s(?:clearly\s|definitely\s)?"
@@ -261,7 +263,8 @@ _CHOICE = re.compile(
     \b(?:I|we)(?:\s(?:would|will|should|must|therefore|thus)|['’](?:d|ll))?(?:\sam\sgoing|\sgo(?=\swith))?
       \s? (?:choose|pick|select|say|with|go\swith)\b (?!\s(?:the\s)?(?:between|one|from))
     | \bI\s(?:think|believe)\s(?:that\s)?it\sis\b | \bI\sam\sgoing\swith\b
-    | (?:^|\n)[\s*#>]{0,6}(?:choice|option|conclusion|selection|selected\s(?:answer|option)|(?:final\s)?decision|result)\s?[*]{0,2}:
+    | (?:^|\n)[\s*#>]{0,6}
+      (?:(?:selected\s)?(?:choice|option|answer)|conclusion|selection|(?:final\s)?decision|result)\s?[*]{0,2}:
     | (?:^|\n)\#{3,4}\s(?=[(*]{0,3}[A-Z\d.-]{1,12}[)*.]{0,3}\s*$)
     """,
     re.VERBOSE | re.IGNORECASE,
