@@ -36,7 +36,9 @@ from medsss_cli.engines import Engine, EngineConfig, open_engine
 from medsss_cli.evaluation.measures import mcnemar
 from medsss_cli.labelling.trajectories import trajectories
 from medsss_cli.prm.aggregate import StepAggregation, aggregate_steps
-from medsss_cli.prm.scorer import Scorer
+from medsss_cli.prm.config import PrmConfig
+from medsss_cli.prm.layout import answer_steps
+from medsss_cli.prm.scorer import Scorer, open_prm
 from medsss_cli.prompts import Prompting
 from medsss_cli.records import Problem, Verdict
 from medsss_cli.requests import Sampling
@@ -109,7 +111,7 @@ class Bench:
 
     async def values(self, problem: Problem, paths: Sequence[Sequence[str]]) -> list[list[float]]:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.thread, self.scorer.score_paths, problem, paths)
+        return await loop.run_in_executor(self.thread, self.scorer.score, problem, paths)
 
     def candidate(self, problem: Problem, text: str, scores: Sequence[float], tokens: int) -> Candidate:
         judgement = judge(problem, text)
@@ -177,8 +179,7 @@ class Bench:
             async def write(problem: Problem, sampling: Sampling = sampling) -> Written:
                 drawn = await draw(problem, self.engine, sampling, CHUNK, Prompting.NATIVE)
                 texts = [response.text for response in drawn.responses]
-                loop = asyncio.get_running_loop()
-                scores_N = await loop.run_in_executor(self.thread, self.scorer.score, problem, texts)
+                scores_N = await self.values(problem, [answer_steps(text) for text in texts])
                 made = [
                     self.candidate(problem, response.text, scores, response.tokens)
                     for response, scores in zip(drawn.responses, scores_N, strict=True)
@@ -248,7 +249,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 async def compare(given: argparse.Namespace) -> list[dict[str, Any]]:
-    scorer = Scorer.open(given.prm, device=given.device)
+    scorer = open_prm(PrmConfig(given.prm, prm_device=given.device))
     spec = EngineConfig(engine="hf", policy=given.policy, device=given.device)
     async with open_engine(spec) as engine:
         with ThreadPoolExecutor(1, "prm") as thread:

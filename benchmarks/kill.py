@@ -89,18 +89,25 @@ def script(folder: Path, count: int) -> Path:
     return write_jsonl(folder / f"script-{count}.jsonl", lines)
 
 
+def answered(number: int) -> dict[str, Any]:
+    """A problem with three answers."""
+    texts = [f"Step 1: A potassium of {3 + k} is looked at.\n\nStep 2: The answer is {'AB'[k % 2]}." for k in range(3)]
+    return problem(number) | {"responses": [{"text": text} for text in texts]}
+
+
 def random_prm(folder: Path) -> Path:
     """A reward model of random weights, trained on two rows so that the folder is a real one."""
     from tiny_models import make_tiny_model
 
     from medsss_cli.stream.jsonl import Where
-    from medsss_cli.training.prm import PrmTraining, train_prm
+    from medsss_cli.training.config import Device, PrmTrainingConfig
+    from medsss_cli.training.prm import train_prm
 
     base = make_tiny_model(folder / "base")
     rows = [{"prompt": "Q?", "completions": ["start", "a", "b"], "labels": [None, 1.0, y]} for y in (0.0, 0.3)]
     out = folder / "prm"
     places = [(Where("rows", k), row) for k, row in enumerate(rows)]
-    train_prm(PrmTraining(policy=str(base), out=str(out), device="cpu", epochs=1.0), places)
+    train_prm(PrmTrainingConfig(policy=str(base), output=str(out), device=Device.CPU, epochs=1.0), places)
     return out
 
 
@@ -128,9 +135,8 @@ def jobs(folder: Path, scale: float, wanted: set[str]) -> list[Job]:
         found.append(Job("search", ["search", *small, "--engine", policy, inputs("search", size, problem)], size, 0.3))
     if "bon" in wanted:
         size = round(60 * scale)
-        policy = f"scripted:{script(folder, size)}"
-        args = ["bon", "-n", "3", "--prm", str(random_prm(folder)), "--device", "cpu", "--engine", policy]
-        found.append(Job("bon", [*args, inputs("bon", size, problem)], size, 0.1))
+        args = ["bon", "--prm", str(random_prm(folder)), "--prm-device", "cpu"]
+        found.append(Job("bon", [*args, inputs("bon", size, answered)], size, 0.1))
     return found
 
 

@@ -100,21 +100,20 @@ class Bench:
         self.rows = sorted(SHAPES[shape](1), key=lambda row: -len(row["input_ids"]))
         self.model = open_model(size, device, dtype)
         self.usual = self.model.config._attn_implementation
-        way = open_tree(self.model).way
-        assert way is not None
+        assert open_tree(self.model) == ""
         self.ours = self.model.config._attn_implementation
         self.model.train(task == "training")
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.0)
         self.steps = sum(len(row["labels"]) for row in self.rows)
         # The making of batches is part of the work, and is timed.
         self.collate = collate
-        self.pack = lambda rows: collate_packs(rows, way, device, getattr(torch, dtype))
+        self.pack = collate_packs
 
     def run(self, batch: int | None) -> float:
         """Padded batches of `batch` rows; None for one pack."""
         from contextlib import nullcontext
 
-        from medsss_cli.training.prm import read_at, step_loss
+        from medsss_cli.training.prm import step_loss
 
         self.model.set_attn_implementation(self.ours if batch is None else self.usual)
         total = 0.0
@@ -122,12 +121,10 @@ class Bench:
         with self.torch.inference_mode() if self.task == "scoring" else nullcontext():
             for at in range(0, len(self.rows), size):
                 rows = self.rows[at : at + size]
-                made = self.pack(rows) if batch is None else self.collate(rows)
+                made = self.pack(rows, self.steps, self.device) if batch is None else self.collate(rows, self.steps)
                 given = {name: value.to(self.device) for name, value in made.items()}
                 labels = given.pop("labels")
-                loss_of = read_at(given.pop("readouts")) if batch is None else step_loss
-                outputs = self.model(**given)
-                loss = loss_of(outputs if batch is None else outputs.logits, labels, self.steps)
+                loss = step_loss(self.model(**given).logits, labels)
                 if self.task == "training":
                     loss.backward()
                 total += loss.item()

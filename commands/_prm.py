@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from inspect import signature
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 if TYPE_CHECKING:
     from medsss_cli.engines.base import EngineConfig
+    from medsss_cli.prm.config import PrmConfig
     from medsss_cli.prm.scorer import Scorer
     from medsss_cli.records import Problem
-
-_T = TypeVar("_T")
 
 StepAggregationName = Literal["min", "last", "prod", "mean", "gmean"]
 
@@ -58,53 +56,36 @@ class PrmThread:
 
     def __init__(self, scorer: Scorer) -> None:
         self.scorer = scorer
-        self._thread = ThreadPoolExecutor(1, "prm")
 
     @classmethod
     def open(cls, prm: str, reading: PrmReading, spec: EngineConfig) -> PrmThread:
         """Raises UsageError where there is no reward model."""
-        from medsss_cli.prm.scorer import Scorer
+        from medsss_cli.prm.scorer import open_prm
 
-        return cls(
-            Scorer.open(
-                prm,
-                format=reading.format,
-                device=reading.device or spec.device,
-                dtype=reading.dtype,
-                batch_tokens=reading.batch_tokens,
-                trust_remote_code=spec.trust_remote_code,
-            )
-        )
+        return cls(open_prm(as_config(prm, reading, spec.device)))
 
     def __enter__(self) -> PrmThread:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._thread.shutdown()
-
-    async def run(self, work: Callable[[], _T]) -> _T:
-        """What `work`, which uses the scorer, returns."""
-        import asyncio
-
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        pass
 
     async def values(self, problem: Problem, paths: Sequence[Sequence[str]]) -> list[list[float]]:
         """The scores of the steps of paths: see `search.driver.Values`."""
-        return await self.run(lambda: self.scorer.score_paths(problem, paths))
+        return await self.scorer.values(problem, paths)
 
     def notes(self) -> list[str]:
-        """What it has to tell at the end of a run, a line each."""
-        scorer, notes = self.scorer, []
-        if scorer.way is None:
-            notes.append(f"the reward model takes no packs, so shared beginnings are computed again: {scorer.unpacked}")
-        return [*notes, f"scored {scorer.scored} candidates, {scorer.tokens} tokens of {scorer.path_tokens}"]
+        return self.scorer.notes()
 
     def warn_too_long(self) -> None:
-        """Say how many texts had no scores."""
         from medsss_cli.console import warn
 
-        if self.scorer.too_long:
-            warn(
-                f"{self.scorer.too_long} candidates are longer than the reward model's context; they have no step "
-                "scores and score 0"
-            )
+        for line in self.scorer.warnings():
+            warn(line)
+
+
+def as_config(prm: str | None, reading: PrmReading, device: str = "auto") -> PrmConfig:
+    """The options as the library takes them."""
+    from medsss_cli.prm.config import Dtype, Format, PrmConfig
+
+    return PrmConfig(prm, Format(reading.format), reading.device or device, Dtype(reading.dtype), reading.batch_tokens)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from . import _options as o
-from ._prm import READING, PrmReading, PrmThread, StepAggregationName, prm_reading
+from ._prm import READING, PrmReading, PrmThread, StepAggregationName, as_config, prm_reading
 
 if TYPE_CHECKING:
     from medsss_cli.console import Progress
@@ -105,7 +105,7 @@ def run(
     from medsss_cli.console import Progress
     from medsss_cli.engines import notes_of, open_engine
     from medsss_cli.prm.aggregate import StepAggregation
-    from medsss_cli.prm.scorer import find_convention
+    from medsss_cli.prm.loading import find_format
     from medsss_cli.problems import to_problem
     from medsss_cli.prompts import Prompting
     from medsss_cli.records import Problem, Tree
@@ -146,7 +146,7 @@ def run(
     made_with |= {} if extract == "flexible" else {"extract": extract}
     if prm:
         made_with |= {"prm": prm, "prm_format": reading.format, "prm_dtype": reading.dtype}
-        find_convention(prm, reading.format)
+        find_format(as_config(prm, reading))
     verdict = partial(judge, extract=Extract(extract))
 
     async def work(stream: Stream[Problem], watcher: _Watcher) -> None:

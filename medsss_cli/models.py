@@ -51,12 +51,12 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def load_tokenizer(path: str, *, trust_remote_code: bool = False, chat: bool = True) -> PreTrainedTokenizerBase:
+def load_tokenizer(path: str, *, chat: bool = True) -> PreTrainedTokenizerBase:
     """The tokenizer of a model folder or hub name; with `chat`, one that has a chat template."""
     from transformers import AutoTokenizer
 
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError) as error:
         raise UsageError(
             f"no tokenizer can be loaded from {path}: {first_line(error)}", hint="name a model folder"
@@ -77,34 +77,52 @@ def is_adapter(path: str) -> bool:
     return (Path(path) / "adapter_config.json").is_file()
 
 
-def load_model(path: str, *, dtype: Any, head: str, trust_remote_code: bool = False) -> PreTrainedModel:
+def load_config(path: str) -> Any:
+    """The configuration of a model, or of the model under an adapter folder. Raises UsageError where there is none."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(adapter_base(path))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"no model can be loaded from {path}: {first_line(error)}") from None
+
+
+def count_parameters(config: Any) -> int:
+    """How many weights a causal model of this configuration has; none is made."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def load_model(path: str, *, dtype: Any, head: str) -> PreTrainedModel:
     """A model with the head "causal" or "steps" (token classification with two labels, no dropout on it).
 
     A folder that holds a LoRA adapter of a language model is loaded onto its base and merged. Raises UsageError where
     nothing can be loaded.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForTokenClassification
+    from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
 
-    known: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     try:
         if is_adapter(path):
             from peft import AutoPeftModelForCausalLM
 
-            merged = AutoPeftModelForCausalLM.from_pretrained(path, dtype=dtype, **known).merge_and_unload()
+            merged = AutoPeftModelForCausalLM.from_pretrained(path, dtype=dtype).merge_and_unload()
             if head == "causal":
                 return merged  # type: ignore[no-any-return]
             config, body = merged.config, getattr(merged, merged.base_model_prefix)
         elif head == "causal":
-            return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **known)
+            return AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
         else:
-            config, body = AutoConfig.from_pretrained(path, **known), None
+            config, body = load_config(path), None
         config.num_labels = 2
         config.id2label = dict(STEP_LABELS)
         config.label2id = {name: index for index, name in STEP_LABELS.items()}
         config.classifier_dropout = 0.0  # the default of .1 would train a head that scoring never sees
         if body is None:
-            known |= {"config": config, "dtype": dtype}
-            return AutoModelForTokenClassification.from_pretrained(path, **known)  # type: ignore[no-any-return]
+            return AutoModelForTokenClassification.from_pretrained(path, config=config, dtype=dtype)  # type: ignore[no-any-return]
         model = AutoModelForTokenClassification.from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]
         getattr(model, model.base_model_prefix).load_state_dict(body.state_dict())
         return model  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""bon: problems or samples in, scored records out, through the program itself; a PRM of random weights scores."""
+"""bon: candidates in, scored records out, through the program itself; a PRM of random weights scores."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ TEXTS = [
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A policy, and a PRM on it: what one pass over two records leaves of random weights."""
     from medsss_cli.stream.jsonl import Where
-    from medsss_cli.training.prm import PrmTraining, train_prm
+    from medsss_cli.training.config import Device, PrmTrainingConfig
+    from medsss_cli.training.prm import train_prm
 
     base = make_tiny_model(tmp_path_factory.mktemp("base"))
     out = tmp_path_factory.mktemp("prm") / "R"
     rows = [{"prompt": "Q?", "completions": [ROOT_TEXT, "a", "b"], "labels": [None, 1.0, y]} for y in (0.0, 0.3)]
     train_prm(
-        PrmTraining(policy=str(base), out=str(out), device="cpu", epochs=1.0),
+        PrmTrainingConfig(policy=str(base), output=str(out), device=Device.CPU, epochs=1.0),
         [(Where("x", i), row) for i, row in enumerate(rows)],
     )
     return base, out
@@ -55,7 +56,7 @@ def samples(name: str = "p1") -> dict[str, Any]:
 
 
 def bon(prm: Path, *args: object, stdin: str = "") -> Ran:
-    return run_medsss(["bon", "--prm", prm, "--device", "cpu", *args], stdin)
+    return run_medsss(["bon", "--prm", prm, "--prm-device", "cpu", *args], stdin)
 
 
 def test_samples_are_scored_and_one_is_selected(folders: tuple[Path, Path]) -> None:
@@ -67,7 +68,7 @@ def test_samples_are_scored_and_one_is_selected(folders: tuple[Path, Path]) -> N
     long = samples("p2") | {
         "responses": [{"text": "Step 1: " + "word " * 600 + "The answer is C."}, {"text": TEXTS[1]}]
     }
-    ran = bon(prm, "--ordered", stdin=to_lines([samples(), long])).ok()
+    ran = bon(prm, stdin=to_lines([samples(), long])).ok()
     record, unfit = ran.records
     candidates = record["candidates"]
     assert [candidate["text"] for candidate in candidates] == TEXTS
@@ -84,7 +85,7 @@ def test_samples_are_scored_and_one_is_selected(folders: tuple[Path, Path]) -> N
     assert record["strategy"] == "min-max"
     assert [candidate["step_scores"] != [] for candidate in unfit["candidates"]] == [False, True]
     assert (unfit["candidates"][0]["score"], unfit["selected"]) == (0.0, 1)
-    assert "1 candidates are longer than the reward model's context" in ran.stderr
+    assert "1 candidate is longer than the reward model's context" in ran.stderr
     assert {key: record[key] for key in problem()} == problem()
 
     ran = bon(prm, "--step-aggregation", "gmean", "--answer-aggregation", "majority", "-n", 3, stdin=to_lines([record]))
@@ -102,7 +103,7 @@ def test_candidates_share_what_they_have_in_common(folders: tuple[Path, Path]) -
     candidate that was drawn twice costs no token more."""
     _, prm = folders
     alone = [samples(f"p{i}") | {"responses": [{"text": text}]} for i, text in enumerate(TEXTS[:3])]
-    ran = bon(prm, "--ordered", stdin=to_lines(alone)).ok()
+    ran = bon(prm, stdin=to_lines(alone)).ok()
     single = [record["candidates"][0]["step_scores"] for record in ran.records]
     together = samples() | {"responses": [{"text": text} for text in [*TEXTS[:3], *TEXTS[:3]]]}
     again = bon(prm, stdin=to_lines([together])).ok()
@@ -118,41 +119,61 @@ def test_candidates_share_what_they_have_in_common(folders: tuple[Path, Path]) -
     assert tokens(again) == tokens(once)
 
 
-def test_problems_are_sampled_first_and_a_run_is_gone_on_with(folders: tuple[Path, Path], tmp_path: Path) -> None:
-    """Problems, a broken line, and a sample among them: what is drawn is what `sample` draws with that seed; a second
-    run has nothing to do; another PRM is another run, and refused."""
-    policy, prm = folders
-    data = write_jsonl(tmp_path / "in.jsonl", [problem("p1"), problem("p2"), samples("p3")])
-    data.write_text(data.read_text() + '{"id": "p4"}\n{"id"\n')
+def test_a_problem_without_candidates_names_the_pipe_and_a_run_is_gone_on_with(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Samples, a problem and a broken line: these two are told, with the pipe to write; a second run has nothing to do;
+    another PRM is another run, and refused."""
+    _, prm = folders
+    data = write_jsonl(tmp_path / "in.jsonl", [samples("p1"), samples("p2"), problem("p3")])
+    data.write_text(data.read_text() + '{"id"\n')
     out = tmp_path / "out.jsonl"
-    args = [data, "--policy", policy, "-n", 3, "--max-tokens", 12, "--seed", 5, "-o", out]
-    ran = bon(prm, *args)
-    assert ran.rc == 1
+    ran = bon(prm, data, "-o", out)
+    assert (ran.rc, ran.stdout) == (1, "")
+    assert "in.jsonl:3" in ran.stderr
+    assert "medsss sample -n 32 ... | medsss bon --prm R | medsss eval" in ran.stderr
     assert "in.jsonl:4" in ran.stderr
-    assert "in.jsonl:5" in ran.stderr
-    assert ran.stdout == ""
-    found = {record["id"]: record for record in read_jsonl(out)}
-    assert sorted(found) == ["p1", "p2", "p3"]
-    assert [len(found[name]["candidates"]) for name in ("p1", "p2", "p3")] == [3, 3, 3]
-
-    drawn = run_medsss(
-        ["sample", "--policy", policy, "-n", 3, "--max-tokens", 12, "--seed", 5, "--device", "cpu"],
-        to_lines([problem("p2")]),
-    )
-    (sampled,) = drawn.ok().records
-    assert [response["text"] for response in sampled["responses"]] == [
-        candidate["text"] for candidate in found["p2"]["candidates"]
-    ]
+    assert [record["id"] for record in read_jsonl(out)] == ["p1", "p2"]
 
     before = out.read_bytes()
-    assert bon(prm, *args).rc == 1  # the broken lines are still there
+    assert bon(prm, data, "-o", out).rc == 1  # the broken lines are still there
     assert out.read_bytes() == before
     other = tmp_path / "R2"
     shutil.copytree(prm, other)
-    ran = bon(other, *args)
+    ran = bon(other, data, "-o", out)
     assert ran.rc == 2
     assert "prm" in ran.stderr
     assert out.read_bytes() == before
+
+
+def test_selected_anew_from_the_scores_that_records_carry() -> None:
+    """By hand: A .9, B (.6, .8), B (.7, .7). The least score: max takes A .9, a sum of votes B, .6 + .7 = 1.3; by the
+    last score B has .8 + .7. What a candidate had stays with it. Without scores, or with some that are none, a record
+    fails."""
+    texts = ["The answer is A.", "The answer is B.", "So. The answer is B."]
+    steps = [[0.9], [0.6, 0.8], [0.7, 0.7]]
+    candidates: list[dict[str, Any]] = [
+        {"text": text, "step_scores": scores, "score": 0.0, "logprob": -2.5, "tokens": 7, "note": "x"}
+        for text, scores in zip(texts, steps, strict=True)
+    ]
+    scored = problem() | {"candidates": candidates, "selected": 0, "strategy": "min-max"}
+    for args, selected, first in (
+        ((), 0, 0.9),
+        (("--answer-aggregation", "vote-sum"), 2, 0.9),
+        (("--answer-aggregation", "vote-sum", "--step-aggregation", "last"), 1, 0.9),
+        (("-n", "2", "--answer-aggregation", "vote-mean"), 0, 0.9),
+    ):
+        (record,) = run_medsss(["bon", *args], to_lines([scored])).ok().records
+        assert record["selected"] == selected, args
+        assert record["candidates"][0]["score"] == first
+        assert [each["step_scores"] for each in record["candidates"]] == steps[: len(record["candidates"])]
+        assert {(each["logprob"], each["tokens"], each["note"]) for each in record["candidates"]} == {(-2.5, 7, "x")}
+    odd = scored | {"id": "p2", "candidates": [candidates[0] | {"step_scores": [1.5]}]}
+    ran = run_medsss(["bon"], to_lines([samples(), odd, {"prompt": "Q?", "completions": ["a"], "labels": [1]}]))
+    assert (ran.rc, ran.stdout) == (1, "")
+    assert "p1: bon: its candidates carry no step scores to select by; give --prm R" in ran.stderr
+    assert "must lie in [0, 1], got 1.5" in ran.stderr
+    assert "steps of its own are scored by --prm R" in ran.stderr
 
 
 def test_what_is_no_prm_is_refused_at_once(folders: tuple[Path, Path], tmp_path: Path) -> None:
@@ -179,11 +200,12 @@ def test_what_is_no_prm_is_refused_at_once(folders: tuple[Path, Path], tmp_path:
 def test_a_model_without_the_head_is_not_scored_with_random_numbers(folders: tuple[Path, Path]) -> None:
     """Transformers would fill a missing head with random weights, and every score would look like one."""
     from medsss_cli.errors import UsageError
-    from medsss_cli.prm.scorer import Scorer
+    from medsss_cli.prm.config import Format, PrmConfig
+    from medsss_cli.prm.scorer import open_prm
 
     policy, _ = folders
     with pytest.raises(UsageError, match="has no weights for score"):
-        Scorer.open(str(policy), format="medsss", device="cpu")
+        open_prm(PrmConfig(str(policy), Format.MEDSSS, "cpu"))
 
 
 def test_steps_are_scored_and_evaluated_as_they_come(folders: tuple[Path, Path], tmp_path: Path) -> None:
@@ -199,13 +221,13 @@ def test_steps_are_scored_and_evaluated_as_they_come(folders: tuple[Path, Path],
         {"prompt": "Q?", "completions": steps, "labels": [True, False]},
     ]
     data = write_jsonl(tmp_path / "pb.jsonl", rows)
-    ran = bon(prm, data, "--ordered").ok()
+    ran = bon(prm, data).ok()
     for row, found in zip(rows, ran.records, strict=True):
         assert found == row | {"id": found["id"], "step_scores": found["step_scores"]}
     assert [record["id"] for record in ran.records[:3]] == ["gsm8k-0", "gsm8k-1", "p1"]
     scores = [record["step_scores"] for record in ran.records]
     assert [len(some) for some in scores] == [2, 0, 2, 2]
-    assert "1 candidates are longer" in ran.stderr
+    assert "1 candidate is longer" in ran.stderr
     answer = problem("p1") | {"question": "Q?", "options": None, "task": "text"}
     answer |= {"responses": [{"text": join_steps([ROOT_TEXT, *steps])}], "pass_rate": 0.0}
     (scored,) = bon(prm, stdin=to_lines([answer])).ok().records

@@ -478,7 +478,7 @@ def test_steps_end_to_end(tmp_path: Path) -> None:
     for record in solved[:2]:
         text = record["responses"][0]["text"]
         record["responses"].append({"text": text.replace("MAP = DBP + PP / 3", "MAP = DBP + PP / 2")})
-    args = ["bon", "--prm", prm, "--prm-format", "medsss", "--device", "cpu"]
+    args = ["bon", "--prm", prm, "--prm-format", "medsss", "--prm-device", "cpu"]
     chosen = run_medsss(args, to_lines(solved)).ok().stdout
     ran = run_medsss(["eval", "--steps"], chosen).ok()
     [report] = ran.records

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import problem, read_jsonl, run_medsss, to_lines, write_jsonl
+from helpers import problem, run_medsss, to_lines, write_jsonl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import make_tiny_model
@@ -423,67 +423,12 @@ def script(folder: Path) -> str:
     return f"scripted:{write_jsonl(folder / 'script.jsonl', lines)}"
 
 
-BEAM = ["--strategy", "beam", "--beam-width", 2, "--children", 3]
-
-
-@pytest.fixture(scope="module")
-def beamed(prm: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[object], Path]:
-    """The command line of a beam over two problems and a broken line, and its output."""
-    folder = tmp_path_factory.mktemp("beam")
-    data = write_jsonl(folder / "in.jsonl", [problem(0), problem(1), {"id": "torn"}])
-    line = [
-        "bon",
-        data,
-        "--prm",
-        prm,
-        "--engine",
-        script(folder),
-        *BEAM,
-        "--concurrency",
-        1,
-        "-o",
-        folder / "out.jsonl",
-    ]
-    ran = run_medsss(line)
-    assert ran.rc == 1
-    assert "in.jsonl:3" in ran.stderr
-    return line, folder / "out.jsonl"
-
-
 @pytest.fixture(scope="module")
 def tree(prm: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("tree")
     line = ["search", "--prm", prm, "--engine", script(folder), "--max-nodes", 8, "--concurrency", 1]
     [found] = run_medsss(line, to_lines([problem(2)])).ok().records
     return dict(found)
-
-
-def test_a_beam_in_a_pipe(beamed: tuple[list[object], Path]) -> None:
-    """Problems in, scored records out, that `eval` reads: each candidate with its step scores and its own tokens, and
-    what the beam cost as a whole beside them. Run again there is nothing to do; another depth is another run."""
-    line, out = beamed
-    for number, record in enumerate(read_jsonl(out)):
-        assert record["meta"]["number"] == number
-        assert {key: record[key] for key in ("id", "question", "answer", "dataset")} == {
-            key: problem(number)[key] for key in ("id", "question", "answer", "dataset")
-        }
-        cost = record["meta"]["beam"]
-        assert (cost["width"], cost["children"], record["strategy"]) == (2, 3, "min-max")
-        for candidate in record["candidates"]:
-            assert candidate["score"] == min(candidate["step_scores"])
-            assert len(candidate["step_scores"]) == len(split_steps(candidate["text"])) - 1
-            assert 0 < candidate["tokens"] < cost["tokens"]
-            assert candidate["verdict"] in ("correct", "wrong")
-        scores = [candidate["score"] for candidate in record["candidates"]]
-        assert scores[record["selected"]] == max(scores)
-    assert json.loads(run_medsss(["eval", out, "-q"]).ok().stdout)
-
-    before = out.read_bytes()
-    ran = run_medsss([*line, "--max-depth", 3])
-    assert ran.rc == 2
-    assert "beam: " in ran.stderr
-    assert run_medsss(line).rc == 1  # the broken line is still there
-    assert out.read_bytes() == before
 
 
 def test_a_guided_search_in_a_pipe(prm: Path, tree: dict[str, Any]) -> None:
@@ -496,30 +441,18 @@ def test_a_guided_search_in_a_pipe(prm: Path, tree: dict[str, Any]) -> None:
     assert run_medsss(["label", "--to", "sft"], to_lines([tree])).ok().records
 
 
-def test_rescore_draws_nothing(prm: Path, beamed: tuple[list[object], Path], tree: dict[str, Any]) -> None:
-    """Scored records, a guided tree and a record with gold labels are scored again, though `--policy` does not exist:
-    with one model the scores come out as they were; a tree's candidates are its trajectories, with the scores that led
-    the search. Gold labels of steps stay with their candidate. A record without candidates is a bad line, not sampled.
-    """
+def test_the_endings_of_a_guided_tree_are_candidates(prm: Path, tree: dict[str, Any]) -> None:
+    """Scored again with the same model, each ending has the score that led the search; a tree without nodes is a bad
+    line; gold labels of steps stay with their candidate, in place of whose scores the new ones stand."""
     text = join_steps([ROOT_TEXT, "6.1 is above 5.0.", "The answer is B."])
     own = {"text": text, "labels": [1, 1], "step_scores": [0.25, 0.25], "score": 0.25, "tokens": 9, "note": "x"}
     scored = problem(3) | {"candidates": [own], "selected": 0, "strategy": "min-max"}
-    before = read_jsonl(beamed[1])
-    rows = [*before, tree, scored, problem(4), problem(5) | {"nodes": []}]
-    ran = run_medsss(["bon", "--prm", prm, "--rescore", "--policy", "./nowhere", "--ordered"], to_lines(rows))
+    ran = run_medsss(["bon", "--prm", prm], to_lines([tree, scored, problem(5) | {"nodes": []}]))
     assert ran.rc == 1
-    assert "p4: no candidates to score again" in ran.stderr
     assert "p5: the tree has no nodes" in ran.stderr
-    *again, from_tree, labelled = ran.records
-    for new, old in zip(again, before, strict=True):
-        assert (new["meta"], new["selected"]) == (old["meta"], old["selected"])
-        for one, other in zip(new["candidates"], old["candidates"], strict=True):
-            assert one["step_scores"] == pytest.approx(other["step_scores"], abs=1e-5)
-            assert {key: one[key] for key in ("text", "answer", "tokens")} == {
-                key: other[key] for key in ("text", "answer", "tokens")
-            }
+    from_tree, labelled = ran.records
     inner = {node["parent"] for node in tree["nodes"]}
-    ends = [node for i, node in enumerate(tree["nodes"]) if node["action"] == "finish" and i not in inner]
+    ends = [node for index, node in enumerate(tree["nodes"]) if node["action"] == "finish" and index not in inner]
     assert [candidate["answer"] for candidate in from_tree["candidates"]] == [node["answer"] for node in ends]
     assert [candidate["score"] for candidate in from_tree["candidates"]] == pytest.approx(
         [node["rollout_value"] for node in ends], abs=1e-5
@@ -535,10 +468,6 @@ def test_rescore_draws_nothing(prm: Path, beamed: tuple[list[object], Path], tre
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["bon", "--prm", "R", "--beam-width", 2], "--strategy beam"),
-        (["bon", "--prm", "R", "--max-depth", 2], "--strategy beam"),
-        (["bon", "--prm", "R", "--strategy", "beam", "-n", 4], "--beam-width and --children"),
-        (["bon", "--prm", "R", "--strategy", "beam", "--rescore"], "--rescore draws nothing"),
         (["search", "--step-aggregation", "last"], "--prm R"),
         (["search", "--prm-dtype", "float32"], "--prm R"),
         (["search", "--prm", "R", "--rollouts", 3], "--rollouts has no meaning"),

@@ -23,8 +23,8 @@ from medsss_cli.records import Prm, Problem, Task, dump, parse
 from medsss_cli.requests import Sampling, derive_seed
 from medsss_cli.steps import join_steps
 from medsss_cli.stream.jsonl import Where
-from medsss_cli.training.common import Counts
 from medsss_cli.training.prm import prm_rows
+from medsss_cli.training.run import Counts
 
 PROBLEM = Problem(
     id="q1", question="Which drug?", answer="B", options={"A": "Furosemide", "B": "Metoprolol"}, task=Task.CHOICE

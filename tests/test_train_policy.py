@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import signal
-import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import clean_env, program, run_medsss, to_lines, write_jsonl
+from helpers import run_medsss, to_lines
 from tiny_models import make_tiny_model, make_tiny_tokenizer
 
 from medsss_cli.engines.rendering import render
@@ -65,11 +61,14 @@ def placed(records: list[dict[str, Any]]) -> list[tuple[Where, dict[str, Any]]]:
     return [(Where("test", i + 1), record) for i, record in enumerate(records)]
 
 
-def options(base: Path, out: Path, method: str = "sft", **more: Any) -> Any:
-    from medsss_cli.training.policy import Method, PolicyTraining
+def options(base: Path, out: Path, method: str = "sft", trainer: tuple[str, ...] = (), **more: Any) -> Any:
+    from medsss_cli.training.config import Device, Method, PolicyConfig
 
-    given = {"batch_size": 8, "accumulation": 1, "learning_rate": 3e-3, "device": "cpu", "log_steps": 1}
-    return PolicyTraining(policy=str(base), out=str(out), method=Method(method), **{**given, **more})
+    given = {"batch_size": 8, "accumulation": 1, "lr": 3e-3, "device": Device.CPU}
+    arguments = ("logging_steps=1", *trainer)
+    return PolicyConfig(
+        policy=str(base), output=str(out), method=Method(method), trainer_args=arguments, **{**given, **more}
+    )
 
 
 def log_probabilities(folder: Path, prompt: list[int], ids: list[int]) -> Any:
@@ -88,8 +87,8 @@ def log_probabilities(folder: Path, prompt: list[int], ids: list[int]) -> Any:
 
 
 def read(tokenizer: Any, records: list[dict[str, Any]], kind: str) -> list[Any]:
-    from medsss_cli.training.common import Counts
     from medsss_cli.training.policy import preference_rows, sft_rows, turn_end
+    from medsss_cli.training.run import Counts
 
     end = turn_end(tokenizer, {tokenizer.eos_token_id})
     reader = sft_rows if kind == "sft" else preference_rows
@@ -182,7 +181,7 @@ def test_the_sft_loss_is_that_of_the_completion_alone(base: Path, tmp_path: Path
 
 def test_the_dpo_loss_by_hand(base: Path, tmp_path: Path) -> None:
     """Before the first update policy and reference are one, so the loss is -log sigmoid(0) = ln 2, whatever beta is.
-    `sft_weight` adds its share of the chosen one's nll; a reference run beforehand changes nothing."""
+    `sft_weight` adds its share of the chosen one's nll; under LoRA the reference is the model without its adapter."""
     from transformers import AutoTokenizer
 
     from medsss_cli.training.policy import train_policy
@@ -194,7 +193,7 @@ def test_the_dpo_loss_by_hand(base: Path, tmp_path: Path) -> None:
     for name, more, expected in (
         ("plain", {}, math.log(2)),
         ("sft", {"sft_weight": 0.5}, math.log(2) + 0.5 * nll),
-        ("ahead", {"precompute_ref": True}, math.log(2)),
+        ("lora", {"lora": True}, math.log(2)),
     ):
         summary = train_policy(options(base, tmp_path / name, "dpo", **more), placed(records))
         assert summary.loss_first == pytest.approx(expected, rel=1e-4), name
@@ -210,7 +209,9 @@ def test_sft_teaches_a_text_and_where_it_ends(base: Path, tmp_path: Path) -> Non
     from medsss_cli.training.policy import train_policy
 
     out = tmp_path / "out"
-    given = options(base, out, epochs=60.0, learning_rate=1e-2, batch_size=4, scheduler="constant", log_steps=10)
+    given = options(
+        base, out, epochs=60.0, lr=1e-2, batch_size=4, trainer=("lr_scheduler_type=constant", "logging_steps=10")
+    )
     summary = train_policy(given, placed([sft(i=i) for i in range(4)]))
     assert summary.steps == 60
     assert summary.loss_first is not None
@@ -249,7 +250,7 @@ def test_dpo_raises_the_margin_and_does_not_teach_to_stop_after_a_step(base: Pat
         return float(good.sum() - poor.sum()), float(after[tokenizer.eos_token_id])
 
     out = tmp_path / "out"
-    summary = train_policy(options(base, out, "dpo", epochs=10.0, learning_rate=1e-3), placed(records))
+    summary = train_policy(options(base, out, "dpo", epochs=10.0, lr=1e-3), placed(records))
     margin_before, stop_before = look(base)
     margin, stop = look(out)
     assert margin > margin_before + 1.0
@@ -263,9 +264,11 @@ def test_dpo_raises_the_margin_and_does_not_teach_to_stop_after_a_step(base: Pat
 def test_an_adapter_is_merged_left_or_trained_on(base: Path, tmp_path: Path) -> None:
     """LoRA's folder gives the same model merged and on its base, and is a policy for the next training, a PRM's too."""
     from medsss_cli.models import load_model
-    from medsss_cli.prm.scorer import Scorer
+    from medsss_cli.prm.config import PrmConfig
+    from medsss_cli.prm.scorer import open_prm
+    from medsss_cli.training.config import Device, PrmTrainingConfig
     from medsss_cli.training.policy import train_policy
-    from medsss_cli.training.prm import PrmTraining, train_prm
+    from medsss_cli.training.prm import train_prm
 
     records = placed([sft(i=i) for i in range(4)])
     for name, merge in (("whole", True), ("adapter", False)):
@@ -287,8 +290,9 @@ def test_an_adapter_is_merged_left_or_trained_on(base: Path, tmp_path: Path) -> 
     summary = train_policy(options(tmp_path / "adapter", tmp_path / "next", "dpo", lora=True), pairs)
     assert summary.loss_first == pytest.approx(math.log(2), rel=1e-4)
     row = {"prompt": "Q?", "completions": [ROOT_TEXT, "a"], "labels": [None, 1.0]}
-    train_prm(PrmTraining(policy=str(tmp_path / "adapter"), out=str(tmp_path / "prm"), device="cpu"), placed([row]))
-    Scorer.open(str(tmp_path / "prm"), device="cpu")
+    prm = str(tmp_path / "prm")
+    train_prm(PrmTrainingConfig(policy=str(tmp_path / "adapter"), output=prm, device=Device.CPU), placed([row]))
+    open_prm(PrmConfig(prm=prm, prm_device="cpu"))
 
 
 # --- what is refused ---
@@ -309,8 +313,15 @@ def test_what_cannot_be_trained_on(base: Path, tmp_path: Path) -> None:
     assert "not a sft record" in bad[2]
     with pytest.raises(UsageError, match="no rows"):
         train_policy(options(base, tmp_path / "none", "dpo"), placed([sft(), pair(ANSWER, ANSWER, "step")]))
-    with pytest.raises(UsageError, match="loss type"):
-        train_policy(options(base, tmp_path / "none", "dpo", loss_type="nonsense"), given)
+    pairs = placed([pair(ANSWER, WRONG, "step")])
+    for trainer, what in (
+        ("loss_type=nonsense", "Unknown loss type"),
+        ("nonsense=1", "nonsense"),
+        ("report_to=nonsense", "nonsense"),
+        ("learning_rate=1", "medsss sets this itself"),
+    ):
+        with pytest.raises(UsageError, match=what):
+            train_policy(options(base, tmp_path / "none", "dpo", (trainer,)), pairs)
     assert not (tmp_path / "none").exists()
 
 
@@ -336,8 +347,22 @@ def test_the_command_writes_one_line(base: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-def test_corrections_train_by_a_preset_and_options_win_over_it(base: Path, tmp_path: Path) -> None:
-    """From answers with their corrections to an adapter, as MedCritical's second stage; whole answers are closed."""
+def test_the_last_step_is_in_the_summary(base: Path, tmp_path: Path) -> None:
+    """A run that was shorter than `logging_steps` told its first step as its last one: a loss of ln 2 and no margin."""
+    from medsss_cli.training.policy import train_policy
+
+    records = placed([pair(PARTIAL, WRONG, "step", i) for i in range(8)])
+    given = options(base, tmp_path / "out", "dpo", ("logging_steps=100",), epochs=6.0, lr=1e-3)
+    summary = train_policy(given, records)
+    assert summary.steps == 6
+    assert summary.loss_first == pytest.approx(math.log(2), rel=1e-4)
+    assert summary.loss_last is not None
+    assert summary.loss_last < math.log(2) - 0.01
+    assert summary.metrics["margin"] > 0
+
+
+def test_corrections_train_as_in_medcriticals_second_stage(base: Path, tmp_path: Path) -> None:
+    """From answers with their corrections to an adapter; whole answers are closed."""
     responses = [
         {"text": WRONG, "verdict": "wrong"},
         {"text": ANSWER, "verdict": "correct", "corrects": 0},
@@ -346,39 +371,11 @@ def test_corrections_train_by_a_preset_and_options_win_over_it(base: Path, tmp_p
     pairs = run_medsss(
         ["label", "--to", "preference", "--pairs", "correction"], to_lines({"id": f"c{i}", **samples} for i in range(2))
     ).ok()
-    args = ["train-policy", "--policy", base, "--preset", "medcritical", "--device", "cpu"]
-    ran = run_medsss([*args, "--method", "dpo", "--beta", "0.5", "-o", tmp_path / "out"], pairs.stdout).ok()
+    args = ["train-policy", "--policy", base, "--device", "cpu", "--method", "dpo", "-o", tmp_path / "out"]
+    args += ["--lora", "--lora-rank", "8", "--lora-alpha", "16", "--beta", "0.3", "--lr", "1e-5"]
+    ran = run_medsss(args, pairs.stdout).ok()
     assert ran.records[0]["rows"] == 2
     card = json.loads((tmp_path / "out" / "medsss.json").read_text())
-    wanted = {"lora": True, "lora_rank": 8, "lora_alpha": 16, "learning_rate": 1e-5, "beta": 0.5}
+    wanted = {"lora": True, "lora_rank": 8, "lora_alpha": 16, "lr": 1e-5, "beta": 0.3}
     assert {name: card["options"][name] for name in wanted} == wanted
     assert card["data"]["notes"] == {"kinds": {"correction": 2}, "open_turns": 0}
-
-    refused = run_medsss([*args, "--method", "sft", "-o", tmp_path / "none"], to_lines([sft()]))
-    assert refused.rc == 2
-    assert "--preset medcritical is for --method dpo" in refused.stderr
-
-
-def test_kill_minus_nine_and_the_same_command_again(base: Path, tmp_path: Path) -> None:
-    """A process that is killed after a checkpoint is gone on with, and comes to the number of steps that was asked
-    for."""
-    data = write_jsonl(tmp_path / "rows.jsonl", [sft(i=i) for i in range(64)])
-    out = tmp_path / "out"
-    args = ["train-policy", data, "--policy", base, "-o", out, "--batch-size", 1, "--accumulation", 1]
-    args += ["--save-steps", 8]
-    process = subprocess.Popen(program(*args), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=clean_env())
-    try:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and not list(out.glob(".training/checkpoint-*/trainer_state.json")):
-            assert process.poll() is None
-            time.sleep(0.02)
-        os.kill(process.pid, signal.SIGKILL)
-    finally:
-        process.kill()
-        process.wait()
-    assert not (out / "medsss.json").exists()
-    (summary,) = run_medsss(args).ok().records
-    assert summary["resumed_from"] >= 8
-    assert summary["steps"] == 64
-    assert (out / "model.safetensors").exists()
-    assert not (out / ".training").exists()

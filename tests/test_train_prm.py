@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -60,30 +60,45 @@ def rows(n: int) -> list[tuple[Where, dict[str, Any]]]:
     return [(Where("test", i + 1), record(i)) for i in range(n)]
 
 
-def options(base: Path, out: Path, **more: Any) -> Any:
-    from medsss_cli.training.prm import PrmTraining
+def options(base: Path, out: Path, *, save_steps: int = 500, **more: Any) -> Any:
+    from medsss_cli.training.config import Device, PrmTrainingConfig
 
-    given = {"batch_size": 8, "accumulation": 1, "learning_rate": 3e-3, "lora": False, "epochs": 4.0, "device": "cpu"}
-    return PrmTraining(policy=str(base), out=str(out), **{**given, **more})
+    given = {"batch_size": 8, "accumulation": 1, "lr": 3e-3, "lora": False, "epochs": 4.0, "device": Device.CPU}
+    trainer = ("logging_steps=1", f"save_steps={save_steps}")
+    return PrmTrainingConfig(policy=str(base), output=str(out), trainer_args=trainer, **{**given, **more})
+
+
+def opened(out: Path, **more: Any) -> Any:
+    from medsss_cli.prm.config import PrmConfig
+    from medsss_cli.prm.scorer import open_prm
+
+    return open_prm(PrmConfig(prm=str(out), prm_device="cpu", **more))
+
+
+def scores_of(scorer: Any, problem: Problem, texts: list[str]) -> list[list[float]]:
+    from medsss_cli.prm.layout import answer_steps
+
+    found: list[list[float]] = scorer.score(problem, [answer_steps(text) for text in texts])
+    return found
 
 
 def test_the_loss_by_hand() -> None:
-    """Logits (0, ln 3) are p_right = 3/4. Labels 1, 0 and .5 cost ln 4/3, ln 4 and their mean (2 ln 4 - ln 3) / 2; the
-    position without a label costs nothing, whatever its logits."""
+    """Logits (0, ln 3) are p_right = 3/4. Labels 1, 0 and .5 cost ln 4/3, ln 4 and their mean; the position without a
+    label costs nothing, whatever its logits. Two trajectories through one token, labels 1 and 0, cost ln 4/3 + ln 4."""
     import torch
 
-    from medsss_cli.training.prm import IGNORED, step_loss
+    from medsss_cli.training.prm import step_loss, weigh
 
     logits = torch.tensor([[[0.0, math.log(3)]] * 3 + [[50.0, -50.0]]], requires_grad=True)
-    labels = torch.tensor([[1.0, 0.0, 0.5, IGNORED]])
     one, zero = math.log(4 / 3), math.log(4)
-    loss = step_loss(logits, labels)
+    loss = step_loss(logits, torch.from_numpy(weigh([([0, 1, 2], [1.0, 0.0, 0.5])], 4, 3))[None])
     assert loss.item() == pytest.approx((one + zero + (one + zero) / 2) / 3, rel=1e-6)
-    assert step_loss(logits, labels, 12).item() == pytest.approx(loss.item() * 3 / 12, rel=1e-6)
     loss.backward()
     # The slope in the right logit is p - y over the number of steps: (3/4 - 1)/3, 3/4/3, 1/4/3.
     assert logits.grad is not None
     assert logits.grad[0, :, 1].tolist() == pytest.approx([-1 / 12, 3 / 12, 1 / 12, 0.0], abs=1e-6)
+    shared = step_loss(logits, torch.from_numpy(weigh([([1], [1.0]), ([1], [0.0])], 4, 2))[None])
+    assert shared.item() == pytest.approx((one + zero) / 2, rel=1e-6)
 
 
 def test_accumulation_changes_nothing(base: Path, tmp_path: Path) -> None:
@@ -113,10 +128,15 @@ def test_accumulation_changes_nothing(base: Path, tmp_path: Path) -> None:
 def test_packed_tries_train_what_paths_do(base: Path, tmp_path: Path) -> None:
     """One update from 16 trajectories of 4 questions, as tries, as tries that --max-length splits, and path by path:
     one loss and the same weights. Nothing is left out of a trie that is too long."""
+    from medsss_cli.training.config import Packing
     from medsss_cli.training.prm import train_prm
 
     losses, weights, said = [], [], []
-    for name, more in (("path", {"packing": "path"}), ("tree", {}), ("split", {"max_length": 120, "accumulation": 2})):
+    for name, more in (
+        ("path", {"packing": Packing.PATH}),
+        ("tree", {}),
+        ("split", {"max_length": 120, "accumulation": 2}),
+    ):
         out = tmp_path / name
         batch = 16 // more.get("accumulation", 1)
         given = options(base, out, epochs=1.0, **{"batch_size": batch, **more})
@@ -139,7 +159,6 @@ def test_a_model_that_takes_no_packs_is_trained_by_paths_and_told(tmp_path: Path
     from tiny_models import make_tiny_tokenizer
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from medsss_cli.prm.scorer import Scorer
     from medsss_cli.training.prm import train_prm
 
     bloom, out = tmp_path / "bloom", tmp_path / "out"
@@ -151,9 +170,9 @@ def test_a_model_that_takes_no_packs_is_trained_by_paths_and_told(tmp_path: Path
     summary = train_prm(options(bloom, out, epochs=1.0), tree_rows(8), say=said.append)
     assert (summary.rows, summary.steps) == (8, 1)
     assert any("BloomForTokenClassification takes no packs, so it is trained path by path" in line for line in said)
-    scorer = Scorer.open(str(out), device="cpu")
-    assert scorer.way is None
-    (scores,) = scorer.score(Problem(id="x", question="Case 1?", answer="B"), [join_steps([ROOT_TEXT, GOOD, BAD])])
+    scorer = opened(out)
+    assert scorer.unpacked
+    (scores,) = scores_of(scorer, Problem(id="x", question="Case 1?", answer="B"), [join_steps([ROOT_TEXT, GOOD, BAD])])
     assert len(scores) == 2
 
 
@@ -169,8 +188,7 @@ def test_it_learns_what_separates_steps_and_a_scorer_reads_it(base: Path, tmp_pa
     import torch
     from transformers import AutoModelForTokenClassification, AutoTokenizer
 
-    from medsss_cli.prm.conventions import encode
-    from medsss_cli.prm.scorer import Scorer
+    from medsss_cli.prm.layout import encode
     from medsss_cli.training.prm import train_prm
 
     out = tmp_path / "prm"
@@ -181,12 +199,12 @@ def test_it_learns_what_separates_steps_and_a_scorer_reads_it(base: Path, tmp_pa
     assert summary.loss_last < 0.3
     assert (summary.rows, summary.steps, summary.dropped, summary.bad) == (64, 32, 0, 0)
 
-    scorer = Scorer.open(str(out), device="cpu")
+    scorer = opened(out)
     right, wrong = [], []
     for i in range(100, 108):
         data = record(i)
         problem = Problem(id=data["id"], question=data["question"], answer="B")
-        (scores,) = scorer.score(problem, [join_steps(data["completions"])])
+        (scores,) = scores_of(scorer, problem, [join_steps(data["completions"])])
         assert len(scores) == 2
         for score, label in zip(scores, data["labels"][1:], strict=True):
             (right if label else wrong).append(score)
@@ -199,7 +217,7 @@ def test_it_learns_what_separates_steps_and_a_scorer_reads_it(base: Path, tmp_pa
     encoded = encode(tokenizer, "Case 1?", steps)
     with torch.no_grad():
         p = model(input_ids=torch.tensor([encoded.ids])).logits.softmax(-1)[0, encoded.readouts, 1]
-    (scores,) = scorer.score(Problem(id="x", question="Case 1?", answer="B"), [join_steps(steps)])
+    (scores,) = scores_of(scorer, Problem(id="x", question="Case 1?", answer="B"), [join_steps(steps)])
     assert scores == pytest.approx(p[1:].tolist(), abs=1e-6)
 
     card = json.loads((out / "medsss.json").read_text())
@@ -213,7 +231,6 @@ def test_it_learns_what_separates_steps_and_a_scorer_reads_it(base: Path, tmp_pa
 
 
 def test_scores_do_not_depend_on_the_batch_and_odd_texts_are_told(base: Path, tmp_path: Path) -> None:
-    from medsss_cli.prm.scorer import Scorer
     from medsss_cli.training.prm import train_prm
 
     out = tmp_path / "prm"
@@ -221,23 +238,22 @@ def test_scores_do_not_depend_on_the_batch_and_odd_texts_are_told(base: Path, tm
     problem = Problem(id="x", question="Case 1?", answer="B")
     texts = [join_steps([ROOT_TEXT, *[GOOD] * k]) for k in range(1, 5)] + ["", "no marks", " Step 0: only"]
     texts += ["Step 1: " + "word " * 400, texts[0]]
-    wide, narrow = Scorer.open(str(out), device="cpu"), Scorer.open(str(out), device="cpu", batch_tokens=1)
-    scores = wide.score(problem, texts)
+    wide, narrow = opened(out), opened(out, batch_tokens=1)
+    scores = scores_of(wide, problem, texts)
     assert [len(steps) for steps in scores] == [1, 2, 3, 4, 0, 1, 0, 0, 1]
     assert scores[-1] == scores[0]
-    for steps, alone in zip(scores, narrow.score(problem, texts), strict=True):
+    for steps, alone in zip(scores, scores_of(narrow, problem, texts), strict=True):
         assert steps == pytest.approx(alone, rel=1e-5)
     assert (wide.too_long, wide.scored) == (1, 8)  # the 400 words are over the 512 tokens of the context
 
 
 def test_packed_scores_are_those_of_single_sequences(base: Path, tmp_path: Path) -> None:
-    """Candidates of two problems in one pack, some of them twice, score what each does in a padded batch; what they
-    share goes through the model once. Then a device that holds no more than 150 tokens: the budget is halved until
+    """Candidates as a pack, one of them twice, score what each does in a padded batch; what they share goes through the
+    model once. Then a device that holds no more than 150 tokens: the budget is halved until
     they fit, no score is lost, and one sequence that does not fit alone is an error and no score."""
     import torch
 
     from medsss_cli.errors import EngineError
-    from medsss_cli.prm.scorer import Scorer
     from medsss_cli.training.prm import train_prm
 
     out = tmp_path / "prm"
@@ -245,18 +261,17 @@ def test_packed_scores_are_those_of_single_sequences(base: Path, tmp_path: Path)
     problems = [Problem(id=name, question=f"Case {name}?", answer="B") for name in "12"]
     texts = [join_steps([ROOT_TEXT, *[GOOD if i >> bit & 1 else BAD for bit in range(3)]]) for i in range(8)]
     items = [(problems[0], [*texts, texts[0]]), (problems[1], texts[::-1])]
-    packed, padded = Scorer.open(str(out), device="cpu"), Scorer.open(str(out), device="cpu")
-    padded.way = None
-    expected = padded.score_all(items)
-    for found in (packed.score_all(items), [packed.score(*item) for item in items]):
-        for some, others in zip(found, expected, strict=True):
-            for steps, others_steps in zip(some, others, strict=True):
-                assert steps == pytest.approx(others_steps, rel=1e-5)
-    assert packed.path_tokens == 2 * padded.tokens
+    packed, padded = opened(out), opened(out)
+    padded.unpacked = "as if"
+    expected = [scores_of(padded, *item) for item in items]
+    for some, others in zip([scores_of(packed, *item) for item in items], expected, strict=True):
+        for steps, others_steps in zip(some, others, strict=True):
+            assert steps == pytest.approx(others_steps, rel=1e-5)
+    assert packed.path_tokens == padded.tokens
     assert packed.tokens < packed.path_tokens / 2.5
-    assert (packed.scored, packed.batch_tokens) == (34, 16384)
+    assert (packed.scored, packed.batch_tokens) == (17, 16384)
 
-    small = Scorer.open(str(out), device="cpu")
+    small = opened(out)
     limit = 150
 
     def full(module: Any, args: Any, kwargs: Any) -> None:
@@ -264,18 +279,17 @@ def test_packed_scores_are_those_of_single_sequences(base: Path, tmp_path: Path)
             raise torch.OutOfMemoryError("out of memory")
 
     small.model.register_forward_pre_hook(full, with_kwargs=True)
-    for some, others in zip(small.score_all(items), expected, strict=True):
+    for some, others in zip([scores_of(small, *item) for item in items], expected, strict=True):
         for steps, others_steps in zip(some, others, strict=True):
             assert steps == pytest.approx(others_steps, rel=1e-5)
     assert 75 <= small.batch_tokens <= limit
     limit = 20
     with pytest.raises(EngineError, match="with one sequence of"):
-        small.score_all(items)
+        scores_of(small, *items[0])
 
 
 def test_lora_is_merged_or_left(base: Path, tmp_path: Path) -> None:
     """Both folders score the same; the adapter's own folder holds no whole model."""
-    from medsss_cli.prm.scorer import Scorer
     from medsss_cli.training.prm import train_prm
 
     whole, adapter = tmp_path / "whole", tmp_path / "adapter"
@@ -284,53 +298,8 @@ def test_lora_is_merged_or_left(base: Path, tmp_path: Path) -> None:
     assert (whole / "model.safetensors").exists()
     assert not (adapter / "model.safetensors").exists()
     problem, text = Problem(id="x", question="Case 1?", answer="B"), join_steps([ROOT_TEXT, GOOD, BAD])
-    scores = [Scorer.open(str(out), device="cpu").score(problem, [text])[0] for out in (whole, adapter)]
+    scores = [scores_of(opened(out), problem, [text])[0] for out in (whole, adapter)]
     assert scores[0] == pytest.approx(scores[1], abs=1e-4)
-
-
-def test_a_killed_training_goes_on_where_it_was(base: Path, tmp_path: Path) -> None:
-    """A run that dies at step 5 of 8, with a torn checkpoint of step 6 beside the whole one of step 4, ends with the
-    same weights as one that was not killed. Its rows are packed; path by path is another run, and refused."""
-    from medsss_cli.training.prm import train_prm
-
-    def say(message: str) -> None:
-        if message.startswith("step 5/"):
-            raise KeyboardInterrupt
-
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    given = {"epochs": 2.0, "batch_size": 4, "save_steps": 2, "log_steps": 1}
-    train_prm(options(base, whole, **given), tree_rows(16))
-    import medsss_cli.training.common as common
-
-    original = common.progress_callback
-    common.progress_callback = lambda say: original(say, 0.0)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            train_prm(options(base, killed, **given), tree_rows(16), say=say)
-    finally:
-        common.progress_callback = original
-    assert not (killed / "medsss.json").exists()
-    torn = killed / ".training" / "checkpoint-6"
-    shutil.copytree(killed / ".training" / "checkpoint-4", torn)
-    (torn / "trainer_state.json").write_text("{")
-
-    with pytest.raises(UsageError, match="learning_rate"):
-        train_prm(options(base, killed, **given, learning_rate=1.0), tree_rows(16))
-    with pytest.raises(UsageError, match="packing: tree -> path"):
-        train_prm(options(base, killed, **given, packing="path"), tree_rows(16))
-    with pytest.raises(UsageError, match="data"):
-        train_prm(options(base, killed, **given), tree_rows(16)[1:])
-    summary = train_prm(options(base, killed, **given), tree_rows(16))
-    assert (summary.resumed_from, summary.steps) == (4, 8)
-    expected = weights_of(whole)
-    for key, value in weights_of(killed).items():
-        assert value.equal(expected[key]), key
-
-    again = train_prm(options(base, killed, **given), tree_rows(16))
-    assert again.finished_before
-    assert again.steps == 8
-    anew = train_prm(options(base, killed, **given, restart=True, seed=1), tree_rows(16))
-    assert (anew.resumed_from, anew.finished_before) == (0, False)
 
 
 def test_what_cannot_be_trained_on_is_counted_and_named(base: Path, tmp_path: Path) -> None:
@@ -375,7 +344,7 @@ def test_what_cannot_be_trained_on_is_counted_and_named(base: Path, tmp_path: Pa
 def test_the_command(base: Path, tmp_path: Path) -> None:
     """A broken line among good ones: it is named, the rest is trained on, the status is 1, and stdout has one line."""
     lines = to_lines(record(i) for i in range(8)) + "{broken\n"
-    args = ["train-prm", "--policy", base, "-o", tmp_path / "out", "--full", "--lr", "1e-3", "--log-steps", "1"]
+    args = ["train-prm", "--policy", base, "-o", tmp_path / "out", "--full", "--lr", "1e-3", "-A", "logging_steps=1"]
     ran = run_medsss(args, lines)
     assert ran.rc == 1, ran.stderr
     (summary,) = ran.records
@@ -392,7 +361,7 @@ def test_two_processes_train_what_one_does(base: Path, tmp_path: Path) -> None:
     once. Three questions of four trajectories and one row of its own: an update of one trie leaves a process without
     rows, and it must neither be waited for nor count."""
     args = ["-m", "medsss_cli.app", "train-prm", "--policy", base, "--full", "--lr", "1e-3", "--epochs", "2"]
-    args += ["--accumulation", "1", "--device", "cpu", "--log-steps", "1"]
+    args += ["--accumulation", "1", "--device", "cpu", "-A", "logging_steps=1"]
     summaries = []
     for processes, batch in ((1, 4), (2, 2)):
         launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes]
@@ -425,17 +394,14 @@ def test_usage_errors_come_at_once(base: Path, tmp_path: Path) -> None:
 
 
 def test_the_order_of_rows_is_a_permutation_that_groups_lengths() -> None:
-    from medsss_cli.training.common import GroupedSampler
+    from medsss_cli.training.run import grouped_order
 
     lengths = [(7 * i) % 101 for i in range(1003)]
-    sampler = GroupedSampler(lengths, 10, seed=0)
-    order = list(sampler)
+    order = grouped_order(lengths, 10, random.Random(0))
     assert sorted(order) == list(range(1003))
-    assert order == list(GroupedSampler(lengths, 10, seed=0))
-    sampler.set_epoch(1)
-    assert list(sampler) != order
+    assert order != grouped_order(lengths, 10, random.Random(1))
     batches = [[lengths[i] for i in order[at : at + 10]] for at in range(0, 1000, 10)]
     assert max(batches[0]) == max(max(batch) for batch in batches)
     padding = sum(10 * max(batch) - sum(batch) for batch in batches)
     assert padding < 0.1 * sum(lengths)
-    assert list(GroupedSampler([3, 1, 2], 10, seed=0)) != []
+    assert grouped_order([3, 1, 2], 10, random.Random(0)) != []

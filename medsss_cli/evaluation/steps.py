@@ -128,7 +128,7 @@ def _gold_of(obj: dict[str, Any], where: Where) -> Callable[[dict[str, Any]], li
                 f"{name}: no gold for the steps: neither `labels` in the candidates, nor `label`, nor meta.clinic"
             )
         from ..clinic.checker import gold_labels
-        from ..prm.conventions import answer_steps
+        from ..prm.layout import answer_steps
         from ..problems import to_problem
 
         if problem is None:

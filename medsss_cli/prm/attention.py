@@ -1,22 +1,18 @@
 """Run a token classifier over packs: attention in which a token sees its own ancestors alone.
 
-Two ways, tried in this order by `open_tree`, which compares each with the model's own answer on single sequences:
-
-    blocks   a function of ours in place of the model's attention (transformers' AttentionInterface): each block of
-             queries against the gathered keys of its ancestors; sliding windows are kept, in depth
-    mask     the model's own attention under one additive mask [1, 1, N, N]; for attention that ours does not know
-
-A model that fits neither (encoders, state-space models, positions made from the mask) is run path by path. What
-decides is the comparison, not a list of names.
+A function of ours stands in place of the model's attention (transformers' AttentionInterface): each block of queries
+against the gathered keys of its ancestors; sliding windows are kept, in depth. A model that this does not fit
+(encoders, state-space models, positions made from the mask, attention with more parts) is run answer by answer. What
+decides is a comparison with the model's own numbers on single sequences (`open_tree`), not a list of names.
 """
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from ..models import first_line, quiet_loading
 from .packing import Packed, blocks, pack
 
 if TYPE_CHECKING:
@@ -33,13 +29,6 @@ _PIECE = 64
 # How far a pack may be from single sequences, relative to the largest number of the last layer.
 _NEAR = {"float64": 1e-8, "float32": 1e-3, "bfloat16": 0.15, "float16": 0.05}
 _LONG_WINDOW = 512  # a longer sliding window is not tried out; that it was asked for is checked
-
-
-class Way(StrEnum):
-    """How a model takes packs."""
-
-    BLOCKS = "blocks"
-    MASK = "mask"
 
 
 @dataclass
@@ -103,15 +92,6 @@ class Tree:
             self._masks[dtype, window] = made
         return made
 
-    def full_mask(self, dtype: Any) -> Tensor:
-        """One additive mask [1, 1, N, N], finite: some models add to it."""
-        import torch
-
-        index = torch.arange(len(self.ends), device=self.ends.device)
-        seen = (index[None] <= index[:, None]) & (index[:, None] < self.ends[None])
-        mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
-        return mask.masked_fill_(~seen, torch.finfo(dtype).min)[None, None]
-
 
 def attend(
     module: Any,
@@ -164,75 +144,52 @@ def attend(
     return torch.cat(out)[None], None
 
 
-def pack_inputs(packed: Packed, way: Way, *, device: str = "cpu", dtype: Any = None) -> dict[str, Any]:
-    """A pack as keyword arguments of a model that takes it so, as one row of N tokens; tensors on the CPU. `dtype` is
-    that of the model, for the mask."""
+def pack_inputs(packed: Packed, device: str = "cpu") -> dict[str, Any]:
+    """A pack as keyword arguments of a model that takes it, as one row of N tokens; tensors on the CPU. `device` is
+    where it will be used."""
     import torch
 
     tree = Tree.of(packed, device)
-    given = {
+    return {
         "input_ids": torch.from_numpy(packed.ids)[None],
         "position_ids": tree.positions[None],
+        # A mask of four dimensions is passed on as it is, so that none is built; `attend` does not look at it.
+        "attention_mask": torch.zeros(1, 1, 1, 1),
+        "tree": tree,
     }
-    if way is Way.MASK:
-        return given | {"attention_mask": tree.full_mask(dtype or torch.float32)}
-    # A mask of four dimensions is passed on as it is, so that none is built; `attend` does not look at it.
-    return given | {"attention_mask": torch.zeros(1, 1, 1, 1), "tree": tree}
 
 
-class Fit(NamedTuple):
-    """How a model takes packs; None where it does not, and then `why`."""
+def open_tree(model: Any) -> str:
+    """Make `model` (not yet wrapped by an adapter) ready for packs. Returns "", or why it takes none; then it is left
+    as it was.
 
-    way: Way | None
-    why: str = ""
-
-
-def open_tree(model: Any) -> Fit:
-    """Find the way in which `model` (a token classifier, not yet wrapped by an adapter) takes packs, and make it ready
-    for it: three short sequences are run one by one and as a pack, and the last layer's numbers are compared.
-
-    The comparison is with what plain causal attention makes of the same pack, too: a model whose numbers hardly depend
-    on the mask would agree with anything.
+    Three short sequences are run one by one and as a pack, and the last layer's numbers are compared. The comparison is
+    with what plain causal attention makes of the same pack, too: a model whose numbers hardly depend on the mask would
+    agree with anything.
     """
-    from ..models import quiet_loading
-
     before = getattr(model.config, "_attn_implementation", None)
     training = bool(model.training)
     model.eval()
-    why: list[str] = []
     try:
         with quiet_loading():
-            for way in Way:
-                if way is Way.BLOCKS:
-                    register()
-                    model.set_attn_implementation(NAME)
-                elif before is not None:
-                    model.set_attn_implementation(before)
-                if not (said := _differs(model, way, before)):
-                    return Fit(way)
-                why.append(f"{way}: {said}")
-        return Fit(None, "; ".join(why))
+            why = _try(model, before)
+            if why and before is not None:
+                model.set_attn_implementation(before)
+            return why
     finally:
         model.train(training)
 
 
-def register() -> None:
-    """Make `attend` known to transformers, with sdpa's masks where there is no tree."""
+def _try(model: Any, usual: str | None) -> str:
+    """What speaks against packs; "" if nothing does. Leaves our attention in the model."""
+    import torch
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
     AttentionInterface.register(NAME, attend)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
-
-
-def _differs(model: Any, way: Way, usual: str | None) -> str:
-    """What speaks against running packs in this way; empty if nothing does."""
-    import torch
-
+    AttentionMaskInterface.register(NAME, sdpa_mask)  # where there is no tree
     config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
     window = _window(config)
-    if window is not None and way is Way.MASK:
-        return f"a sliding window of {window} tokens"
     sequences = _sample(int(getattr(config, "vocab_size", 100)), window)
     packed = pack(sequences)
     inner, device, dtype = model.base_model, next(model.parameters()).device, next(model.parameters()).dtype
@@ -244,24 +201,20 @@ def _differs(model: Any, way: Way, usual: str | None) -> str:
 
     try:
         with torch.no_grad():
-            given = pack_inputs(packed, way, dtype=dtype)
-            if "tree" in given:
-                given["tree"] = tree = Tree.of(packed, piece=3).to(device)
-            ours = run(**given)
+            model.set_attn_implementation(NAME)
+            given = pack_inputs(packed)
+            tree = Tree.of(packed, piece=3).to(device)
+            ours = run(**given | {"tree": tree})
             if window is not None and tree.windows != {window}:
                 return f"a sliding window of {window} tokens that its attention is not told of"
             if usual is not None:
                 model.set_attn_implementation(usual)
             alone = [run(input_ids=torch.tensor([sequence])) for sequence in sequences]
-            wrong = run(
-                input_ids=given["input_ids"],
-                position_ids=given["position_ids"],
-                attention_mask=torch.ones(1, len(packed), dtype=torch.long),
-            )
-            if way is Way.BLOCKS:
-                model.set_attn_implementation(NAME)
+            plain = {"attention_mask": torch.ones(1, len(packed), dtype=torch.long)}
+            wrong = run(input_ids=given["input_ids"], position_ids=given["position_ids"], **plain)
+            model.set_attn_implementation(NAME)
     except (TypeError, ValueError, RuntimeError, NotImplementedError, KeyError, AttributeError, IndexError) as error:
-        return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else way}"
+        return f"{type(error).__name__}: {first_line(error)}"
     largest = max(float(rows.abs().max()) for rows in alone) or 1.0
     apart, contrast = (
         max(float((rows[path] - true).abs().max()) for path, true in zip(packed.paths, alone, strict=True)) / largest
@@ -286,7 +239,6 @@ def _window(config: Any) -> int | None:
 
 def _sample(vocabulary: int, window: int | None) -> list[list[int]]:
     """Three sequences that part twice, longer than a window that is not too long."""
-
     draw = random.Random(0)
     first, *others = draw.sample(range(vocabulary), 4)  # what follows a branch is never the same
 

@@ -19,16 +19,16 @@ The loss falls on the completion alone. sft: mean negative log-likelihood per to
 with beta .1 and the policy before training as the reference; `sft_weight` w adds w times the sft loss of the chosen
 one, since dpo alone may lower the likelihood of both.
 
-Departures from the paper: none in the numbers (sft 1e-6, dpo 5e-7, one epoch, cosine, warm-up .03, all weights). Under
-LoRA the default learning rates are ten times as high, since those of the paper would hardly move an adapter.
+The reference takes no memory of its own: under LoRA it is the model without its adapter, and in a full training its
+log-probabilities are computed once, before the first step.
+
+No departures from the paper in the numbers: sft 1e-6, dpo 5e-7, one epoch, cosine, warm-up .03, all weights.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..answers import states_answer
@@ -39,106 +39,45 @@ from ..records import Message, Preference, Sft, parse
 from ..requests import Prompt
 from ..steps import SEPARATOR, split_steps
 from ..stream.jsonl import Where
-from .common import (
-    LORA_FACTOR,
-    Counts,
-    GroupedSampler,
-    Recipe,
-    Row,
-    Say,
-    Stored,
-    TrainingOptions,
-    TrainingSummary,
-    grouped,
-    rows_per_update,
-    run_training,
-)
+from .config import Method, PolicyConfig
+from .run import Counts, Recipe, Row, Say, TrainingSummary, in_order, lora_config, run_training
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Trainer
 
 Source = Iterable[tuple[Where, dict[str, Any]]]
+OnBad = Callable[[Where, str], None]
 
-
-class Method(StrEnum):
-    """What the rows are and how they are used."""
-
-    SFT = "sft"
-    DPO = "dpo"
-
-
-PRESETS: dict[str, tuple[Method, dict[str, Any]]] = {
-    # MedCritical, stage 2 (arXiv 2509.23368). Alpha is not the authors': 16 keeps the scale of our default, 2.
-    "medcritical": (
-        Method.DPO,
-        {"lora": True, "lora_rank": 8, "lora_alpha": 16, "beta": 0.3, "learning_rate": 1e-5},
-    ),
-}
-"""The method that a preset is for, and its values of `PolicyTraining`."""
-
-LEARNING_RATES = {Method.SFT: 1e-6, Method.DPO: 5e-7}
 COLUMNS = {
-    Method.SFT: {"input_ids": "int32", "labels": "int32"},
-    Method.DPO: {"prompt_ids": "int32", "chosen_ids": "int32", "rejected_ids": "int32"},
+    Method.SFT: {"input_ids": "[int32]", "labels": "[int32]"},
+    Method.DPO: {"prompt_ids": "[int32]", "chosen_ids": "[int32]", "rejected_ids": "[int32]"},
 }
-
-
-# TRL's, less exo_pair (it needs label smoothing) and sft (that is what sft_weight adds).
-LOSS_TYPES = (
-    "sigmoid",
-    "hinge",
-    "ipo",
-    "nca_pair",
-    "robust",
-    "bco_pair",
-    "sppo_hard",
-    "aot",
-    "aot_unpaired",
-    "apo_zero",
-    "apo_down",
-    "discopop",
-    "sigmoid_norm",
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PolicyTraining(TrainingOptions):
-    """`beta`, `loss_type` (one of TRL's names), `sft_weight` and `precompute_ref` are for dpo alone. `precompute_ref`
-    runs the reference once over all pairs before training, so that only one model is in memory."""
-
-    method: Method
-    beta: float = 0.1
-    loss_type: str = "sigmoid"
-    sft_weight: float = 0.0
-    precompute_ref: bool = False
 
 
 def train_policy(
-    options: PolicyTraining, rows: Source, *, say: Say = lambda _: None, on_bad: Any = None
+    config: PolicyConfig, rows: Source, *, say: Say = lambda _: None, on_bad: OnBad = lambda *_: None
 ) -> TrainingSummary:
     """Train on sft or preference records (or bare rows of TRL's conversational layouts) and write a model folder.
 
     A row that cannot be used goes to `on_bad(where, what)` and is counted. Raises UsageError where nothing is left to
     train on, or the rows are of the other kind.
     """
-    if options.loss_type not in LOSS_TYPES:
-        raise UsageError(f"unknown loss type {options.loss_type}", hint=f"one of {', '.join(LOSS_TYPES)}")
-    rate = LEARNING_RATES[options.method] * (LORA_FACTOR if options.lora else 1)
-    reader = sft_rows if options.method is Method.SFT else preference_rows
+    reader = sft_rows if config.method is Method.SFT else preference_rows
 
     def read(tokenizer: PreTrainedTokenizerBase, base: str, counts: Counts) -> Iterable[Row]:
         return reader(rows, tokenizer, turn_end(tokenizer, stop_ids(base, tokenizer)), counts, on_bad)
 
     return run_training(
-        options,
+        config,
         Recipe(
             kind="policy",
-            method=str(options.method),
+            method=str(config.method),
             head="causal",
-            learning_rate=rate,
-            columns=COLUMNS[options.method],
+            learning_rate=config.rate(),
+            columns=COLUMNS[config.method],
             read=read,
-            build=lambda *given: build_trainer(options, *given),
+            arguments=lambda **given: trainer_arguments(config, given),
+            build=lambda *given: build_trainer(config, *given),
         ),
         say,
     )
@@ -208,7 +147,7 @@ def turn_ids(
 
 
 def sft_rows(
-    rows: Source, tokenizer: PreTrainedTokenizerBase, end: list[int], counts: Counts, on_bad: Any = None
+    rows: Source, tokenizer: PreTrainedTokenizerBase, end: list[int], counts: Counts, on_bad: OnBad = lambda *_: None
 ) -> Iterable[Row]:
     """sft records as `input_ids` and `labels`, -100 on the prompt."""
     for where, data in rows:
@@ -218,14 +157,15 @@ def sft_rows(
             record = parse(Sft, bare(data, where) | {"min_value": data.get("min_value", 0.0)})
             text = only_turn(record.id, "completion", record.completion)
         except BadRecord as error:
-            bad(counts, on_bad, where, error)
+            counts.bad += 1
+            on_bad(where, str(error))
             continue
         asked, ids = turn_ids(tokenizer, tuple(record.prompt), text, end)
         yield Row(record.id, len(asked) + len(ids), {"input_ids": asked + ids, "labels": [-100] * len(asked) + ids})
 
 
 def preference_rows(
-    rows: Source, tokenizer: PreTrainedTokenizerBase, end: list[int], counts: Counts, on_bad: Any = None
+    rows: Source, tokenizer: PreTrainedTokenizerBase, end: list[int], counts: Counts, on_bad: OnBad = lambda *_: None
 ) -> Iterable[Row]:
     """preference records as `prompt_ids`, `chosen_ids`, `rejected_ids`. Notes: how many of each kind, and open
     turns."""
@@ -242,7 +182,8 @@ def preference_rows(
             if chosen == rejected:
                 raise BadRecord(f"record {record.id}: chosen and rejected are the same text")
         except BadRecord as error:
-            bad(counts, on_bad, where, error)
+            counts.bad += 1
+            on_bad(where, str(error))
             continue
         ends = [end if is_complete(record.kind, text) else None for text in (chosen, rejected)]
         asked, good = turn_ids(tokenizer, tuple(record.prompt), chosen, ends[0])
@@ -287,109 +228,49 @@ def wrong_kind(data: dict[str, Any], wanted: str) -> BadRecord:
     )
 
 
-def bad(counts: Counts, on_bad: Any, where: Where, error: BadRecord) -> None:
-    counts.bad += 1
-    if on_bad is not None:
-        on_bad(where, str(error))
-
-
 # --- the trainers ----------------------------------------------------------------------------------------------------
 
 
-def build_trainer(
-    options: PolicyTraining,
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    dataset: Any,
-    stored: Stored,
-    arguments: dict[str, Any],
-    callbacks: list[Any],
-) -> Trainer:
-    """TRL's trainer of the method, on ids that are ready: it neither renders nor cuts, and takes rows in our order."""
-    adapter = None
-    if options.lora:
-        from peft import LoraConfig
-
-        adapter = LoraConfig(
-            task_type="CAUSAL_LM",
-            r=options.lora_rank,
-            lora_alpha=options.lora_alpha,
-            lora_dropout=0.0,
-            target_modules="all-linear",
-        )
-    sampler = GroupedSampler(stored.lengths, rows_per_update(options), options.seed)
-    match options.method:
-        case Method.SFT:
-            return sft_trainer(model, tokenizer, dataset, arguments, callbacks, adapter, sampler)
-        case Method.DPO:
-            return dpo_trainer(options, model, tokenizer, dataset, arguments, callbacks, adapter, sampler)
-
-
-def sft_trainer(
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    dataset: Any,
-    arguments: dict[str, Any],
-    callbacks: list[Any],
-    adapter: Any,
-    sampler: GroupedSampler,
-) -> Trainer:
+def trainer_arguments(config: PolicyConfig, given: dict[str, Any]) -> Any:
+    """TRL's configuration. Nothing is cut: rows that are too long were left out."""
+    from trl.trainer.dpo_config import DPOConfig
     from trl.trainer.sft_config import SFTConfig
+
+    if config.method is Method.SFT:
+        return SFTConfig(**given, max_length=None, dataset_kwargs={"skip_prepare_dataset": True})
+    losses = given.pop("loss_type", "sigmoid")
+    losses = [losses] if isinstance(losses, str) else list(losses)
+    weights = [1.0] * len(losses)
+    if config.sft_weight > 0:
+        losses, weights = [*losses, "sft"], [*weights, config.sft_weight]
+    return DPOConfig(
+        **given,
+        max_length=None,
+        beta=config.beta,
+        loss_type=losses,
+        loss_weights=weights,
+        precompute_ref_log_probs=not config.lora,
+    )
+
+
+def build_trainer(
+    config: PolicyConfig, arguments: Any, model: Any, tokenizer: PreTrainedTokenizerBase, dataset: Any
+) -> Trainer:
+    """TRL's trainer of the method, on ids that are ready, in our order: it neither renders nor cuts."""
+    from trl.trainer.dpo_trainer import DPOTrainer
     from trl.trainer.sft_trainer import SFTTrainer
 
-    trainer: Trainer = grouped(SFTTrainer, sampler)(
-        model=model,
-        args=SFTConfig(**arguments, max_length=None, dataset_kwargs={"skip_prepare_dataset": True}),
-        train_dataset=dataset,
-        processing_class=tokenizer,
-        callbacks=callbacks,
-        peft_config=adapter,
-    )
-    return trainer
-
-
-def dpo_trainer(
-    options: PolicyTraining,
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    dataset: Any,
-    arguments: dict[str, Any],
-    callbacks: list[Any],
-    adapter: Any,
-    sampler: GroupedSampler,
-) -> Trainer:
-    import copy
-
-    from trl.trainer.dpo_config import DPOConfig
-    from trl.trainer.dpo_trainer import DPOTrainer
-
     class Ready(DPOTrainer):  # type: ignore[misc,unused-ignore]
+        """TRL has no other way to be given ids."""
+
         def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
             return dataset
 
-    losses, weights = [options.loss_type], None
-    if options.sft_weight > 0:
-        losses, weights = [options.loss_type, "sft"], [1.0, options.sft_weight]
-    try:
-        config = DPOConfig(
-            **arguments,
-            max_length=None,
-            beta=options.beta,
-            loss_type=losses,
-            loss_weights=weights,
-            precompute_ref_log_probs=options.precompute_ref,
-        )
-        # Under LoRA the adapter is switched off for the reference; precomputed, it is the model before its first step.
-        needs_copy = adapter is None and not options.precompute_ref
-        trainer: Trainer = grouped(Ready, sampler)(
-            model=model,
-            ref_model=copy.deepcopy(model) if needs_copy else None,
-            args=config,
-            train_dataset=dataset,
-            processing_class=tokenizer,
-            callbacks=callbacks,
-            peft_config=adapter,
-        )
-    except (ValueError, NotImplementedError) as error:
-        raise UsageError(f"TRL refuses these options: {error}") from None
+    trainer: Trainer = (SFTTrainer if config.method is Method.SFT else Ready)(
+        model=model,
+        args=arguments,
+        train_dataset=in_order(dataset, config),
+        processing_class=tokenizer,
+        peft_config=lora_config(config, "CAUSAL_LM"),
+    )
     return trainer

@@ -10,16 +10,10 @@ import pytest
 from tiny_models import make_tiny_tokenizer
 
 from medsss_cli.errors import UsageError
-from medsss_cli.prm.conventions import (
-    Asked,
-    Convention,
-    answer_steps,
-    asked,
-    check_tokens,
-    encode,
-    label_tokens,
-    lay_out,
-)
+from medsss_cli.prm.config import Format, PrmConfig
+from medsss_cli.prm.layout import answer_steps, encode
+from medsss_cli.prm.loading import find_format
+from medsss_cli.prm.others import Asked, asked, check_tokens, label_tokens, lay_out
 from medsss_cli.problems import to_prm, to_problem
 from medsss_cli.prompts import question_text
 from medsss_cli.records import Problem
@@ -88,8 +82,8 @@ def test_what_a_written_answer_is_cut_into(text: str, steps: list[str]) -> None:
 
 def test_training_and_scoring_see_the_same_tokens(tokenizer: Any) -> None:
     """A prm record and the text of the same answer, each through its own command's way to ids."""
-    from medsss_cli.training.common import Counts
     from medsss_cli.training.prm import prm_rows
+    from medsss_cli.training.run import Counts
 
     problem = Problem(id="a", question="Which dose?", answer="B", options={"A": "1 mg", "B": "2 mg"})
     steps = [ROOT_TEXT, "As in Step 3: no mark.", "The answer is B."]
@@ -163,8 +157,8 @@ def foreign_tokenizer(folder: Path, special: list[str], template: str | None, *,
 HEADERS = ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
 
 
-def laid(tokenizer: Any, convention: str, steps: list[str] = STEPS, given: Asked | None = None) -> Any:
-    return lay_out(Convention(convention), tokenizer, given or Asked(QUESTION), steps)
+def laid(tokenizer: Any, format: str, steps: list[str] = STEPS, given: Asked | None = None) -> Any:
+    return lay_out(Format(format), tokenizer, given or Asked(QUESTION), steps)
 
 
 def whole(tokenizer: Any, text: str, bos: bool = False) -> list[int]:
@@ -194,7 +188,7 @@ def test_math_shepherd_is_one_text_and_reads_at_its_own_tags(tmp_path: Path) -> 
     tag = tokenizer.convert_tokens_to_ids("▁ки")
     assert [found.ids[at] for at in found.readouts] == [tag, tag]
     assert found.readouts[-1] == len(found.ids) - 1
-    names = tokenizer.convert_ids_to_tokens(label_tokens(Convention.MATH_SHEPHERD, tokenizer))
+    names = tokenizer.convert_ids_to_tokens(label_tokens(Format.MATH_SHEPHERD, tokenizer))
     assert names == ["▁-", "▁+"]
     longer = laid(tokenizer, "math-shepherd", [*STEPS, "More."])
     assert longer.ids[: len(found.ids)] == found.ids
@@ -240,7 +234,7 @@ def test_med_prm_with_and_without_documents(tmp_path: Path) -> None:
         options={"A": "1 mg", "B": "2 mg"},
         meta={"documents": ["D.", "E " * 4000]},
     )
-    given = asked(Convention.MED_PRM, problem)
+    given = asked(Format.MED_PRM, problem)
     assert given == Asked("Which?\n\n(A) 1 mg\n(B) 2 mg", ("D.", "E " * 4000))
     for documents, block in (((), ""), (given.documents, "Document 1: D.\n\n")):
         found = laid(tokenizer, "med-prm", given=Asked(given.question, documents))
@@ -257,7 +251,7 @@ def test_med_prm_with_and_without_documents(tmp_path: Path) -> None:
         tag = tokenizer.convert_tokens_to_ids(" ки")
         assert found.readouts == [at for at, token in enumerate(published) if token == tag]
         assert found.readouts[-1] == len(found.ids) - 1
-    names = tokenizer.convert_ids_to_tokens(label_tokens(Convention.MED_PRM, tokenizer))
+    names = tokenizer.convert_ids_to_tokens(label_tokens(Format.MED_PRM, tokenizer))
     assert names == ["Ġ-", "Ġ+"]
 
 
@@ -281,8 +275,8 @@ def test_med_prm_reads_the_documents_of_a_record_as_label_writes_it(tmp_path: Pa
     own = {**fields, "documents": [{"title": "Dosing", "text": "Add."}, {"id": "y", "text": "Doses are in mg."}]}
     expected = Asked("Which?\n\n(A) 1 mg\n(B) 2 mg", ("Dosing\nAdd.", "Doses are in mg."))
     record = to_prm(labelled, Where("x", 1))
-    assert asked(Convention.MED_PRM, record) == expected
-    assert asked(Convention.MED_PRM, to_problem(own, Where("x", 1))) == expected
+    assert asked(Format.MED_PRM, record) == expected
+    assert asked(Format.MED_PRM, to_problem(own, Where("x", 1))) == expected
     pieces = [
         "<|begin_of_text|><|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n"
         "You are an evaluator assessing the logicality and validity of the reasoning in each step of the given "
@@ -299,7 +293,7 @@ def test_med_prm_reads_the_documents_of_a_record_as_label_writes_it(tmp_path: Pa
     for piece in pieces:
         ids += whole(tokenizer, piece)
         readouts.append(len(ids) - 1)
-    assert laid(tokenizer, "med-prm", record.completions, asked(Convention.MED_PRM, record)) == (ids, readouts)
+    assert laid(tokenizer, "med-prm", record.completions, asked(Format.MED_PRM, record)) == (ids, readouts)
 
 
 def test_trl_puts_its_separator_after_each_step(tokenizer: Any) -> None:
@@ -311,10 +305,10 @@ def test_trl_puts_its_separator_after_each_step(tokenizer: Any) -> None:
     assert found == (ids, [first, len(ids) - 1])
 
 
-@pytest.mark.parametrize("convention", ["qwen", "math-shepherd", "med-prm"])
-def test_a_tokenizer_without_the_tokens_is_refused(tokenizer: Any, convention: str) -> None:
-    with pytest.raises(UsageError, match=f"the convention {convention} needs the token"):
-        check_tokens(Convention(convention), tokenizer)
+@pytest.mark.parametrize("format", ["qwen", "math-shepherd", "med-prm"])
+def test_a_tokenizer_without_the_tokens_is_refused(tokenizer: Any, format: str) -> None:
+    with pytest.raises(UsageError, match=f"the format {format} needs the token"):
+        check_tokens(Format(format), tokenizer)
 
 
 # --- their models ----------------------------------------------------------------------------------------------------
@@ -381,23 +375,24 @@ def test_scores_are_those_of_the_published_readout(tmp_path: Path, kind: str) ->
     files tell it, and asked for where they do not. No folder's code is run."""
     import torch
 
-    from medsss_cli.prm.scorer import Scorer, find_convention
+    from medsss_cli.prm.scorer import open_prm
 
     _, score = foreign_model(tmp_path, kind)
     if kind in {"math-shepherd", "rlhflow"}:
         with pytest.raises(UsageError, match="no PRM that can be recognised") as caught:
-            find_convention(str(tmp_path), "auto")
+            find_format(PrmConfig(str(tmp_path)))
         assert "math-shepherd, rlhflow" in str(caught.value.hint)
     else:
-        assert find_convention(str(tmp_path), "auto") is Convention(kind)
-    scorer = Scorer.open(str(tmp_path), format=kind, device="cpu")
-    assert scorer.way is not None
+        assert find_format(PrmConfig(str(tmp_path))) is Format(kind)
+    scorer = open_prm(PrmConfig(str(tmp_path), Format(kind), "cpu"))
+    assert not scorer.unpacked
     problem = Problem(id="a", question=QUESTION, answer="B")
     texts = [join_steps(STEPS), join_steps([*STEPS[:2], "No.", "The answer is C."]), "The answer is A."]
-    packed = scorer.score(problem, texts)
+    answers = [answer_steps(text) for text in texts]
+    packed = scorer.score(problem, answers)
     assert scorer.tokens < scorer.path_tokens
-    scorer.way = None
-    padded = scorer.score(problem, texts)
+    scorer.unpacked = "as if"
+    padded = scorer.score(problem, answers)
     for text, found, others in zip(texts, packed, padded, strict=True):
         row = laid(scorer.tokenizer, kind, answer_steps(text))  # transformers rebuilds Qwen's tokenizer in its own way
         with torch.inference_mode():
@@ -414,7 +409,7 @@ def test_the_published_layout_is_an_adapter_on_a_policy_folder(tmp_path: Path) -
     from tiny_models import make_tiny_model
     from transformers import AutoModelForTokenClassification
 
-    from medsss_cli.prm.scorer import Scorer
+    from medsss_cli.prm.scorer import open_prm
 
     base, out = make_tiny_model(tmp_path / "policy"), tmp_path / "adapter"
     torch.manual_seed(0)
@@ -424,10 +419,10 @@ def test_the_published_layout_is_an_adapter_on_a_policy_folder(tmp_path: Path) -
     )
     wrapped = get_peft_model(model, config).eval()
     wrapped.save_pretrained(str(out))
-    scorer = Scorer.open(str(out), device="cpu")
-    assert scorer.convention is Convention.MEDSSS
+    scorer = open_prm(PrmConfig(str(out), prm_device="cpu"))
+    assert scorer.format is Format.MEDSSS
     problem = Problem(id="a", question="Which?", answer="B")
-    (found,) = scorer.score(problem, [join_steps(STEPS)])
+    (found,) = scorer.score(problem, [STEPS])
     row = encode(scorer.tokenizer, question_text(problem), STEPS)
     with torch.inference_mode():
         logits = wrapped(input_ids=torch.tensor([row.ids])).logits[0]
@@ -436,8 +431,8 @@ def test_the_published_layout_is_an_adapter_on_a_policy_folder(tmp_path: Path) -
 
 def test_a_head_that_is_missing_is_told(tmp_path: Path) -> None:
     """A language model taken for Skywork's has no value head; random numbers would look like scores."""
-    from medsss_cli.prm.scorer import Scorer
+    from medsss_cli.prm.scorer import open_prm
 
     foreign_model(tmp_path, "rlhflow")
     with pytest.raises(UsageError, match=r"no v_head\.summary\.weight"):
-        Scorer.open(str(tmp_path), format="skywork", device="cpu")
+        open_prm(PrmConfig(str(tmp_path), Format.SKYWORK, "cpu"))

@@ -1,0 +1,241 @@
+"""How reward models of others read an answer, as their published code lays it out. Ours: `layout.py`.
+
+Two steps a and b; step 0 is left out of all: no such model was trained with one:
+
+    qwen            system, user: question, assistant: a<extra_0>b<extra_0>            two labels at <extra_0>
+                                                        ^         ^
+    math-shepherd   <s>question Step 1: a ки\\nStep 2: b ки                            "+" against "-" after ки
+                                         ^              ^
+    rlhflow         user: question Step 1: a, assistant: +, user: Step 2: b, assistant: +    "+" against "-" before +
+                                                       ^                               ^
+    skywork         <bos>question\\na\\nb\\n                                           a value at \\n
+                                   ^  ^
+    med-prm         system, user: documents, Question: question, Explanation: Step 1: a ки Step 2: b ки    at ки
+                                                                                     ^            ^
+    trl             <bos>question|a|\\n|b|\\n                                          two labels at \\n
+                                     ^    ^
+What their code writes after the last read-out (the end of the turn) is left out: attention is causal, so no score can
+see it, and a prefix of an answer stays a prefix of its ids. Read-outs are places in the layout, never occurrences of a
+token: a question may hold a "+" or a "ки".
+
+A departure: Skywork's code scores every line; here a step of several lines has the score of its last one, and blank
+lines are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..engines.rendering import encode_text, rendered_pieces
+from ..errors import UsageError
+from ..labelling.documents import documents_of
+from ..prompts import question_text
+from ..records import Message, Prm, Problem
+from ..requests import Prompt
+from ..steps import ROOT_TEXT
+from .config import Format
+from .layout import Encoded, encode, marked
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+# Tokens by their names in vocabularies: "▁" is a space in SentencePiece's, "Ġ" in byte-level ones, where "ки" is
+# spelled by its bytes.
+_STEP_TAG = ("▁ки", "ĠÐºÐ¸")
+_AFTER_SPACE: dict[str, tuple[str, ...]] = {"+": ("▁+", "Ġ+"), "-": ("▁-", "Ġ-")}
+_WORDS: dict[Format, dict[str, tuple[str, ...]]] = {
+    Format.MATH_SHEPHERD: _AFTER_SPACE,
+    Format.RLHFLOW: {"+": ("+",), "-": ("-",)},
+    Format.MED_PRM: _AFTER_SPACE,
+}
+QWEN_TAG = "<extra_0>"
+MED_PRM_TAG = " ки"  # one special token, its space included
+
+# The words of the system turns are part of what these models were trained on, so they stand here as published.
+_QWEN_SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
+_MED_PRM_SYSTEM = (
+    "You are an evaluator assessing the logicality and validity of the reasoning in each step of the given explanation."
+    " In order to support the evaluation, {given}. If the reasoning contains errors, output - after that step. If the "
+    "reasoning in a step is logical and valid, output + after that step."
+)
+_WITH_DOCUMENTS = "the relevant documents, the question, and the explanation are provided sequentially"
+_WITHOUT_DOCUMENTS = "the question and the explanation are provided"
+_DOCUMENT_TOKENS = 4096 - 1024  # Med-PRM's limit less what it keeps for question and explanation
+
+_HERE = "\ufdef"  # a noncharacter: where a tag goes in a chat
+
+
+class Asked(NamedTuple):
+    """What an answer is an answer to: the question with its options, and documents where the format reads them."""
+
+    question: str
+    documents: tuple[str, ...] = ()
+
+
+def asked(format: Format, problem: Problem) -> Asked:
+    """What is asked in a format. A prm record says it in `prompt`, to which its steps belong. Med-PRM writes
+    options as "(A) ..." and reads the documents that the record carries (`labelling.documents.documents_of`)."""
+    if format is not Format.MED_PRM:
+        return Asked(problem.prompt if isinstance(problem, Prm) else question_text(problem))
+    question = problem.question.strip()
+    if problem.options:
+        question += "\n\n" + "\n".join(f"({letter}) {text}" for letter, text in problem.options.items())
+    return Asked(question, documents_of(problem))
+
+
+def lay_out(format: Format, tokenizer: PreTrainedTokenizerBase, given: Asked, steps: Sequence[str]) -> Encoded:
+    """An answer in any format. `steps` are the bare steps, step 0 first; the read-outs are those of the others.
+
+    Raises UsageError where the tokenizer lacks a token that the format needs, or cuts one in another way.
+    """
+    scored = steps[1:]
+    match format:
+        case Format.MEDSSS:
+            ids, readouts = encode(tokenizer, given.question, steps)
+            return Encoded(ids, readouts[1:])
+        case Format.QWEN:
+            turns = [
+                Message("system", _QWEN_SYSTEM),
+                Message("user", _clean(given.question)),
+                Message("assistant", "".join(_clean(step.strip()) + _HERE for step in scored)),
+            ]
+            return _chat(tokenizer, turns, token_id(tokenizer, format, QWEN_TAG), len(scored))
+        case Format.MED_PRM:
+            return _med_prm(tokenizer, given, scored)
+        case Format.RLHFLOW:
+            return _rlhflow(tokenizer, given.question, scored)
+        case Format.MATH_SHEPHERD:
+            return _math_shepherd(tokenizer, given.question, scored)
+        case Format.SKYWORK:
+            line_end = encode_text(tokenizer, "\n")[-1:]
+            lines_S = [[line for line in step.strip().splitlines() if line.strip()] or [""] for step in scored]
+            return _lines(tokenizer, given.question + "\n", lines_S, line_end)
+        case Format.TRL:
+            return _lines(tokenizer, given.question, [[step.strip()] for step in scored], encode_text(tokenizer, "\n"))
+        case Format.AUTO:
+            raise ValueError("the format must be found first (loading.find_format)")
+
+
+def _lines(
+    tokenizer: PreTrainedTokenizerBase, question: str, lines_S: Sequence[Sequence[str]], end: Sequence[int]
+) -> Encoded:
+    """The question after a BOS, then the lines of every step, each with its `end`, where the last of a step is read."""
+    ids = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    ids += encode_text(tokenizer, question)
+    readouts = []
+    for lines in lines_S:
+        for line in lines:
+            ids += [*encode_text(tokenizer, line), *end]
+        readouts.append(len(ids) - 1)
+    return Encoded(ids, readouts)
+
+
+def check_tokens(format: Format, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise UsageError where a tokenizer cannot lay out a format, before any model is loaded."""
+    lay_out(format, tokenizer, Asked("Which dose?"), [ROOT_TEXT, "Add.", "The answer is B."])
+    if format in _WORDS:
+        label_tokens(format, tokenizer)
+
+
+def label_tokens(format: Format, tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
+    """The ids of "-" and "+", in the order of the labels wrong and right."""
+    names = _WORDS[format]
+    return token_id(tokenizer, format, *names["-"]), token_id(tokenizer, format, *names["+"])
+
+
+def token_id(tokenizer: PreTrainedTokenizerBase, format: Format, *names: str) -> int:
+    """The id of the first of these names that the vocabulary has. Raises UsageError where it has none."""
+    for name in names:
+        found = tokenizer.convert_tokens_to_ids(name)
+        if isinstance(found, int) and found != tokenizer.unk_token_id:
+            return found
+    raise UsageError(
+        f"the format {format} needs the token {' or '.join(map(repr, names))}, which this tokenizer has not",
+        hint="is it the tokenizer of that PRM? --prm-format names the format",
+    )
+
+
+def _clean(text: str) -> str:
+    return text.replace(_HERE, "")
+
+
+def _leading(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """What the tokenizer puts before a text by itself: the BOS, or nothing."""
+    alone = list(tokenizer.encode("x", add_special_tokens=False))
+    whole = list(tokenizer.encode("x"))
+    begin = next((at for at in range(len(whole)) if whole[at : at + len(alone)] == alone), 0)
+    return whole[:begin]
+
+
+def _chat(
+    tokenizer: PreTrainedTokenizerBase, turns: Sequence[Message], tag: int, count: int, *, before: bool = False
+) -> Encoded:
+    """A chat whose texts hold `_HERE` `count` times: `tag` stands there, and is read, or the token `before` it. Ends
+    with the last tag."""
+    ids: list[int] = []
+    readouts: list[int] = []
+    for piece in rendered_pieces(tokenizer, Prompt(tuple(turns))):
+        for number, part in enumerate(piece.split(_HERE)):
+            if number:
+                ids.append(tag)
+                readouts.append(len(ids) - 1 - before)
+                if len(readouts) == count:
+                    return Encoded(ids, readouts)
+            ids += tokenizer.encode(part, add_special_tokens=False)
+    if count:
+        raise UsageError(
+            f"the chat template shows {len(readouts)} of {count} steps, so it is not that of this format",
+            hint="is it the tokenizer of that PRM? --prm-format names the format",
+        )
+    return Encoded(ids, readouts)
+
+
+def _med_prm(tokenizer: PreTrainedTokenizerBase, given: Asked, steps: Sequence[str]) -> Encoded:
+    kept: list[str] = []
+    used = 0
+    for text in given.documents:
+        used += len(encode_text(tokenizer, text)) + 1
+        if used > _DOCUMENT_TOKENS:
+            break
+        kept.append(text)
+    system = _MED_PRM_SYSTEM.format(given=_WITH_DOCUMENTS if given.documents else _WITHOUT_DOCUMENTS)
+    documents = "".join(f"Document {number}: {text}\n\n" for number, text in enumerate(kept, 1))
+    solution = " ".join(_clean(marked(k, step).replace("\n", " ")) + _HERE for k, step in enumerate(steps, 1))
+    content = f"{_clean(documents)}Question: {_clean(given.question)}\n\nExplanation: {solution}"
+    tag = token_id(tokenizer, Format.MED_PRM, MED_PRM_TAG)
+    ids, readouts = _chat(tokenizer, [Message("system", system), Message("user", content)], tag, len(steps))
+    # Their code tokenises the rendered chat as any text, so a BOS comes before the template's own.
+    more = _leading(tokenizer)
+    return Encoded([*more, *ids], [at + len(more) for at in readouts])
+
+
+def _rlhflow(tokenizer: PreTrainedTokenizerBase, question: str, steps: Sequence[str]) -> Encoded:
+    turns: list[Message] = []
+    for k, step in enumerate(steps, 1):
+        text = _clean(marked(k, step))
+        turns += [Message("user", f"{_clean(question)} {text}" if k == 1 else text), Message("assistant", _HERE)]
+    plus = label_tokens(Format.RLHFLOW, tokenizer)[1]
+    return _chat(tokenizer, turns, plus, len(steps), before=True) if turns else Encoded([], [])
+
+
+def _math_shepherd(tokenizer: PreTrainedTokenizerBase, question: str, steps: Sequence[str]) -> Encoded:
+    """As one text, since a tokenizer with a space in front of every text would cut pieces in another way."""
+    tag = token_id(tokenizer, Format.MATH_SHEPHERD, *_STEP_TAG)
+    text = f"{question} "
+    ids: list[int] = []
+    readouts: list[int] = []
+    for k, step in enumerate(steps, 1):
+        text += f"{marked(k, step)} ки"
+        longer = encode_text(tokenizer, text)
+        if longer[: len(ids)] != ids or longer[-1] != tag:
+            raise UsageError(
+                "the tokenizer does not keep the step tag ки as a token of its own, so it is not that of math-shepherd",
+                hint="is it the tokenizer of that PRM? --prm-format names the format",
+            )
+        ids = longer
+        readouts.append(len(ids) - 1)
+        text += "\n"
+    more = _leading(tokenizer)
+    return Encoded([*more, *ids], [at + len(more) for at in readouts])

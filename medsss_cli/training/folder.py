@@ -1,0 +1,122 @@
+"""The output folder of a training:
+
+    OUT/.training/run.json        what the run is: options, base, hash of the data; written before the first step
+    OUT/.training/data/           the rows as token ids (Arrow, memory-mapped)
+    OUT/.training/checkpoint-N/   the Trainer's checkpoints
+    OUT/...                       the model, moved here in one go when it is whole
+    OUT/medsss.json               the card: what the model was made of, and its files; written last, so its presence
+                                  means that the model is complete
+
+The same command given again goes on from the last whole checkpoint, or finds that all is done; another configuration is
+refused with the difference. What is not ours is never touched: a folder without a card or a work folder is refused, and
+of the files in ours only those that a card lists are ever removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+from ..models import CARD, read_json
+
+WORK = ".training"
+_OLD = ("model*.safetensors*", "adapter_*")  # the files of cards that list none: weights that might be read by mistake
+
+
+def open_folder(out: Path, policy: str, *, restart: bool) -> None:
+    """Refuse an output folder that is not ours or is the policy's own; with `restart`, remove what an earlier run left.
+
+    Called before anything slow, in process 0.
+    """
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file; the output is a folder", hint="name another with -o")
+    if out.exists() and Path(policy).exists() and out.samefile(policy):
+        raise UsageError(f"the output {out} is the policy itself", hint="name another folder with -o")
+    ours = (out / CARD).exists() or (out / WORK).exists()
+    if out.exists() and any(out.iterdir()) and not ours:
+        raise UsageError(
+            f"{out} exists and was not written by medsss", hint="name another folder with -o, or remove this one"
+        )
+    if restart:
+        _remove_model(out)
+        shutil.rmtree(out / WORK, ignore_errors=True)
+    (out / WORK).mkdir(parents=True, exist_ok=True)  # by which the folder is known as ours
+
+
+def close_folder(out: Path) -> None:
+    """Leave nothing of ours behind where nothing has been trained."""
+    if last_checkpoint(out / WORK) is None:
+        shutil.rmtree(out / WORK, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            out.rmdir()
+
+
+def begin(out: Path, run: Mapping[str, Any]) -> None:
+    """Write down what the run is. Raises UsageError if the folder holds another one."""
+    card = read_json(out / CARD)
+    old = card.get("run", {}) if card is not None else read_json(out / WORK / "run.json")
+    new = json.loads(json.dumps(run))
+    if old is not None and old != new:
+        keys = sorted(old.keys() | new.keys())
+        changed = ", ".join(f"{key}: {old.get(key)} -> {new.get(key)}" for key in keys if old.get(key) != new.get(key))
+        raise UsageError(
+            f"{out} holds a training with another configuration ({changed})",
+            hint="give --restart to train anew, or name another folder with -o",
+        )
+    write_json(out / WORK / "run.json", new)
+
+
+def last_checkpoint(work: Path) -> Path | None:
+    """The newest checkpoint that is whole. The Trainer writes trainer_state.json last, so a run that was killed while
+    writing leaves one without it."""
+    found = []
+    for folder in work.glob("checkpoint-*"):
+        step = folder.name.removeprefix("checkpoint-")
+        if step.isdigit() and read_json(folder / "trainer_state.json") is not None:
+            found.append((int(step), folder))
+    return max(found)[1] if found else None
+
+
+def publish(out: Path, staged: Path, card: Mapping[str, Any]) -> None:
+    """Put the finished model in place of the one that the folder held, its card last, then forget the work folder.
+
+    A crash in between leaves the folder without a card and with its checkpoints: the same command repairs it.
+    """
+    _remove_model(out)
+    files = sorted(file.name for file in staged.iterdir())
+    write_json(staged / CARD, {**card, "files": files})  # so that `restart` knows them after a crash
+    os.umask(mask := os.umask(0))
+    for name in [*files, CARD]:
+        if (staged / name).is_file():
+            (staged / name).chmod(0o666 & ~mask)  # safetensors writes for the owner alone, and a model is shared
+        (staged / name).replace(out / name)
+    shutil.rmtree(out / WORK, ignore_errors=True)
+
+
+def _remove_model(out: Path) -> None:
+    """Remove the model that cards tell of, the card first: what is left of it is known to be incomplete."""
+    for path in (out / CARD, out / WORK / "model" / CARD):
+        card = read_json(path)
+        if card is None:
+            path.unlink(missing_ok=True)
+            continue
+        names = card.get("files")
+        listed = (
+            [out / Path(name).name for name in names] if names else [file for old in _OLD for file in out.glob(old)]
+        )
+        path.unlink()
+        for file in listed:
+            file.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write an object so that a reader finds all of it or nothing."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.replace(path)

@@ -1,0 +1,542 @@
+"""One training, from rows to a finished folder: what `policy` and `prm` share.
+
+Under torchrun and `accelerate launch` process 0 alone reads the rows and writes; the others wait and map its file.
+
+The order of the rows is ours and is given to the trainer as it is (`train_sampling_strategy="sequential"`, all epochs
+one after the other): transformers' own "group_by_length" draws from torch's global generator, so a run that resumes in
+its second epoch would take the rows in the order of the first.
+
+Nothing here prints: progress goes through the `say` that the caller passes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib.metadata
+import os
+import random
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .. import __version__
+from ..engines import resolve_policy
+from ..errors import UsageError
+from ..models import (
+    CARD,
+    adapter_base,
+    context_length,
+    count_parameters,
+    first_line,
+    load_config,
+    load_model,
+    load_tokenizer,
+    quiet_loading,
+    read_json,
+)
+from ..stream.jsonl import guarded_stdout
+from .config import Device, TrainingConfig, WeightType
+from .folder import WORK, begin, close_folder, last_checkpoint, open_folder, publish, write_json
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
+
+Say = Callable[[str], None]
+DEFAULT_MAX_LENGTH = 4096
+NAMED = 1000  # how many rows that were too long are named in medsss.json; all are counted
+CHECKPOINTING_FROM = 1_000_000_000  # parameters, on a GPU
+
+
+class Row(NamedTuple):
+    """A row as token ids: `columns` for the trainer, `length` of its longest sequence, `id` for messages."""
+
+    id: str
+    length: int
+    columns: dict[str, Any]
+
+
+@dataclass
+class Counts:
+    """What was met while the rows were read. `too_long` names rows that were left out (the first `NAMED`)."""
+
+    rows: int = 0
+    tokens: int = 0
+    bad: int = 0
+    dropped: int = 0
+    too_long: list[str] = field(default_factory=list)
+    notes: dict[str, Any] = field(default_factory=dict)
+    hash: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSummary:
+    """How a training went. `loss_first` is the loss of the first update, `loss_last` the mean over the updates that
+    were logged last, the last one among them.
+
+    `rows` were trained on; `dropped` were longer than the maximum; `bad` could not be used. `resumed_from` is the
+    step that the run went on from, 0 for a fresh one; `finished_before` says that nothing was left to do.
+    """
+
+    out: str
+    kind: str
+    method: str
+    rows: int
+    dropped: int
+    bad: int
+    steps: int
+    epochs: float
+    loss_first: float | None
+    loss_last: float | None
+    seconds: float
+    resumed_from: int = 0
+    finished_before: bool = False
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What makes one training differ from another.
+
+    `read(tokenizer, base, counts)` gives the rows; `columns` their types, by datasets' names, "[int32]" for lists.
+    `arguments` makes the trainer's arguments from keywords that every kind takes; `build(arguments, model, tokenizer,
+    dataset)` the trainer. `card` goes into medsss.json and, with the options, is the identity of the run.
+    """
+
+    kind: str
+    method: str
+    head: str
+    learning_rate: float
+    columns: Mapping[str, str]
+    read: Callable[[PreTrainedTokenizerBase, str, Counts], Iterable[Row]]
+    arguments: Callable[..., TrainingArguments]
+    build: Callable[[TrainingArguments, Any, PreTrainedTokenizerBase, Dataset], Trainer]
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+
+def run_training(config: TrainingConfig, recipe: Recipe, say: Say) -> TrainingSummary:
+    """Train, or go on, or find that all is done; `folder` tells the life of the output. Raises UsageError for anything
+    that the user has to put right."""
+    out = Path(config.output)
+    base = resolve_policy(config.policy)
+    if is_main_process():
+        open_folder(out, base, restart=config.restart)
+    try:
+        with quiet_libraries():
+            return _train(config, recipe, base, out, say)
+    except UsageError:
+        if is_main_process():
+            close_folder(out)
+        raise
+
+
+def _train(config: TrainingConfig, recipe: Recipe, base: str, out: Path, say: Say) -> TrainingSummary:
+    from accelerate import PartialState  # type: ignore[import-untyped]
+    from transformers import PrinterCallback, set_seed
+
+    work = out / WORK
+    numbers = precision(config)
+    state = PartialState(cpu=numbers.use_cpu)
+    tokenizer = load_tokenizer(base)
+    about = load_config(base)
+    max_length = choose_max_length(config.max_length, about)
+
+    if state.is_main_process:
+        counts = store_rows(recipe, tokenizer, base, work / "data", max_length, say)
+        begin(
+            out,
+            config.identity()
+            | {"kind": recipe.kind, "method": recipe.method, **recipe.card}
+            | {"max_length": max_length, "lr": recipe.learning_rate, "processes": state.num_processes}
+            | {"base": fingerprint(base), "data": counts.hash},
+        )
+    state.wait_for_everyone()
+    card = read_json(out / CARD)
+    if card is not None:
+        state.wait_for_everyone()
+        if state.is_main_process:
+            shutil.rmtree(work, ignore_errors=True)
+        say(f"{out} is complete: the same training has finished before (--restart trains anew)")
+        return TrainingSummary(**card["summary"] | {"finished_before": True})
+    dataset, counts = load_rows(work / "data")
+    resume = last_checkpoint(work)
+
+    # The arguments come before the model: under DeepSpeed and FSDP they decide how it is loaded.
+    set_seed(config.seed)
+    size = count_parameters(about)
+    given: dict[str, Any] = {
+        "bf16": numbers.autocast,
+        "gradient_checkpointing": not numbers.use_cpu and size > CHECKPOINTING_FROM,
+        "save_steps": 500,
+        "save_total_limit": 2,
+        "logging_steps": 10,
+        "report_to": "none",
+        "run_name": out.name,
+    }
+    ours: dict[str, Any] = {
+        "output_dir": str(work),
+        "per_device_train_batch_size": config.batch_size,
+        "gradient_accumulation_steps": config.accumulation,
+        "num_train_epochs": 1,  # the order of the rows holds all epochs
+        "train_sampling_strategy": "sequential",
+        "remove_unused_columns": False,
+        "learning_rate": recipe.learning_rate,
+        "seed": config.seed,
+        "use_cpu": numbers.use_cpu,
+        "logging_first_step": True,
+        "disable_tqdm": True,
+        "dataloader_pin_memory": not numbers.use_cpu,
+        "ddp_find_unused_parameters": False,
+    }
+    arguments = trainer_arguments(recipe.arguments, given | config.arguments(), ours)
+    model = load_model(base, dtype=numbers.weights, head=recipe.head)
+    model.config.use_cache = False
+    try:
+        trainer = recipe.build(arguments, model, tokenizer, dataset)
+    except (ValueError, NotImplementedError) as error:
+        raise UsageError(f"the trainer refuses these options: {error}") from None
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(progress_callback(say))
+    say(
+        f"{recipe.method}: {counts.rows} rows, {counts.tokens} tokens, {size / 1e6:.1f} M parameters, "
+        f"{'LoRA' if config.lora else 'full'}, lr {recipe.learning_rate:g}"
+        + (f", going on from step {resume.name.removeprefix('checkpoint-')}" if resume else "")
+    )
+    started = time.monotonic()
+    try:
+        result = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    except ValueError as error:
+        if trainer.state.global_step:
+            raise
+        raise UsageError(f"the trainer refuses this: {error}") from None
+    seconds = time.monotonic() - started
+
+    state.wait_for_everyone()
+    save_model(trainer, config, base, work / "model")
+    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+    summary = TrainingSummary(
+        out=str(out),
+        kind=recipe.kind,
+        method=recipe.method,
+        rows=counts.rows,
+        dropped=counts.dropped,
+        bad=counts.bad,
+        steps=result.global_step,
+        epochs=config.epochs,
+        loss_first=logged[0]["loss"] if logged else None,
+        loss_last=logged[-1]["loss"] if logged else None,
+        seconds=round(seconds, 2),
+        resumed_from=int(resume.name.removeprefix("checkpoint-")) if resume else 0,
+        metrics={name: round(float(logged[-1][key]), 5) for key, name in SHOWN.items() if logged and key in logged[-1]},
+    )
+    if state.is_main_process:
+        publish(
+            out,
+            work / "model",
+            {
+                "kind": recipe.kind,
+                "method": recipe.method,
+                **recipe.card,
+                "base": base,
+                "data": dataclasses.asdict(counts),
+                "options": dataclasses.asdict(config),
+                "versions": versions(),
+                "summary": dataclasses.asdict(summary),
+                "run": read_json(work / "run.json"),
+            },
+        )
+    state.wait_for_everyone()
+    return summary
+
+
+def trainer_arguments(
+    make: Callable[..., TrainingArguments], free: Mapping[str, Any], ours: Mapping[str, Any]
+) -> TrainingArguments:
+    """The trainer's arguments; `free` ones a user may say by --trainer-arg, `ours` not. Raises UsageError."""
+    if twice := sorted(free.keys() & ours.keys()):
+        raise UsageError(f"--trainer-arg {twice[0]}: medsss sets this itself", hint="see --help for the options")
+    try:
+        return make(**free, **ours)
+    except (TypeError, ValueError, ImportError) as error:
+        raise UsageError(f"the trainer refuses these options: {first_line(error)}") from None
+
+
+# --- rows ------------------------------------------------------------------------------------------------------------
+
+
+def store_rows(
+    recipe: Recipe, tokenizer: PreTrainedTokenizerBase, base: str, folder: Path, max_length: int, say: Say
+) -> Counts:
+    """Write the rows that are no longer than `max_length` to `folder` as Arrow, one at a time.
+
+    Raises UsageError where no row is left: an empty input must never end as an untrained model.
+    """
+    from datasets import Dataset, Features, List, Value
+    from datasets.exceptions import DatasetGenerationError
+
+    shutil.rmtree(folder, ignore_errors=True)
+    counts = Counts()
+    digest = hashlib.blake2b(digest_size=16)
+
+    def kept() -> Iterator[dict[str, Any]]:
+        for row in recipe.read(tokenizer, base, counts):
+            if row.length > max_length:
+                counts.dropped += 1
+                counts.too_long += [row.id] * (counts.dropped <= NAMED)
+                continue
+            counts.rows += 1
+            counts.tokens += row.length
+            digest.update(repr([row.columns[name] for name in recipe.columns]).encode())
+            yield row.columns | {"length": row.length}
+
+    kinds = {**recipe.columns, "length": "int32"}
+    features = Features(
+        {name: List(Value(kind.strip("[]"))) if kind.startswith("[") else Value(kind) for name, kind in kinds.items()}
+    )
+    try:
+        Dataset.from_generator(kept, features=features, cache_dir=str(folder), fingerprint="rows")
+    except DatasetGenerationError as error:
+        raise error.__cause__ or error from None
+    except ValueError:
+        if counts.rows:
+            raise
+    if counts.dropped:
+        shown = ", ".join(counts.too_long[:5]) + (", ..." if counts.dropped > 5 else "")
+        say(f"{counts.dropped} rows are longer than {max_length} tokens and are left out: {shown}")
+    if not counts.rows:
+        why = "the input holds none that can be trained on"
+        if counts.dropped or counts.bad:
+            why += f" ({counts.bad} unusable records, {counts.dropped} longer than {max_length} tokens)"
+        raise UsageError(f"no rows: {why}", hint="no model was written")
+    counts.hash = digest.hexdigest()
+    write_json(folder / "counts.json", dataclasses.asdict(counts))
+    return counts
+
+
+def load_rows(folder: Path) -> tuple[Dataset, Counts]:
+    """The rows that `store_rows` wrote, mapped into memory."""
+    from datasets import Dataset
+
+    plain = read_json(folder / "counts.json")
+    files = sorted(folder.rglob("*.arrow"))
+    if plain is None or len(files) != 1:
+        raise UsageError(f"the stored rows in {folder} cannot be read", hint="give --restart")
+    return Dataset.from_file(str(files[0])), Counts(**plain)
+
+
+def in_order(dataset: Dataset, config: TrainingConfig) -> Dataset:
+    """The rows in the order of training, for every epoch once."""
+    each = config.batch_size * config.accumulation * processes()
+    lengths = dataset["length"][:]
+    order: list[int] = []
+    while len(order) < round(config.epochs * len(lengths)):
+        epoch = len(order) // len(lengths)
+        order += grouped_order(lengths, each, random.Random(f"{config.seed}/{epoch}"))
+    return dataset.select(order[: max(1, round(config.epochs * len(lengths)))])
+
+
+def grouped_order(lengths: Sequence[int], batch: int, draw: random.Random) -> list[int]:
+    """An order of rows in which a batch holds rows of about equal length, so that little is padded.
+
+    The rows are shuffled, cut into chunks of 50 batches, sorted by length within each, and the batches are shuffled.
+    The batch with the longest row comes first: what does not fit into memory fails at once. The last may be short.
+    """
+    order = list(range(len(lengths)))
+    draw.shuffle(order)
+    whole = len(order) - len(order) % batch
+    order, short = order[:whole], order[whole:]
+    batches = []
+    for start in range(0, whole, 50 * batch):
+        chunk = sorted(order[start : start + 50 * batch], key=lengths.__getitem__)
+        batches += [chunk[at : at + batch] for at in range(0, len(chunk), batch)]
+    draw.shuffle(batches)
+    if batches:
+        longest = max(range(len(batches)), key=lambda at: lengths[batches[at][-1]])
+        batches[0], batches[longest] = batches[longest], batches[0]
+    return [row for part in [*batches, short] for row in part]
+
+
+# --- the process, the libraries, the model ---------------------------------------------------------------------------
+
+
+def is_main_process() -> bool:
+    """Whether this is process 0 of all machines (torchrun and accelerate say it in RANK)."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keep other people's words off stdout, and their progress bars and telemetry off altogether.
+
+    Whatever is written to file descriptor 1 inside goes to stderr, C code and subprocesses included: stdout carries our
+    summary alone. Warnings that concern the libraries' own defaults are silenced; errors are not.
+    """
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ["TQDM_DISABLE"] = "1"
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    with guarded_stdout():
+        import datasets
+
+        datasets.disable_progress_bars()
+        with quiet_loading():
+            yield
+
+
+SHOWN = {"rewards/margins": "margin", "rewards/accuracies": "accuracy", "logps/chosen": "logp-chosen"}
+
+
+def progress_callback(say: Say, every_seconds: float = 10.0) -> Any:
+    """A callback that has the last step logged too, and says a plain line now and then: step, loss, what the method
+    reports, time left."""
+    from transformers import TrainerCallback
+
+    class Lines(TrainerCallback):  # type: ignore[misc,unused-ignore]
+        started = last_said = 0.0
+        from_step = 0
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.started, self.from_step = time.monotonic(), state.global_step
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            control.should_log |= state.global_step >= state.max_steps
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **_: Any) -> None:
+            now = time.monotonic()
+            if logs is None or "loss" not in logs or not state.is_world_process_zero:
+                return
+            if state.global_step < state.max_steps and now - self.last_said < every_seconds:
+                return
+            self.last_said = now
+            rate = (state.global_step - self.from_step) / max(now - self.started, 1e-9)
+            left = round((state.max_steps - state.global_step) / max(rate, 1e-9))
+            extra = "".join(f" {short} {float(logs[key]):.3g}" for key, short in SHOWN.items() if key in logs)
+            say(
+                f"step {state.global_step}/{state.max_steps} loss {float(logs['loss']):.4f}{extra} "
+                f"lr {float(logs.get('learning_rate', 0.0)):.2g} {rate:.2f} steps/s, "
+                f"{left // 3600}:{left % 3600 // 60:02d}:{left % 60:02d} left"
+            )
+
+    return Lines()
+
+
+class Precision(NamedTuple):
+    """Whether to stay on the CPU, whether to compute in bfloat16 under autocast, and the type of the loaded weights."""
+
+    use_cpu: bool
+    autocast: bool
+    weights: Any
+
+
+def precision(config: TrainingConfig) -> Precision:
+    """float32 on the CPU. On a GPU bfloat16 arithmetic, with float32 weights for a full training (updates at learning
+    rates of 1e-6 are lost in bfloat16 weights) and bfloat16 weights under LoRA (they are frozen). `dtype` overrides."""
+    import torch
+
+    use_cpu = config.device is Device.CPU or not torch.cuda.is_available()
+    if config.device is Device.CUDA and use_cpu:
+        raise UsageError("--device cuda: no GPU is visible")
+    if config.dtype is not WeightType.AUTO:
+        return Precision(use_cpu, False, getattr(torch, config.dtype))
+    if use_cpu:
+        return Precision(True, False, torch.float32)
+    return Precision(False, True, torch.bfloat16 if config.lora else torch.float32)
+
+
+def choose_max_length(asked: int | None, config: Any) -> int:
+    """The longest row that is trained on. Raises UsageError beyond the context: positions would be made up."""
+    context = context_length(config)
+    if asked is None:
+        return min(DEFAULT_MAX_LENGTH, context or DEFAULT_MAX_LENGTH)
+    if context is not None and asked > context:
+        raise UsageError(f"--max-length {asked} is more than the model's context of {context} tokens")
+    return asked
+
+
+def fingerprint(path: str) -> str:
+    """A short hash that tells two models of one name apart: file names, sizes, and the ends of the weight files."""
+    folder = Path(path)
+    digest = hashlib.blake2b(digest_size=8)
+    if not folder.is_dir():
+        return path
+    for file in sorted(folder.iterdir()):
+        if file.suffix not in {".safetensors", ".bin"} and file.name != "config.json":
+            continue
+        size = file.stat().st_size
+        digest.update(f"{file.name}\0{size}\0".encode())
+        with file.open("rb") as stream:
+            digest.update(stream.read(1 << 20))
+            stream.seek(max(0, size - (1 << 20)))
+            digest.update(stream.read())
+    return digest.hexdigest()
+
+
+def lora_config(config: TrainingConfig, task: str, **more: Any) -> Any:
+    """peft's settings of the adapter, None for a full training."""
+    from peft import LoraConfig
+
+    if not config.lora:
+        return None
+    return LoraConfig(
+        task_type=task,
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        **more,
+    )
+
+
+def save_model(trainer: Trainer, config: TrainingConfig, base: str, staged: Path) -> None:
+    """Write the trained model, the tokenizer and the generation settings of its base to `staged`, safetensors only.
+
+    All processes must call it (sharded weights are gathered); process 0 writes. The weights are saved in the type
+    that the base has on disk, so that a bfloat16 model stays one.
+    """
+    import torch
+    from transformers import GenerationConfig
+    from transformers.utils.hub import cached_file
+
+    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    if is_main_process():
+        shutil.rmtree(staged, ignore_errors=True)
+    if sharded and not config.lora:
+        trainer.save_model(str(staged))
+    if not is_main_process():
+        return
+    staged.mkdir(parents=True, exist_ok=True)
+    if not sharded or config.lora:
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        if config.lora and config.merge:
+            model = model.merge_and_unload()
+        if not config.lora or config.merge:
+            stored = getattr(load_config(base), "dtype", None)
+            model.to(stored if isinstance(stored, torch.dtype) else torch.float32)
+            if getattr(model, "generation_config", None) is not None:
+                # A base's own settings can be such that transformers refuses to save them; the file itself is copied
+                # below.
+                model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
+        model.save_pretrained(str(staged))
+    for unwanted in ("training_args.bin", "README.md", "generation_config.json"):
+        (staged / unwanted).unlink(missing_ok=True)
+    load_tokenizer(base).save_pretrained(str(staged))  # a fresh one: trainers set the padding token of theirs
+    with contextlib.suppress(OSError):  # a base without such settings
+        settings = cached_file(adapter_base(base), "generation_config.json")
+        shutil.copyfile(str(settings), staged / "generation_config.json")
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result depends on."""
+    found = {"medsss": __version__}
+    for name in ("torch", "transformers", "trl", "peft", "accelerate"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
