@@ -154,6 +154,8 @@ def test_read_right(question: str, stem: str, options: dict[str, str]) -> None:
         ("Which?\nA. Heparin\nb. Aspirin\nC. None", "line 3"),
         ("Which?\nA. Heparin\nB. both of\n(a) x\n(b) y", "line 4"),  # the options, or a part of B?
         ("Which?\nA. Heparin\nB. Aspirin\nS. aureus grew.", "line 4"),
+        ("Which?\nA. Heparin\nB. Aspirin\nA. None", "line 4"),
+        ("Which?\n" + "\n".join(f"{letter}. {letter}x" for letter in ascii_uppercase + "A"), "line 28"),
         ("Which?\nA. Heparin\nB. Aspirin\nAnswer: B", "line 4"),  # the question gives its answer away
     ],
 )
