@@ -351,9 +351,10 @@ def read_row(obj: dict[str, Any], where: Where) -> Problem:
     """The record that a row of any layout stands for: a problem, a tree or prm record. Raises BadRecord with its id."""
     layout = detect(obj)
     if layout is None:
-        known = "; ".join(f"{name} ({', '.join(each.needs)})" for name, each in reversed(LAYOUTS.items()))
         keys = ", ".join(map(str, obj)) or "(none)"
-        raise BadRecord(f"unknown layout: found the keys {keys}; medsss load --map reads any; known: {known}")
+        raise BadRecord(
+            f"unknown layout: found the keys {keys}; medsss load --map reads any; known: {', '.join(LAYOUTS)}"
+        )
     return named(layout.read, Row(obj, where))
 
 

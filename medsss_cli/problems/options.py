@@ -55,7 +55,9 @@ def split_options(question: str, *, spaced: bool = False) -> tuple[str, dict[str
     # Lines of a list that is longer than its A are no options of another list around it.
     of = {line: start for start in starts if len(run := _walk(lines, marks, start, {})[0]) > 1 for line in run}
     walks = [_walk(lines, marks, start, of) for start in starts]
-    found = [(run, broken) for run, broken in walks if len(run) > 1 or (broken and marks[broken].letter == "B")]
+    found = [
+        (run, broken) for run, broken in walks if len(run) > 1 or (broken and _looks_broken(run[0], broken, marks))
+    ]
     if not found:
         return question, None
     run, broken = max(found, key=lambda each: each[1] or each[0][-1])
@@ -87,6 +89,12 @@ def _mark(line: str, spaced: bool) -> _Mark | None:
     text = found["text"].strip()
     bold = _EMPHASIS.fullmatch(text)
     return _Mark(letter.upper(), style + ("a" if letter.islower() else "A"), bold[2] if bold and not bold[3] else text)
+
+
+def _looks_broken(start: int, broken: int, marks: Mapping[int, _Mark]) -> bool:
+    """Whether an A and the line that breaks its list at once look like options: a B of another style, or a line that
+    follows at once (A, C, D)."""
+    return marks[broken].letter == "B" or broken == start + 1
 
 
 def _walk(
