@@ -39,7 +39,7 @@ from trees import record as tree_record
 from medsss_cli.answers import Extract, answer_key, judge
 from medsss_cli.commands import label
 from medsss_cli.errors import BadRecord, MedsssError
-from medsss_cli.evaluation.items import item_reader
+from medsss_cli.evaluation.items import read_item
 from medsss_cli.labelling.labels import StepLabels
 from medsss_cli.labelling.rows import Pairs, PathRows, PreferenceRows, SftRows, Take, ValueRows
 from medsss_cli.labelling.trajectories import StepValues
@@ -329,9 +329,9 @@ def read_trees(found: dict[str, Any], draw: random.Random) -> object:
     return encode(to_tree(found, HERE))
 
 
-def read_item(found: dict[str, Any], draw: random.Random) -> object:
+def eval_item(found: dict[str, Any], draw: random.Random) -> object:
     rejudge = draw.choice((None, *WAYS))
-    return item_reader(rejudge=rejudge, by=draw.choice((None, "meta.a", "dataset", "nodes.0.text")))(found, HERE)
+    return read_item(found, HERE, rejudge=rejudge, by=draw.choice((None, "meta.a", "dataset", "nodes.0.text")))
 
 
 def read_view(found: dict[str, Any], draw: random.Random) -> object:
@@ -458,7 +458,7 @@ READERS: dict[str, tuple[Reader, int]] = {
     "to_samples": (_of_object(read_samples, "responses", "candidates", "response", "output"), 12),
     "to_prm": (_of_object(read_prm, "completions", "steps"), 8),
     "trees": (_of_object(read_trees, "pos"), 8),
-    "eval": (_of_object(read_item, "responses", "candidates", "response", "error"), 8),
+    "eval": (_of_object(eval_item, "responses", "candidates", "response", "error"), 8),
     "view": (_of_object(read_view, "responses", "candidates", "nodes", "completions", "pos", "task"), 6),
     "label": (_of_object(label_rows, "nodes", "responses"), 8),
     "steps": (steps, 5),

@@ -33,7 +33,7 @@ from typing import Any
 from medsss_cli.answers import answer_key, judge
 from medsss_cli.clinic.problems import Split, problems
 from medsss_cli.engines import Engine, EngineConfig, open_engine
-from medsss_cli.evaluation.measures import mcnemar
+from medsss_cli.evaluation.compare import sign_flip_p
 from medsss_cli.labelling.trajectories import trajectories
 from medsss_cli.prm.aggregate import StepAggregation, aggregate_steps
 from medsss_cli.prm.config import PrmConfig
@@ -231,7 +231,8 @@ def rows_of(run: Run, against: Run | None = None) -> list[dict[str, Any]]:
         if against is not None:
             pairs = list(zip(right, rights(against.written, how), strict=True))
             won, lost = sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
-            row |= {"against": against.name, "won": won, "lost": lost, "p": round(mcnemar(won, lost), 4)}
+            p = round(sign_flip_p([1] * won + [-1] * lost), 4)
+            row |= {"against": against.name, "won": won, "lost": lost, "p": p}
         rows.append(row)
     return rows
 

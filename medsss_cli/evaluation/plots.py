@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from ..errors import MedsssError, MissingExtra, UsageError
+from ..errors import MissingExtra, UsageError
+from .accuracy import all_curves
 
 _ENDINGS = (".png", ".svg", ".pdf")
 # Okabe and Ito's colours, which people with any colour vision can tell apart.
@@ -19,15 +21,13 @@ def check_plot(path: str) -> None:
     """Before the work: raise UsageError for a file that takes no figure, MissingExtra without matplotlib."""
     if not path.lower().endswith(_ENDINGS):
         raise UsageError(f"not the name of a figure: --plot {path}", hint=f"a name that ends in {', '.join(_ENDINGS)}")
-    folder = os.path.dirname(path) or "."
-    if not os.path.isdir(folder):
-        raise UsageError(f"cannot write --plot {path}: there is no folder {folder}")
     if find_spec("matplotlib") is None:
         raise MissingExtra("matplotlib", "plot")
 
 
-def draw(report: Mapping[str, Any], path: str) -> None:
-    """The figure that fits the report: curves or accuracies, a comparison, reliability."""
+def draw(report: Mapping[str, Any], kind: str) -> bytes:
+    """The figure that fits the report: curves (accuracies where there are none, or groups), a comparison, reliability.
+    `kind` is png, svg or pdf."""
     from matplotlib.figure import Figure
 
     figure = Figure(dpi=150, layout="constrained")
@@ -36,14 +36,13 @@ def draw(report: Mapping[str, Any], path: str) -> None:
             _differences(figure, report)
         case "step-report":
             _reliability(figure, report)
-        case _ if report["pass_at_k"]:
+        case _ if report["pass_at_k"] and not report["by"]:
             _curves(figure, report)
         case _:
             _accuracies(figure, report)
-    try:
-        figure.savefig(path)
-    except OSError as error:
-        raise MedsssError(f"cannot write --plot {path}: {error.strerror}") from None
+    content = io.BytesIO()
+    figure.savefig(content, format=kind)
+    return content.getvalue()
 
 
 def _plain(axes: Any) -> None:
@@ -53,7 +52,7 @@ def _plain(axes: Any) -> None:
 
 
 def _curves(figure: Any, report: Mapping[str, Any]) -> None:
-    """A panel for each answer aggregation, a line for each step aggregation; pass@k and majority@k in all of them."""
+    """A panel for each answer aggregation, a line for each step aggregation; what needs no reward model in all."""
     from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
 
     best: Mapping[str, Sequence[Mapping[str, Any]]] = report["best_of_k"]
@@ -68,17 +67,18 @@ def _curves(figure: Any, report: Mapping[str, Any]) -> None:
     ks = sorted({point["k"] for point in report["pass_at_k"]})
 
     def line(axes: Any, name: str, points: Sequence[Mapping[str, Any]], colour: str, style: str, wide: float) -> None:
-        at = [point["k"] for point in points]
-        axes.fill_between(
-            at, [point["low"] for point in points], [point["high"] for point in points], color=colour, alpha=0.09, lw=0
-        )
-        values = [point["value"] for point in points]
-        (handles[name],) = axes.plot(at, values, style, color=colour, lw=wide, ms=3.5, label=name)
+        at, values, low, high = ([point[key] for point in points] for key in ("k", "value", "low", "high"))
+        axes.fill_between(at, low, high, color=colour, alpha=0.09, lw=0)
+        (handles[name],) = axes.plot(at, values, style, color=colour, lw=wide, ms=3.5, label=name, clip_on=False)
 
+    black = "#222222"
+    plain = {"pass@k": (_GREY, ":o", 1.2), "majority@k": (black, "--o", 1.4), "likeliest@k": (_COLOURS[5], "-.s", 1.4)}
+    curves = all_curves(report)
     for axes, (way, title) in zip(panels, ways, strict=True):
         _plain(axes)
-        line(axes, "pass@k", report["pass_at_k"], _GREY, ":o", 1.2)
-        line(axes, "majority@k", report["majority_at_k"], "#222222", "--o", 1.4)
+        for name, look in plain.items():
+            if name in curves:
+                line(axes, name, curves[name], *look)
         steps = [name for name in best if way and name.endswith(f"-{way}")]
         for name, colour in zip(steps, _COLOURS, strict=False):
             line(axes, name.removesuffix(f"-{way}"), best[name], colour, "-o", 1.6)
@@ -90,6 +90,8 @@ def _curves(figure: Any, report: Mapping[str, Any]) -> None:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         if title:
             axes.set_title(f"{title} ({way})", fontsize=10)
+    low, high = panels[0].get_ylim()
+    panels[0].set_ylim(max(low, 0.0), min(high, 1.0))
     panels[0].set_ylabel("problems right")
     figure.suptitle(_title(report), fontsize=11)
     figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False, fontsize=9)
@@ -101,11 +103,11 @@ def _title(report: Mapping[str, Any]) -> str:
 
 
 def _accuracies(figure: Any, report: Mapping[str, Any]) -> None:
-    rows = [*report["datasets"].items()]
-    if report["by"]:
-        rows += [(f"{report['by']['field']} = {group}", row) for group, row in report["by"]["groups"].items()]
-    rows = [*rows[:40], ("all problems", report["micro"])]
-    _intervals(figure, [name for name, _ in rows], [row for _, row in rows], "problems right", (0.0, 1.0))
+    """Of the groups of --by where there are some, else of the data sets."""
+    by = report["by"]
+    rows = [*list((by["groups"] if by else report["datasets"]).items())[:40], ("all problems", report["micro"])]
+    label = f"problems right, by {by['field']}" if by else "problems right"
+    _intervals(figure, [name for name, _ in rows], [row for _, row in rows], label, (0.0, 1.0))
     figure.suptitle(_title(report), fontsize=11)
 
 
@@ -130,8 +132,8 @@ def _intervals(
     axes.set_axisbelow(True)
     for row, point in enumerate(points):
         colour = _COLOURS[1] if row == len(points) - 1 else _COLOURS[0]
-        axes.plot([point["low"], point["high"]], [row, row], color=colour, lw=2, solid_capstyle="butt")
-        axes.plot([point["value"]], [row], "o", color=colour, ms=6)
+        axes.plot([point["low"], point["high"]], [row, row], color=colour, lw=2, solid_capstyle="butt", clip_on=False)
+        axes.plot([point["value"]], [row], "o", color=colour, ms=6, clip_on=False)
     axes.set_yticks(range(len(names)), [name if len(name) < 40 else name[:38] + "..." for name in names])
     axes.tick_params(axis="y", length=0)
     axes.invert_yaxis()

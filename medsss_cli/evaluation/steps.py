@@ -13,38 +13,35 @@ steps after the first wrong one, so these are unlabelled; the clinic's checker l
 
 A first error is predicted at the first labelled step whose score is below the threshold. A wrong trajectory is hit if
 that is its first wrong step, a right one if there is no such step; F1 is the harmonic mean of the two shares. Intervals
-draw problems, with all of their trajectories.
+are over problems, with all of their trajectories.
 
-AUROC is the chance that a right step scores above a wrong one, ties half; scores are told apart on a grid of the logit
-that resolves min(p, 1 - p) to 1 part in 10,000. Calibration is over BINS bins of equal width.
+AUROC is the chance that a right step scores above a wrong one, ties half (Mann and Whitney 1947). The Brier score is
+the mean squared distance of score and label (Brier 1950). Calibration error is over BINS bins of equal width (Guo et
+al. 2017, arXiv 1706.04599, equation 5).
 """
 
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from ..clinic.checker import gold_labels
 from ..errors import BadRecord
-from .items import FAILED
-from .measures import LEVEL, Interval, as_record
+from ..prm.layout import answer_steps
+from ..problems import to_problem
+from ..stream.jsonl import Where
+from .intervals import combined, mean_interval
+from .items import FAILED, is_failure
 from .provenance import Origin
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from ..stream.jsonl import Where
 
 BINS = 15
 GRID = tuple(round(0.05 * i, 2) for i in range(1, 20))
-_HELD = 1 << 15
-_CELLS = 1 << 20
-_FARTHEST = 37.0  # the logit of the largest float below 1
 
 
 class Trajectory(NamedTuple):
@@ -68,43 +65,40 @@ class StepItem:
 # Reading
 
 
-def step_reader() -> Callable[[dict[str, Any], Where], StepItem]:
-    """The function that makes a StepItem of an object; it raises BadRecord."""
-
-    def read(obj: dict[str, Any], where: Where) -> StepItem:
-        if len(obj) == 3 and obj.keys() == {"id", "error", "stage"} and isinstance(obj["id"], str):
-            return StepItem(obj["id"], FAILED)
-        name = obj.get("id")
-        if not isinstance(name, str) or not name:
-            name = f"{_stem(where)}-{where.line if name is None else name}"
-        dataset = obj.get("dataset")
-        if not isinstance(dataset, str):
-            numbered = re.fullmatch(r"(.+)-\d{1,12}", name)
-            dataset = numbered[1] if numbered else _stem(where)
-        item = StepItem(name, dataset)
-        candidates = obj.get("candidates")
-        if isinstance(candidates, list):
-            gold = _gold_of(obj, where)
-            for number, candidate in enumerate(candidates):
-                if not isinstance(candidate, dict):
-                    raise BadRecord(f"{name}: an entry of `candidates` must be an object")
-                _add(item, candidate.get("step_scores"), gold(candidate), f"{name}: candidate {number}")
-            return item
-        steps = next((obj[key] for key in ("steps", "completions") if isinstance(obj.get(key), list)), None)
-        if steps is None:
-            raise BadRecord(
-                f"no steps: found the keys {', '.join(obj)}, none of candidates, steps, completions",
-            )
-        scores = obj.get("step_scores", obj.get("scores"))
-        if scores is None:
-            raise BadRecord(f"{name}: no step scores (`step_scores` or `scores`); `medsss bon --prm R` writes them")
-        labels = _labels_of(obj, len(steps), name)
-        if labels is None:
-            raise BadRecord(f"{name}: no gold (`labels`, or `label` as ProcessBench has it)")
-        _add(item, scores, labels, name)
+def read_steps(obj: dict[str, Any], where: Where) -> StepItem:
+    """The StepItem of an object. Raises BadRecord."""
+    if is_failure(obj):
+        return StepItem(obj["id"], FAILED)
+    name = obj.get("id")
+    if not isinstance(name, str) or not name:
+        name = f"{_stem(where)}-{where.line if name is None else name}"
+    dataset = obj.get("dataset")
+    if not isinstance(dataset, str):
+        numbered = re.fullmatch(r"(.+)-\d{1,12}", name)
+        dataset = numbered[1] if numbered else _stem(where)
+    item = StepItem(name, dataset)
+    candidates = obj.get("candidates")
+    if isinstance(candidates, list):
+        gold = _gold_of(obj, where)
+        for number, candidate in enumerate(candidates):
+            if not isinstance(candidate, dict):
+                raise BadRecord(f"{name}: an entry of `candidates` must be an object")
+            _add(item, candidate.get("step_scores"), gold(candidate), f"{name}: candidate {number}")
         return item
-
-    return read
+    steps = next((obj[key] for key in ("steps", "completions") if isinstance(obj.get(key), list)), None)
+    if steps is None:
+        raise BadRecord(f"no steps: found the keys {', '.join(obj)}, none of candidates, steps, completions")
+    scores = obj.get("step_scores", obj.get("scores"))
+    if scores is None:
+        raise BadRecord(f"{name}: no step scores (`step_scores` or `scores`); `medsss bon --prm R` writes them")
+    if obj.get("labels") is not None:
+        labels = _read_labels(obj["labels"], name)
+    elif obj.get("label") is not None:
+        labels = _first_wrong(obj["label"], len(steps), name)
+    else:
+        raise BadRecord(f"{name}: no gold (`labels`, or `label` as ProcessBench has it)")
+    _add(item, scores, labels, name)
+    return item
 
 
 def _gold_of(obj: dict[str, Any], where: Where) -> Callable[[dict[str, Any]], list[bool | None]]:
@@ -127,10 +121,6 @@ def _gold_of(obj: dict[str, Any], where: Where) -> Callable[[dict[str, Any]], li
             raise BadRecord(
                 f"{name}: no gold for the steps: neither `labels` in the candidates, nor `label`, nor meta.clinic"
             )
-        from ..clinic.checker import gold_labels
-        from ..prm.layout import answer_steps
-        from ..problems import to_problem
-
         if problem is None:
             problem = to_problem(obj, where)
         text = candidate.get("text")
@@ -139,14 +129,6 @@ def _gold_of(obj: dict[str, Any], where: Where) -> Callable[[dict[str, Any]], li
         return [None if label is None else label == 1 for label in gold_labels(problem, answer_steps(text))]
 
     return gold
-
-
-def _labels_of(obj: dict[str, Any], steps: int, name: str) -> list[bool | None] | None:
-    if obj.get("labels") is not None:
-        return _read_labels(obj["labels"], name)
-    if obj.get("label") is not None:
-        return _first_wrong(obj["label"], steps, name)
-    return None
 
 
 def _read_labels(labels: object, name: str) -> list[bool | None]:
@@ -190,221 +172,138 @@ def _stem(where: Where) -> str:
 # Counting
 
 
-class _Hits(NamedTuple):
-    """Of one problem's trajectories: wrong ones that were hit and all, right ones that were hit and all."""
+@dataclass(slots=True)
+class _Answers:
+    """The trajectories of some problems, in the order [trajectory]: the score of the first wrong step (nan where there
+    is none), the least score of a right step before it, the number of its problem."""
 
-    wrong_hit: int = 0
-    wrong: int = 0
-    right_hit: int = 0
-    right: int = 0
+    first_P: NDArray[np.float64]
+    least_P: NDArray[np.float64]
+    problem_P: NDArray[np.int64]
+
+    def hits(self, threshold: float) -> NDArray[np.bool_]:
+        """Whether the first step that scores below the threshold is the first wrong one, or there is neither."""
+        found: NDArray[np.bool_] = (np.isnan(self.first_P) | (self.first_P < threshold)) & (self.least_P >= threshold)
+        return found
 
 
-class StepTotals:
-    """The counts of a run: memory for data sets and bins, none for problems or steps."""
+def step_report(items: Sequence[StepItem], origin: Origin, *, threshold: float) -> dict[str, Any]:
+    """The report, as it is written."""
+    every = _decided(items)
+    datasets: dict[str, list[StepItem]] = {}
+    for item in items:
+        if item.trajectories and item.dataset != FAILED:
+            datasets.setdefault(item.dataset, []).append(item)
+    shown = {name: first_error(_decided(part), threshold) for name, part in sorted(datasets.items())}
+    shown = {name: row for name, row in shown.items() if row["wrong"] or row["right"]}
+    f1s = [row["f1"]["value"] for row in shown.values() if row["f1"] is not None]
+    trajectories = sum(len(item.trajectories) for item in items)
+    return {
+        "kind": "step-report",
+        "name": origin.name,
+        "n": len(items),
+        "failed": sum(item.dataset == FAILED for item in items),
+        "bad_lines": origin.bad_lines,
+        "trajectories": trajectories,
+        "unscored": sum(item.unscored for item in items),
+        "undecided": trajectories - len(every.first_P),
+        "threshold": threshold,
+        "first_error": first_error(every, threshold),
+        "datasets": shown,
+        "macro_f1": round(sum(f1s) / len(f1s), 6) if f1s else None,
+        "by_threshold": [_at_threshold(every, each) for each in sorted({*GRID, threshold})],
+        **_of_steps(items),
+        "made_from": origin.made_from(),
+        **origin.settings(bins=BINS),
+    }
 
-    def __init__(self, threshold: float) -> None:
-        self._threshold = threshold
-        self._grid = sorted({*GRID, threshold})
-        self._datasets: dict[str, Counter[_Hits]] = {}
-        self._problems = self._failed = self._trajectories = self._unscored = self._undecided = 0
-        self._wrong_by = [0] * (len(self._grid) + 1)
-        self._right_by = [0] * (len(self._grid) + 1)
-        self._scores: list[float] = []
-        self._golds: list[bool] = []
-        self._steps = _StepCounts()
 
-    @property
-    def trajectories(self) -> int:
-        """How many have scores and gold."""
-        return self._trajectories
-
-    def add(self, item: StepItem) -> None:
-        """Count a problem."""
-        self._problems += 1
-        self._failed += item.dataset == FAILED
-        self._unscored += item.unscored
-        hits = [0, 0, 0, 0]
+def _decided(items: Sequence[StepItem]) -> _Answers:
+    """Without those whose labels end before anything is wrong: nobody says whether the rest is right."""
+    rows = []
+    for number, item in enumerate(items):
         for scores, labels in item.trajectories:
-            self._trajectories += 1
-            for score, label in zip(scores, labels, strict=True):
-                if label is not None:
-                    self._scores.append(score)
-                    self._golds.append(label)
             first = next((i for i, label in enumerate(labels) if label is False), None)
             before = [score for score, label in zip(scores[:first], labels[:first], strict=True) if label is not None]
-            least = min(before, default=1.0)
-            if first is not None:
-                # Hit at every threshold t with score < t <= least: below it no earlier step falls.
-                start = bisect_right(self._grid, scores[first])
-                end = bisect_right(self._grid, least)
-                if start < end:
-                    self._wrong_by[start] += 1
-                    self._wrong_by[end] -= 1
-                hits[0] += scores[first] < self._threshold <= least
-                hits[1] += 1
-            elif before and labels[-1] is not None:
-                self._right_by[0] += 1
-                self._right_by[bisect_right(self._grid, least)] -= 1
-                hits[2] += least >= self._threshold
-                hits[3] += 1
-            else:
-                self._undecided += 1  # nobody says whether the rest is right
-        if hits[1] or hits[3]:
-            self._datasets.setdefault(item.dataset, Counter())[_Hits(*hits)] += 1
-        if len(self._scores) >= _HELD:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._scores:
-            self._steps.add(self._scores, self._golds)
-            self._scores, self._golds = [], []
-
-    def report(self, origin: Origin) -> dict[str, Any]:
-        """The report, as it is written."""
-        self._flush()
-        every: Counter[_Hits] = Counter()
-        for counts in self._datasets.values():
-            every.update(counts)
-        wrong, right = (sum(hits[i] * times for hits, times in every.items()) for i in (1, 3))
-        by_threshold = []
-        wrong_hit = right_hit = 0
-        for index, threshold in enumerate(self._grid):
-            wrong_hit += self._wrong_by[index]
-            right_hit += self._right_by[index]
-            on_wrong, on_right = _ratio(wrong_hit, wrong), _ratio(right_hit, right)
-            by_threshold.append(
-                {
-                    "threshold": threshold,
-                    "wrong": _rounded(on_wrong),
-                    "right": _rounded(on_right),
-                    "f1": _rounded(harmonic_mean(on_wrong, on_right)),
-                }
-            )
-        datasets = {
-            dataset: first_error(counts, origin.seed, origin.resamples)
-            for dataset, counts in sorted(self._datasets.items())
-        }
-        scores = [row["f1"]["value"] for row in datasets.values() if row["f1"] is not None]
-        return {
-            "kind": "step-report",
-            "name": origin.name,
-            "n": self._problems,
-            "failed": self._failed,
-            "bad_lines": origin.bad_lines,
-            "trajectories": self._trajectories,
-            "unscored": self._unscored,
-            "undecided": self._undecided,
-            "threshold": self._threshold,
-            "first_error": first_error(every, origin.seed, origin.resamples),
-            "datasets": datasets,
-            "macro_f1": round(sum(scores) / len(scores), 6) if scores else None,
-            "by_threshold": by_threshold,
-            **self._steps.report(),
-            "made_from": origin.made_from(),
-            **origin.settings(bins=BINS),
-        }
+            if first is not None or (before and labels[-1] is not None):
+                rows.append((np.nan if first is None else scores[first], min(before, default=1.0), number))
+    table = np.asarray(rows, dtype=np.float64).reshape(len(rows), 3)
+    return _Answers(table[:, 0], table[:, 1], table[:, 2].astype(np.int64))
 
 
-def _ratio(part: float, whole: float) -> float | None:
-    return part / whole if whole else None
+def first_error(answers: _Answers, threshold: float) -> dict[str, Any]:
+    """Shares of wrong and of right trajectories that were hit, and their harmonic mean (ProcessBench, arXiv 2412.06559,
+    section 3), each with its interval over problems; None where there is no such trajectory.
 
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)
-
-
-def harmonic_mean(a: float | None, b: float | None) -> float | None:
-    """2ab / (a + b); 0 where both are 0, None where one is missing. By hand: .5 and 1 give 2/3."""
-    if a is None or b is None:
-        return None
-    return 2 * a * b / (a + b) if a + b else 0.0
-
-
-def first_error(counts: Counter[_Hits], seed: int, resamples: int) -> dict[str, Any]:
-    """Shares of wrong and of right trajectories that were hit, and their harmonic mean, each with its interval over a
-    bootstrap of problems; None where there is no such trajectory."""
-    import numpy as np
-
-    kinds = sorted(counts)
-    table = np.asarray(kinds, dtype=np.float64).reshape(len(kinds), 4)
-    times = np.asarray([counts[kind] for kind in kinds], dtype=np.int64)
-    sums = times @ table
-
-    def shares(sums_R4: NDArray[np.float64]) -> NDArray[np.float64]:
-        """[measure][resample]; nan where a resample has no such trajectory."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            wrong, right = sums_R4[:, 0] / sums_R4[:, 1], sums_R4[:, 2] / sums_R4[:, 3]
-            both = np.where(wrong + right > 0, 2 * wrong * right / (wrong + right), wrong + right)
-        return np.stack([wrong, right, both])
-
-    result: dict[str, Any] = {}
-    rng = np.random.default_rng(seed % 2**63)
-    drawn = []
-    total = int(times.sum())
-    block = max(1, (1 << 20) // max(len(kinds), 1))
-    for start in range(0, resamples if total else 0, block):
-        size = min(block, resamples - start)
-        drawn.append(shares(rng.multinomial(total, times / total, size=size) @ table))
-    means = shares(sums[None])[:, 0]
-    for row, (measure, count) in enumerate(zip(("wrong", "right", "f1"), (sums[1], sums[3], None), strict=True)):
-        if not total or np.isnan(means[row]):
-            result[measure] = None
-            continue
-        draws = np.concatenate([part[row] for part in drawn])
-        low, high = np.nanquantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        shown = dict(as_record(Interval(float(means[row]), float(low), float(high))))
-        result[measure] = ({"n": int(count)} if count is not None else {}) | shown
+    By hand: 1 of 3 wrong ones and 2 of 3 right ones give F1 = 2 (1/3) (2/3) / 1 = 4/9.
+    """
+    hits, wrong = answers.hits(threshold), ~np.isnan(answers.first_P)
+    result: dict[str, Any] = {"wrong": None, "right": None, "f1": None}
+    parts = []
+    for kind, chosen in (("wrong", wrong), ("right", ~wrong)):
+        if chosen.any():
+            sizes = np.bincount(answers.problem_P[chosen])
+            values = np.bincount(answers.problem_P[chosen], hits[chosen])
+            parts.append(mean_interval(values[sizes > 0], sizes[sizes > 0]))
+            result[kind] = {"n": int(chosen.sum()), **parts[-1].record()}
+    if len(parts) == 2:
+        result["f1"] = combined(parts, harmonic_mean).record()
     return result
 
 
-class _StepCounts:
-    """Steps by score, right and wrong ones apart."""
+def _at_threshold(answers: _Answers, threshold: float) -> dict[str, float | None]:
+    hits, wrong = answers.hits(threshold), ~np.isnan(answers.first_P)
+    shares = [float(hits[chosen].mean()) if chosen.any() else None for chosen in (wrong, ~wrong)]
+    known = [share for share in shares if share is not None]
+    f1 = harmonic_mean(known) if len(known) == 2 else None
+    return {
+        "threshold": threshold,
+        **{
+            name: None if share is None else round(share, 6)
+            for name, share in zip(("wrong", "right", "f1"), (*shares, f1), strict=True)
+        },
+    }
 
-    def __init__(self) -> None:
-        import numpy as np
 
-        self._cells = np.zeros((2, _CELLS), dtype=np.int64)
-        self._bins = np.zeros((3, BINS))  # steps, sum of scores, right steps
-        self._squares = 0.0
+def harmonic_mean(values: Sequence[float]) -> float:
+    """2ab / (a + b); 0 where both are 0. By hand: .5 and 1 give 2/3."""
+    a, b = values
+    return 2 * a * b / (a + b) if a + b else 0.0
 
-    def add(self, scores: Sequence[float], golds: Sequence[bool]) -> None:
-        import numpy as np
 
-        p, y = np.asarray(scores, dtype=np.float64), np.asarray(golds, dtype=np.int64)
-        with np.errstate(divide="ignore"):
-            logit = np.log(p) - np.log1p(-p)
-        cell = (np.clip(logit / _FARTHEST, -1, 1) + 1) / 2 * (_CELLS - 1)
-        np.add.at(self._cells, (y, np.rint(cell).astype(np.int64)), 1)
-        place = np.minimum((p * BINS).astype(np.int64), BINS - 1)
-        for row, values in enumerate((np.ones_like(p), p, y.astype(np.float64))):
-            self._bins[row] += np.bincount(place, values, BINS)
-        self._squares += float(((p - y) ** 2).sum())
+def _of_steps(items: Sequence[StepItem]) -> dict[str, Any]:
+    """What is said of labelled steps, whatever trajectory they are from."""
+    from scipy.stats import rankdata
 
-    def report(self) -> dict[str, Any]:
-        import numpy as np
-
-        wrong, right = self._cells
-        wrongs, rights = int(wrong.sum()), int(right.sum())
-        count = wrongs + rights
-        below = np.cumsum(wrong) - wrong
-        above = float((right * (below + wrong / 2)).sum())
-        steps, scores, good = self._bins
-        filled = steps > 0
-        gaps = np.abs(scores - good)[filled].sum()
-        return {
-            "steps": count,
-            "right_steps": rights,
-            "auroc": round(above / (wrongs * rights), 6) if wrongs and rights else None,
-            "brier": round(self._squares / count, 6) if count else None,
-            "ece": round(float(gaps) / count, 6) if count else None,
-            "reliability": [
-                {
-                    "low": round(i / BINS, 6),
-                    "high": round((i + 1) / BINS, 6),
-                    "n": int(steps[i]),
-                    "score": round(float(scores[i] / steps[i]), 6) if steps[i] else None,
-                    "right": round(float(good[i] / steps[i]), 6) if steps[i] else None,
-                }
-                for i in range(BINS)
-            ],
-        }
+    pairs = [
+        (score, label)
+        for item in items
+        for scores, labels in item.trajectories
+        for score, label in zip(scores, labels, strict=True)
+        if label is not None
+    ]
+    p, y = np.asarray(pairs, dtype=np.float64).reshape(len(pairs), 2).T
+    rights = int(y.sum())
+    wrongs = len(y) - rights
+    place = np.minimum((p * BINS).astype(np.int64), BINS - 1)
+    steps, scores, good = (np.bincount(place, values, BINS) for values in (np.ones_like(p), p, y))
+    auroc = None
+    if rights and wrongs:
+        auroc = round((float(rankdata(p)[y == 1].sum()) - rights * (rights + 1) / 2) / (rights * wrongs), 6)
+    return {
+        "steps": len(y),
+        "right_steps": rights,
+        "auroc": auroc,
+        "brier": round(float(((p - y) ** 2).mean()), 6) if len(y) else None,
+        "ece": round(float(np.abs(scores - good).sum()) / len(y), 6) if len(y) else None,
+        "reliability": [
+            {
+                "low": round(i / BINS, 6),
+                "high": round((i + 1) / BINS, 6),
+                "n": int(steps[i]),
+                "score": round(float(scores[i] / steps[i]), 6) if steps[i] else None,
+                "right": round(float(good[i] / steps[i]), 6) if steps[i] else None,
+            }
+            for i in range(BINS)
+        ],
+    }

@@ -1,0 +1,147 @@
+"""The report of `medsss eval`: how good answers are, of all problems of a run."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from ..prm.aggregate import StepAggregation
+from ..selection import AnswerAggregation
+from .intervals import combined, mean_interval
+from .items import FAILED, Item
+from .measures import best_of_k, k_values, majority_at_k, pass_at_k, votes_at_k
+from .provenance import Origin
+
+MOST_EXACT = 128
+"""Candidates of a problem up to which majority@k is exact: 40 ms for so many, .05 ms for 16. Beyond, it is drawn."""
+
+Point = tuple[float, float]
+"""A problem's value on a curve, and its variance as an estimate: 0 where it is exact."""
+
+
+def answers_report(items: Sequence[Item], origin: Origin, *, points: Sequence[int], by: str | None) -> dict[str, Any]:
+    """The report, as it is written. `points` are the k to draw curves at, none for 1, 2, 4, ... and n; `by` names the
+    field that `Item.group` is from."""
+    datasets = _parts(items, lambda item: item.dataset)
+    named = [part for dataset, part in sorted(datasets.items()) if dataset != FAILED]
+    macro = combined([mean_interval([i.value for i in part]) for part in named], fmean) if named else None
+    strategies = Counter(item.strategy for item in items if item.strategy is not None)
+    forms = sum((item.forms for item in items if item.forms), Counter())
+    responses = sum(len(item.correct) for item in items)
+    tokens = sum(item.tokens for item in items)
+    readable = [value for item in items if item.correct and (value := item.readable_value) is not None]
+    curves = _curves(items, points, origin.seed)
+    runs = origin.runs
+    return {
+        "kind": "report",
+        "name": origin.name,
+        "n": len(items),
+        "failed": sum(item.kind == "failed" for item in items),
+        "bad_lines": origin.bad_lines,
+        "responses": responses,
+        "responses_per_problem": {
+            str(n): count for n, count in sorted(Counter(len(item.correct) for item in items if item.correct).items())
+        },
+        "accuracy_of": "the selected candidate" if strategies else "a response, averaged over each problem's",
+        "datasets": {dataset: _row(part) for dataset, part in datasets.items()},
+        "micro": _mean([item.value for item in items]),
+        "macro": None if macro is None else {"datasets": len(named), **macro.record()},
+        "readable": _mean(readable) if readable else None,
+        "by": None
+        if by is None
+        else {"field": by, "groups": {g: _row(part) for g, part in sorted(_parts(items, _group).items())}},
+        "unparsed": _unparsed(items),
+        "forms": dict(forms.most_common()) or None,
+        "truncated": round(sum(item.truncated for item in items) / responses, 6) if responses else None,
+        "tokens": tokens,
+        "tokens_per_response": round(tokens / responses, 1) if responses else None,
+        "seconds": sum(run["seconds"] for run in runs) if runs and all("seconds" in run for run in runs) else None,
+        "pass_at_k": curves.pop("pass", []),
+        "majority_at_k": curves.pop("majority", []),
+        "likeliest_at_k": curves.pop("likeliest", []),
+        "best_of_k": curves,
+        "made_from": {
+            **origin.made_from(),
+            "problems_hash": f"{sum(item.mark for item in items) % 2**128:032x}",
+            "records": dict(Counter(item.kind for item in items)),
+            "strategies": dict(strategies),
+        },
+        **origin.settings(),
+    }
+
+
+def _parts(items: Iterable[Item], key: Any) -> dict[str, list[Item]]:
+    parts: dict[str, list[Item]] = defaultdict(list)
+    for item in items:
+        parts[key(item)].append(item)
+    return parts
+
+
+def _group(item: Item) -> str:
+    return str(item.group)
+
+
+def _mean(values: Sequence[float]) -> dict[str, Any]:
+    return {"n": len(values), **mean_interval(values).record()}
+
+
+def _row(part: Sequence[Item]) -> dict[str, Any]:
+    return _mean([item.value for item in part]) | {"unparsed": _unparsed(part)}
+
+
+def _unparsed(items: Sequence[Item]) -> float | None:
+    """The share of the responses whose answer could not be read."""
+    responses = sum(len(item.readable) for item in items)
+    return round(1 - sum(sum(item.readable) for item in items) / responses, 6) if responses else None
+
+
+def _curves(items: Iterable[Item], points: Sequence[int], seed: int) -> dict[str, list[dict[str, Any]]]:
+    """Curve -> its points, in the order of k: the mean over the problems that have k candidates, with its interval, and
+    `error`, the standard error that drawing subsets adds to it (part of the interval already)."""
+    values: dict[tuple[str, int], array[float]] = defaultdict(lambda: array("d"))
+    variances: dict[tuple[str, int], float] = defaultdict(float)
+    for item in items:
+        n = len(item.correct)
+        for k in points or (k_values(n) if n > 1 else ()):  # one candidate makes no curve
+            if k <= n:
+                for curve, (value, variance) in curve_points(item, k, seed):
+                    values[curve, k].append(value)
+                    variances[curve, k] += variance
+    curves: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for (curve, k), at in sorted(values.items(), key=lambda each: each[0][1]):
+        error = round(math.sqrt(variances[curve, k]) / len(at), 6)
+        curves[curve].append({"k": k, **_mean(at), "error": error})
+    return curves
+
+
+def curve_points(item: Item, k: int, seed: int) -> Iterator[tuple[str, Point]]:
+    """A problem's part in every curve at k: pass, majority, likeliest, and each way of choosing by step scores."""
+    n, columns = len(item.correct), item.columns
+    yield "pass", (pass_at_k(n, sum(item.correct), k), 0.0)
+    if n <= MOST_EXACT:
+        yield "majority", (majority_at_k(columns, k), 0.0)
+    else:
+        votes = votes_at_k(columns, np.ones((1, n)), k, (seed % 2**63, item.mark))
+        yield "majority", (float(votes.by_sum[0]), float(votes.variances()[0, 0]))
+    if item.logprobs is not None:
+        yield "likeliest", (best_of_k(item.logprobs.tolist(), columns, k), 0.0)
+    if item.scores_AN is None:
+        return
+    votes = votes_at_k(columns, item.scores_AN, k, (seed % 2**63, item.mark))
+    spread = votes.variances()
+    for row, step in enumerate(StepAggregation):
+        yield f"{step}-{AnswerAggregation.MAX}", (best_of_k(item.scores_AN[row].tolist(), columns, k), 0.0)
+        yield f"{step}-{AnswerAggregation.VOTE_SUM}", (float(votes.by_sum[row]), float(spread[0, row]))
+        yield f"{step}-{AnswerAggregation.VOTE_MEAN}", (float(votes.by_mean[row]), float(spread[1, row]))
+
+
+def all_curves(report: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The curves of a report by the names that people read; reports of earlier versions have no likeliest@k."""
+    plain = {name: report.get(f"{name}_at_k", []) for name in ("pass", "majority", "likeliest")}
+    return {f"{name}@k": points for name, points in plain.items() if points} | dict(report["best_of_k"])
