@@ -39,10 +39,8 @@ from medsss_cli.prm.aggregate import StepAggregation, aggregate_steps
 from medsss_cli.prm.config import PrmConfig
 from medsss_cli.prm.layout import answer_steps
 from medsss_cli.prm.scorer import Scorer, open_prm
-from medsss_cli.prompts import Prompting
 from medsss_cli.records import Problem, Verdict
-from medsss_cli.requests import Sampling
-from medsss_cli.sampling import draw
+from medsss_cli.sampling import SamplingConfig, answers
 from medsss_cli.search.beam import BeamConfig, beam
 from medsss_cli.search.config import SearchConfig
 from medsss_cli.search.driver import converse, grow
@@ -107,7 +105,7 @@ class Bench:
     def __init__(self, given: argparse.Namespace, engine: Engine, scorer: Scorer, thread: ThreadPoolExecutor) -> None:
         self.engine, self.scorer, self.thread = engine, scorer, thread
         self.problems = list(problems(given.problems, seed=given.seed, split=Split.TEST))
-        self.sampling = Sampling(max_tokens=given.max_tokens, seed=given.seed)
+        self.sampling = SamplingConfig(n=CHUNK, max_tokens=given.max_tokens, seed=given.seed)
 
     async def values(self, problem: Problem, paths: Sequence[Sequence[str]]) -> list[list[float]]:
         loop = asyncio.get_running_loop()
@@ -176,13 +174,13 @@ class Bench:
         while sum(run.tokens for run in runs) < tokens:
             sampling = replace(self.sampling, seed=self.sampling.seed + 1000 * len(runs))
 
-            async def write(problem: Problem, sampling: Sampling = sampling) -> Written:
-                drawn = await draw(problem, self.engine, sampling, CHUNK, Prompting.NATIVE)
-                texts = [response.text for response in drawn.responses]
+            async def write(problem: Problem, sampling: SamplingConfig = sampling) -> Written:
+                drawn = await answers(problem, self.engine, sampling)
+                texts = [response.text for response in drawn]
                 scores_N = await self.values(problem, [answer_steps(text) for text in texts])
                 made = [
                     self.candidate(problem, response.text, scores, response.tokens)
-                    for response, scores in zip(drawn.responses, scores_N, strict=True)
+                    for response, scores in zip(drawn, scores_N, strict=True)
                 ]
                 return Written(made, sum(each.tokens for each in made))
 

@@ -18,7 +18,7 @@ TAKE=${TAKE:-all}                 # of its right ones: all, shortest, longest
 TRIES=${TRIES:-4}                 # answers of the student to each question, for its mistakes
 CORRECTIONS=${CORRECTIONS:-1}     # tries at putting each mistake right
 TEACHER_EXTRA=${TEACHER_EXTRA:-}  # a chat model: its engine, --prompting instruct --template thought --reveal-answer
-EXTRA=${EXTRA:-} SAMPLE_EXTRA=${SAMPLE_EXTRA:-} SFT_EXTRA=${SFT_EXTRA:-} 
+EXTRA=${EXTRA:-} SAMPLE_EXTRA=${SAMPLE_EXTRA:-} SFT_EXTRA=${SFT_EXTRA:-}
 # Their settings of DPO; alpha is ours (the paper does not say one) and keeps the usual scale, alpha / rank = 2.
 DPO_EXTRA=${DPO_EXTRA:---lora --lora-rank 8 --lora-alpha 16 --beta 0.3 --lr 1e-5}
 

@@ -3,7 +3,7 @@
     python examples/recipes_table.py out/recipes/0 out/recipes/1 out/recipes/2
     python examples/recipes_table.py --tokens FILE...     # tokens generated for samples and tree records
 
-Of records with corrections only these count: the answers before them were paid for in the file they came from.
+Of files with corrections only these count: the answers before them were paid for in the file they came from.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
 ROWS = (  # name, report, files that it paid for beside those of the rows named before it
     ("base", "medcritical/student.report.json", ()),
@@ -27,18 +26,12 @@ ROWS = (  # name, report, files that it paid for beside those of the rows named 
 
 
 def tokens(path: Path) -> int:
-    """Tokens that were generated for a file."""
-    sidecar = Path(path).with_name(f".{Path(path).name}.medsss")
-    config = json.loads(sidecar.read_text(encoding="utf-8"))["config"] if sidecar.exists() else {}
+    """Tokens that were generated for a file of samples or tree records, in a file of corrections for these alone."""
     records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return sum(generated(record, corrections=config.get("correct", False)) for record in records)
-
-
-def generated(record: dict[str, Any], *, corrections: bool) -> int:
-    """Tokens that were generated for one record, in a file of corrections for these alone."""
-    if "nodes" in record:
-        return int(record["stats"]["tokens"])
-    return sum(each["tokens"] for each in record["responses"] if not corrections or "corrects" in each)
+    responses = [response for record in records for response in record.get("responses", ())]
+    corrections = [response for response in responses if "corrects" in response]
+    trees = sum(record["stats"]["tokens"] for record in records if "nodes" in record)
+    return trees + sum(response["tokens"] for response in corrections or responses)
 
 
 def line(name: str, report: str, files: tuple[str, ...], folders: list[Path]) -> str:

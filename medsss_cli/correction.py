@@ -1,5 +1,5 @@
 """Put wrong answers right: a policy is told that its answer is wrong, looks for the mistake, and writes the solution
-anew; a rule judges the result. What `sample --correct` does to one record; no streams, no options.
+anew; a rule judges the result. What `sample --correct` does to one record; no streams.
 
 native    The answer is continued by the search's Reflect ("Step k: But wait,"), one step. What it says becomes a step
           of its own, without "But wait," and without the sentence that calls the answer wrong. It takes the place of
@@ -19,19 +19,24 @@ correction itself; and that has no correct correction yet, so a second run tries
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
+from typing import Annotated, ClassVar, NamedTuple
 
 from msgspec import UNSET
 from msgspec.structs import replace as copied
 
 from .answers import states_answer
+from .engines.base import Engine
+from .errors import UsageError
 from .prompts import BUT_WAIT, Prompting, correction_messages, finish_prompt, reflect_prompt
-from .records import Problem, Response, Samples, Verdict, problem_fields
-from .requests import Completion, FinishReason, Prompt, Sampling, derive_seed
-from .sampling import Asking, Author, judged
+from .records import Response, Samples, Verdict, problem_fields
+from .requests import Completion, FinishReason, Prompt, derive_seed
+from .sampling import SamplingConfig, judged
+from .settings import Opt, check
 from .steps import ROOT_TEXT, SEPARATOR, STEP_WORD, join_steps, mark, split_steps, starts_at
 
 _SENTENCE_END = re.compile(r"[.!?](?=\s)|[。！？]")
@@ -39,29 +44,51 @@ _REFUTED = re.compile(r"\b(?:is|was|be|seems?)\s(?:not\s|in)?(?:wrong|correct|ri
 _WORDS = re.compile(r"[\u3400-\u9fff]|[^\W_]+|[^\w\s]")
 
 
-@dataclass(frozen=True, slots=True)
-class Correcting:
-    """How to correct. `asking.n` tries of each author for each wrong response; `others` is up to how many further wrong
-    answers are shown. Records are worked on whose pass rate lies in [`low`, `high`), the end counting where it is 1."""
+class Band(NamedTuple):
+    """The pass rates from `low` up to `high`; `high` itself counts where it is 1."""
 
-    asking: Asking
-    others: int = 0
-    low: float = 0.0
-    high: float = 1.0
+    low: float
+    high: float
 
-    def takes(self, samples: Samples) -> bool:
-        """Whether the record lies in the band."""
-        rate = samples.pass_rate
+    @classmethod
+    def parse(cls, text: str) -> Band:
+        """LOW:HIGH. Raises UsageError for what is no band."""
+        low, _, high = text.partition(":")
+        with contextlib.suppress(ValueError):
+            band = cls(float(low), float(high))
+            if 0 <= band.low < band.high <= 1:
+                return band
+        raise UsageError(f"--pass-rate {text}: no band of pass rates", hint="LOW:HIGH, 0 <= LOW < HIGH <= 1")
+
+    def holds(self, rate: float) -> bool:
+        """Whether a pass rate lies in the band."""
         return self.low <= rate and (rate < self.high or rate == self.high == 1.0)
 
 
 @dataclass(frozen=True, slots=True)
-class _Draft:
-    """A corrected solution before it is judged; `tokens` are those of all requests."""
+class CorrectConfig:
+    """Whether and how wrong answers are put right; how one asks and draws is `SamplingConfig`."""
 
-    text: str
-    finish_reason: str
-    tokens: int
+    GROUP: ClassVar[str] = "Wrong answers"
+
+    correct: Annotated[
+        bool, Opt("Read samples records, and have every wrong answer put right, -n tries each.", group="")
+    ] = False
+    pass_rate: Annotated[
+        Band | None,
+        Opt(
+            "--correct: only records with LOW <= pass rate < HIGH (1 counts in LOW:1); others pass unchanged.",
+            parse=Band.parse,
+            metavar="LOW:HIGH",
+        ),
+    ] = None
+    others: Annotated[int, Opt("--correct, instruct: show up to K other wrong answers.", least=0, metavar="K")] = 0
+
+    def __post_init__(self) -> None:
+        check(self)
+        for option, given in (("--pass-rate", self.pass_rate), ("--others", self.others)):
+            if given and not self.correct:
+                raise UsageError(f"{option} goes with --correct")
 
 
 def to_correct(samples: Samples) -> list[int]:
@@ -80,68 +107,65 @@ def to_correct(samples: Samples) -> list[int]:
     ]
 
 
-async def corrections(samples: Samples, authors: Sequence[Author], how: Correcting) -> list[Response]:
-    """What the authors make of each response in `to_correct`, in that order; each says what it `corrects`.
+async def corrections(
+    samples: Samples, engine: Engine, sampling: SamplingConfig, *, others: int = 0, policy: str | None = None
+) -> list[Response]:
+    """What a policy makes of each response in `to_correct`, in that order, `sampling.n` tries (or one) of each; each
+    says what it `corrects`, and `policy` signs it. Up to `others` further wrong answers are shown.
 
     Draws are seeded by the run's seed, the record's id and the index. Raises EngineError, and BadRecord where the gold
     answer cannot be read.
     """
-    asking = how.asking
     wrong = to_correct(samples)
-    write = _rewritten if asking.prompting is Prompting.NATIVE else _instructed
-    drafts = await asyncio.gather(*(write(samples, index, author, how) for index in wrong for author in authors))
-    made = []
-    for (index, author), found in zip(((i, author) for i in wrong for author in authors), drafts, strict=True):
-        for draft in found:
-            response = judged(
-                samples,
-                draft.text,
-                asking.extract,
-                author=author.name,
-                finish_reason=draft.finish_reason,
-                tokens=draft.tokens,
-                formed=asking.prompting is Prompting.INSTRUCT,
-                revealed=asking.reveal,
-            )
-            made.append(copied(response, corrects=index))
-    return made
+    formed = sampling.prompting is Prompting.INSTRUCT
+    tries = (
+        _instructed(samples, index, engine, sampling, others)
+        if formed
+        else _rewritten(samples, index, engine, sampling)
+        for index in wrong
+    )
+    return [
+        copied(judged(samples, each, sampling, policy=policy, formed=formed), corrects=index)
+        for index, found in zip(wrong, await asyncio.gather(*tries), strict=True)
+        for each in found
+    ]
 
 
-async def _rewritten(samples: Samples, index: int, author: Author, how: Correcting) -> list[_Draft]:
-    """Native: a Reflect for each try, and from the step that it mends the rest of the solution."""
+async def _rewritten(samples: Samples, index: int, engine: Engine, config: SamplingConfig) -> list[Completion]:
+    """Native: a Reflect for each try, and from the step that it mends the rest of the solution. `tokens` are those of
+    both requests."""
     steps = full_steps(samples.responses[index].text)
-    sampling = _seeded(samples, index, how.asking.sampling)
-    reflected = await author.engine.complete(
+    sampling = config.request(samples.id, "correct", index)
+    reflected = await engine.complete(
         reflect_prompt(samples, steps, Prompting.NATIVE),
         replace(sampling, stop=(SEPARATOR + STEP_WORD,)),
-        how.asking.n,
+        config.n or 1,
     )
 
-    async def finished(number: int, reflect: Completion) -> _Draft:
+    async def finished(number: int, reflect: Completion) -> Completion:
         mended = mended_step(reflect.text)
         kept = [*steps[: replaced(steps, mended)], mended] if mended else steps[:1]
         if states_answer(mended) or reflect.finish_reason is FinishReason.LENGTH:
-            return _Draft(join_steps(kept), str(reflect.finish_reason), reflect.tokens)
+            return Completion(join_steps(kept), reflect.finish_reason, reflect.tokens)
         # A clean solution holds no second "But wait,": what some policies write after their answer out of habit.
         again = replace(sampling, seed=derive_seed(sampling.seed, "finish", number), stop=(BUT_WAIT,))
-        [rest] = await author.engine.complete(finish_prompt(samples, kept, Prompting.NATIVE), again, 1)
+        [rest] = await engine.complete(finish_prompt(samples, kept, Prompting.NATIVE), again, 1)
         rest_steps = split_steps(mark(len(kept)) + rest.text, len(kept))
         if rest.stop is not None and len(rest_steps) > 1 and not rest_steps[-1]:
             rest_steps.pop()  # the mark of the step that would have begun so
-        return _Draft(join_steps([*kept, *rest_steps]), str(rest.finish_reason), reflect.tokens + rest.tokens)
+        return Completion(join_steps([*kept, *rest_steps]), rest.finish_reason, reflect.tokens + rest.tokens)
 
     return list(await asyncio.gather(*(finished(number, each) for number, each in enumerate(reflected))))
 
 
-async def _instructed(samples: Samples, index: int, author: Author, how: Correcting) -> list[_Draft]:
+async def _instructed(
+    samples: Samples, index: int, engine: Engine, config: SamplingConfig, others: int
+) -> list[Completion]:
     """Instruct: the whole solution anew, in one request."""
     response = samples.responses[index]
-    messages = correction_messages(
-        samples, response.text, response.answer, other_attempts(samples, index, how.others), reveal=how.asking.reveal
-    )
-    sampling = _seeded(samples, index, how.asking.sampling)
-    done = await author.engine.complete(Prompt(messages), sampling, how.asking.n)
-    return [_Draft(each.text, str(each.finish_reason), each.tokens) for each in done]
+    shown = other_attempts(samples, index, others)
+    messages = correction_messages(samples, response.text, response.answer, shown, reveal=config.reveal_answer)
+    return await engine.complete(Prompt(messages), config.request(samples.id, "correct", index), config.n or 1)
 
 
 def full_steps(text: str) -> list[str]:
@@ -195,7 +219,3 @@ def with_corrections(samples: Samples, made: Sequence[Response]) -> Samples:
 
 def _cut(response: Response) -> bool:
     return response.finish_reason == FinishReason.LENGTH
-
-
-def _seeded(problem: Problem, index: int, sampling: Sampling) -> Sampling:
-    return replace(sampling, seed=derive_seed(sampling.seed, problem.id, "correct", index))

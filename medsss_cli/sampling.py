@@ -1,92 +1,120 @@
-"""Draw whole answers from policies and judge them: what `sample` and `bon` share."""
+"""Draw whole answers from a policy and judge them: `answers`, and `SamplingConfig`, which says how to draw.
+
+Its neighbours: choosing the hard problems by their answers is `problems/curriculum.py`, having wrong answers put right
+`correction.py`.
+"""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
 
 from msgspec import UNSET
 
 from .answers import Extract, judge
 from .engines.base import Engine
+from .errors import UsageError
 from .prompts import Prompting, Template, answer_messages
 from .records import Problem, Response, Samples, Verdict, pass_rate, problem_fields
-from .requests import Prompt, Sampling, derive_seed
+from .requests import Completion, Prompt, Sampling, derive_seed
+from .settings import Opt, check
 from .thoughts import in_steps, refusal
 
 
 @dataclass(frozen=True, slots=True)
-class Author:
-    """A policy that answers. `name` stands in its responses; None where a run has one, of whom everybody knows."""
+class SamplingConfig:
+    """How answers are asked for, drawn and read. With `reveal_answer` the policy is shown the gold answer.
 
-    engine: Engine
-    name: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Asking:
-    """How answers are asked for and read: `n` of them, under native or instruct, in the form of a template or as plain
-    steps. With `reveal` the policy is shown the gold answer."""
-
-    sampling: Sampling
-    n: int
-    prompting: Prompting = Prompting.NATIVE
-    extract: Extract = Extract.FLEXIBLE
-    template: Template | None = None
-    reveal: bool = False
-
-
-async def draw(
-    problem: Problem,
-    engine: Engine,
-    sampling: Sampling,
-    n: int,
-    prompting: Prompting,
-    extract: Extract = Extract.FLEXIBLE,
-) -> Samples:
-    """`n` answers of one policy to a problem, judged by rule, with their pass rate.
-
-    The draw's seed derives from `sampling.seed`, the run's, and the id of the problem; so `bon` and `sample` with one
-    seed draw the same answers. Raises EngineError, and BadRecord where the gold answer cannot be read.
+    Raises UsageError for a number outside its range, and for options at odds.
     """
-    return with_responses(problem, await answers(problem, [Author(engine)], Asking(sampling, n, prompting, extract)))
 
+    GROUP: ClassVar[str] = "Sampling"
 
-async def answers(problem: Problem, authors: Sequence[Author], asking: Asking) -> list[Response]:
-    """`asking.n` answers of each author, in the order of the authors, judged by rule. Raises what `draw` raises."""
-    sampling = replace(asking.sampling, seed=derive_seed(asking.sampling.seed, problem.id, "answer"))
-    prompt = Prompt(answer_messages(problem, asking.prompting, asking.template, reveal=asking.reveal))
-    drawn = await asyncio.gather(*(author.engine.complete(prompt, sampling, asking.n) for author in authors))
-    formed = asking.template is not None or asking.reveal
-    return [
-        judged(
-            problem,
-            completion.text,
-            asking.extract,
-            author=author.name,
-            finish_reason=str(completion.finish_reason),
-            tokens=completion.tokens,
-            logprob=completion.logprob,
-            formed=formed,
-            revealed=asking.reveal,
+    n: Annotated[
+        int | None,
+        Opt(
+            "Answers to each problem (or tries at each wrong answer); 8, or 1 with --greedy or --correct.",
+            names=("-n",),
+            least=1,
+            metavar="N",
+            group="",
+            shown="",
+        ),
+    ] = None
+    greedy: Annotated[bool, Opt("The likeliest answer: temperature 0, one answer.", group="")] = False
+    temperature: Annotated[
+        float, Opt("Sampling temperature; 0 is greedy.", names=("--temperature", "-T"), least=0, metavar="T")
+    ] = 1.0
+    top_p: Annotated[float, Opt("Nucleus sampling.", above=0, most=1, metavar="P")] = 0.95
+    max_tokens: Annotated[int, Opt("Most tokens in one answer.", least=1, metavar="N")] = 512
+    seed: Annotated[int, Opt("Where every random draw derives from.", metavar="S")] = 0
+    prompting: Annotated[
+        Prompting, Opt('native: the policy writes "Step k: ..." by itself; instruct: it is told how.')
+    ] = Prompting.NATIVE
+    template: Annotated[Template | None, Opt("instruct: ask for a long thought: plan, chain, check.")] = None
+    reveal_answer: Annotated[
+        bool, Opt("instruct: show the gold answer to the policy; answers that betray it are refused.")
+    ] = False
+    extract: Annotated[Extract, Opt("Read answers from a statement or the last line; a statement; as the authors.")] = (
+        Extract.FLEXIBLE
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.greedy and (self.n or 1) > 1:
+            raise UsageError("--greedy gives one answer, and -n asks for more", hint="leave one of the two out")
+        for option, given in (("--template", self.template), ("--reveal-answer", self.reveal_answer)):
+            if given and self.prompting is not Prompting.INSTRUCT:
+                raise UsageError(
+                    f"{option} is an instruction, and --prompting native gives none",
+                    hint="--prompting instruct; a native policy writes its own steps, so leave it out there",
+                )
+
+    @property
+    def count(self) -> int:
+        """How many answers to each problem."""
+        return self.n or (1 if self.greedy else 8)
+
+    def request(self, *purpose: object) -> Sampling:
+        """The sampling of the requests that are for this purpose (a problem's id, what is asked)."""
+        return Sampling(
+            temperature=0.0 if self.greedy else self.temperature,
+            top_p=self.top_p,
+            max_tokens=self.max_tokens,
+            seed=derive_seed(self.seed, *purpose),
         )
-        for author, completions in zip(authors, drawn, strict=True)
-        for completion in completions
-    ]
+
+    def as_record(self) -> dict[str, Any]:
+        """What a resumed run is compared with: the numbers, and of the rest what is not the default."""
+        return {
+            "n": self.count,
+            "temperature": 0.0 if self.greedy else self.temperature,
+            "top_p": self.top_p,
+            "max_tokens": self.max_tokens,
+            "prompting": str(self.prompting),
+            "seed": self.seed,
+            **({"extract": str(self.extract)} if self.extract is not Extract.FLEXIBLE else {}),
+            **({"template": str(self.template)} if self.template else {}),
+            **({"reveal_answer": True} if self.reveal_answer else {}),
+        }
+
+
+async def answers(
+    problem: Problem, engine: Engine, config: SamplingConfig, *, policy: str | None = None
+) -> list[Response]:
+    """`config.count` answers to a problem, judged by rule; `policy` signs them.
+
+    The draw's seed derives from the run's and the id of the problem. Raises EngineError, and BadRecord where the gold
+    answer cannot be read.
+    """
+    prompt = Prompt(answer_messages(problem, config.prompting, config.template, reveal=config.reveal_answer))
+    drawn = await engine.complete(prompt, config.request(problem.id, "answer"), config.count)
+    formed = config.template is not None or config.reveal_answer
+    return [judged(problem, each, config, policy=policy, formed=formed) for each in drawn]
 
 
 def judged(
-    problem: Problem,
-    text: str,
-    extract: Extract,
-    *,
-    author: str | None,
-    finish_reason: str,
-    tokens: int,
-    logprob: float | None = None,
-    formed: bool = False,
-    revealed: bool = False,
+    problem: Problem, written: Completion, config: SamplingConfig, *, policy: str | None, formed: bool
 ) -> Response:
     """What was written, with its verdict.
 
@@ -94,20 +122,19 @@ def judged(
     from (`refusal`), it counts as no answer, and its `form` says why. Raises BadRecord where the gold answer cannot
     be read.
     """
-    if formed:
-        text = in_steps(text)
-    judgement = judge(problem, text, extract)
-    refused = refusal(text, revealed=revealed) if formed else None
+    text = in_steps(written.text) if formed else written.text
+    judgement = judge(problem, text, config.extract)
+    refused = refusal(text, revealed=config.reveal_answer) if formed else None
     return Response(
         text=text,
         answer=None if refused else judgement.answer,
         verdict=Verdict.NO_ANSWER if refused else judgement.verdict,
         form=refused or judgement.how,
-        finish_reason=finish_reason,
-        tokens=tokens,
-        logprob=logprob,
-        policy=UNSET if author is None else author,
-        revealed=True if revealed else UNSET,
+        finish_reason=str(written.finish_reason),
+        tokens=written.tokens,
+        logprob=written.logprob,
+        policy=UNSET if policy is None else policy,
+        revealed=True if config.reveal_answer else UNSET,
     )
 
 

@@ -10,9 +10,8 @@ import pytest
 from helpers import read_jsonl, run_medsss, to_lines, write_jsonl
 from msgspec import UNSET
 
-from medsss_cli.commands.bon import Answers, what_to_score
 from medsss_cli.correction import (
-    Correcting,
+    Band,
     corrections,
     mended_step,
     other_attempts,
@@ -25,9 +24,8 @@ from medsss_cli.problems import without_corrections
 from medsss_cli.prompts import Prompting
 from medsss_cli.records import Problem, Response, Samples, Task, Verdict, dump
 from medsss_cli.requests import Completion, FinishReason, Prompt, Sampling
-from medsss_cli.sampling import Asking, Author, with_responses
+from medsss_cli.sampling import SamplingConfig, with_responses
 from medsss_cli.steps import ROOT_TEXT, join_steps
-from medsss_cli.stream.jsonl import Where
 
 PROBLEM = Problem(id="p", question="SBP 120, DBP 90: mean pressure?", answer="100", task=Task.NUMBER)
 WRONG = join_steps([ROOT_TEXT, "MAP = DBP + PP / 2.", "PP = 120 - 90 = 30.", "90 + 15 = 105. The answer is 105."])
@@ -98,22 +96,14 @@ def test_other_attempts_are_wrong_ones_with_another_answer_first() -> None:
     assert other_attempts(samples, 0, 0) == []
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "rates"), [(0.0, 0.5, [0.0, 0.25]), (0.5, 1.0, [0.5, 1.0]), (0.25, 0.5, [0.25])]
-)
-def test_bands_of_pass_rates_share_no_record(low: float, high: float, rates: list[float]) -> None:
-    asking = Asking(Sampling(), 1)
-    samples = [
-        record(*[response(RIGHT, Verdict.CORRECT)] * right, *[response(WRONG, Verdict.WRONG)] * (4 - right))
-        for right in (0, 1, 2, 4)
-    ]
-    assert [each.pass_rate for each in samples if Correcting(asking, low=low, high=high).takes(each)] == rates
+@pytest.mark.parametrize(("band", "rates"), [("0:0.5", [0.0, 0.25]), ("0.5:1", [0.5, 1.0]), ("0.25:0.5", [0.25])])
+def test_bands_of_pass_rates_share_no_record(band: str, rates: list[float]) -> None:
+    assert [rate for rate in (0.0, 0.25, 0.5, 1.0) if Band.parse(band).holds(rate)] == rates
 
 
 def put_right(engine: ScriptedEngine, samples: Samples, prompting: Prompting, n: int = 1, **more: Any) -> Samples:
-    asking = Asking(Sampling(seed=1), n, prompting)
-    made = asyncio.run(corrections(samples, [Author(engine)], Correcting(asking, **more)))
-    return with_corrections(samples, made)
+    config = SamplingConfig(seed=1, n=n, prompting=prompting)
+    return with_corrections(samples, asyncio.run(corrections(samples, engine, config, **more)))
 
 
 def test_native_parts_from_the_wrong_answer_at_its_mistake() -> None:
@@ -208,7 +198,7 @@ def test_through_pipes_records_without_wrong_answers_and_out_of_the_band_pass_un
     assert {each["policy"] for each in ran.records[2]["responses"]} == {"A", "builtin:clinic"}
     assert "4 corrections of 4 wrong answers, accuracy 100.0%" in ran.stderr
     # A second run on the result finds nothing left to do, and says so; a band leaves the others alone.
-    again = run_medsss(["sample", "--correct", "--engine", "scripted:/nowhere"], ran.stdout).ok()
+    again = run_medsss(["sample", "--correct", "--engine", f"scripted:{engine}"], ran.stdout).ok()
     assert again.records == ran.records
     assert "0 corrections of 0 wrong answers" in again.stderr
     band = run_medsss([*args, "--ordered", "--pass-rate", "0:0.5", "-o", tmp_path / "out.jsonl"])
@@ -223,16 +213,6 @@ def test_bad_input_is_told(tmp_path: Path) -> None:
     engine = write_jsonl(tmp_path / "s.jsonl", [{"match": "Step", "texts": ["I do not know."]}])
     args = ["sample", samples_file(tmp_path / "in.jsonl"), "--correct", "--engine", f"scripted:{engine}"]
     assert "no correction is right: there is nothing here to train on" in run_medsss(args).ok().stderr
-    for more, what in (
-        (["--others", "2"], "--others is an instruction"),
-        (["--reveal-answer"], "--reveal-answer is an instruction"),
-        (["--keep"], "neither with --template nor with --keep"),
-        (["--curriculum", "3"], "no --correct"),
-        (["--pass-rate", "0.5:0.2"], "no band of pass rates"),
-        (["--pass-rate", "low"], "no band of pass rates"),
-    ):
-        bad = run_medsss([*args, *more])
-        assert (bad.rc, what in bad.stderr) == (2, True), bad.stderr
 
 
 def test_corrections_are_neither_measured_nor_selected(tmp_path: Path) -> None:
@@ -245,6 +225,3 @@ def test_corrections_are_neither_measured_nor_selected(tmp_path: Path) -> None:
     report = run_medsss(["eval", path, "-q"]).ok().records[0]
     assert (report["responses"], report["micro"]["value"]) == (2, 0.5)
     assert without_corrections(dump(corrected))["responses"] == dump(corrected)["responses"][:2]
-    found = what_to_score(dump(corrected), Where("corrected.jsonl", 1))
-    assert isinstance(found, Answers)
-    assert [each.text for each in found.responses] == [WRONG, RIGHT]

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import clean_env, program, read_jsonl, run_medsss, to_lines, write_jsonl
+from helpers import read_jsonl, run_medsss, to_lines, write_jsonl
 from tiny_models import make_tiny_model
 
 from medsss_cli.problems.curriculum import Curriculum
@@ -43,6 +38,11 @@ def answers(*letters: str) -> list[str]:
     return [f"Step 1: so. The answer is {letter}." if letter else "I cannot say." for letter in letters]
 
 
+def texts(records: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """What was drawn for each problem; the last digit of a log-probability depends on what else was in the batch."""
+    return {record["id"]: [each["text"] for each in record["responses"]] for record in records}
+
+
 def test_responses_are_judged_and_the_rate_is_over_all(tmp_path: Path) -> None:
     engine = script(tmp_path / "s.jsonl", [{"match": "5 + 1", "texts": answers("B", "A", "", "B")}])
     ran = run_medsss(["sample", "-n", 4, "--engine", engine], to_lines([problem(5)])).ok()
@@ -58,28 +58,25 @@ def test_seeded_on_a_model_whatever_the_order_and_the_batch(policy: str) -> None
     args = ["sample", "--policy", policy, "-n", 3, "--max-tokens", 12]
     one = run_medsss(args, to_lines(problems)).ok()
     two = run_medsss([*args, "--batch-size", 2, "--concurrency", 3], to_lines(problems[::-1])).ok()
-    assert {r["id"]: r for r in one.records} == {r["id"]: r for r in two.records}
+    assert texts(one.records) == texts(two.records)
     other = run_medsss([*args, "--seed", 1, "--quiet"], to_lines(problems)).ok()
-    assert {r["id"]: r for r in other.records} != {r["id"]: r for r in one.records}
+    assert texts(other.records) != texts(one.records)
     assert other.stderr == ""
 
 
 def test_greedy_is_one_answer(policy: str) -> None:
+    """It once passed over `-T 0.7` without a word."""
     args = ["sample", "--policy", policy, "--greedy", "--max-tokens", 8]
     [record] = run_medsss(args, to_lines([problem(1)])).ok().records
     assert len(record["responses"]) == 1
-    assert run_medsss([*args, "-n", 4], to_lines([problem(1)])).rc == 2
-
-
-def test_empty_input_is_no_fault(tmp_path: Path) -> None:
-    engine = script(tmp_path / "s.jsonl", [])
-    ran = run_medsss(["sample", "--engine", engine], "").ok()
-    assert ran.stdout == ""
-    assert run_medsss(["sample", "--curriculum", 3, "--engine", engine], "").ok().stdout == ""
+    for more, what in ((["-n", 4], "--greedy gives one answer"), (["-T", 0.7], "--greedy takes the likeliest")):
+        ran = run_medsss([*args, *more], to_lines([problem(1)]))
+        assert (ran.rc, what in ran.stderr) == (2, True), ran.stderr
 
 
 def test_a_broken_line_and_a_failed_request_are_counted_and_the_rest_is_done(tmp_path: Path) -> None:
     engine = script(tmp_path / "s.jsonl", [{"match": " 1 + 1", "texts": answers("B")}])
+    assert run_medsss(["sample", "--engine", engine], "").ok().stdout == ""
     lines = to_lines([problem(1)]) + "{broken\n" + to_lines([problem(2)])
     ran = run_medsss(["sample", "-n", 2, "--engine", engine, "--errors", tmp_path / "e.jsonl"], lines)
     assert ran.rc == 1
@@ -94,80 +91,68 @@ def test_a_broken_line_and_a_failed_request_are_counted_and_the_rest_is_done(tmp
         (["--engine", "scripted:gone.jsonl"], "gone.jsonl"),
         (["--engine", "nonsense"], "no engine 'nonsense'"),
         (["missing.jsonl"], "missing.jsonl"),
-        (["--samples", "x.jsonl"], "--samples goes with --curriculum"),
-        (["--top-p", "0"], "--top-p"),
+        (["--top-p", "0"], "--top-p must be above 0 and at most 1, got 0"),
+        (["--template", "thought"], "--prompting native gives none"),
+        (["--reveal-answer", "--prompting", "instruct"], "--reveal-answer goes with --template"),
+        (["--others", "1", "--prompting", "instruct"], "--others goes with --correct"),
+        (["--correct", "--others", "1"], "--others is an instruction"),
+        (["--correct", "--keep"], "neither with --template nor with --keep"),
+        (["--pass-rate", "0:1"], "--pass-rate goes with --correct"),
+        (["--correct", "--pass-rate", "0.5:0.2"], "no band of pass rates"),
+        (["--curriculum", "3", "-n", "4"], "-n is for drawing"),
+        (["--curriculum", "3", "--policy", "x"], "--policy is for drawing"),
+        (["--curriculum", "3"], "the input holds no answers to choose by"),
     ],
 )
 def test_wrong_usage_says_what_and_ends_with_2(args: list[str], what: str, tmp_path: Path) -> None:
     ran = run_medsss(["sample", *args], to_lines([problem(1)]), cwd=tmp_path)
-    assert ran.rc == 2
-    assert what in ran.stderr
+    assert (ran.rc, what in ran.stderr) == (2, True), ran.stderr
     assert "Traceback" not in ran.stderr
 
 
-def test_a_closed_pipe_ends_it_quietly(policy: str) -> None:
-    args = program("sample", "--policy", policy, "-n", 1, "--max-tokens", 4, "--concurrency", 2)
-    process = subprocess.Popen(
-        args, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=clean_env()
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    assert process.stderr is not None
-    process.stdin.write(to_lines([problem(number) for number in range(400)]).encode())
-    process.stdin.close()
-    assert json.loads(process.stdout.readline())["id"].startswith("p")
-    process.stdout.close()
-    assert b"Traceback" not in process.stderr.read()
-    assert process.wait(60) in (0, 141, -signal.SIGPIPE)
+def test_run_again_it_draws_what_is_missing_and_never_takes_another_file_for_its_own(
+    policy: str, tmp_path: Path
+) -> None:
+    """`clinic -o o` once put its problems in the place of answers, and `sample -o o` then called all of them done."""
+    pool = write_jsonl(tmp_path / "pool.jsonl", [problem(number) for number in range(20)])
+    out = tmp_path / "out.jsonl"
+    args = ["sample", pool, "--policy", policy, "-n", 2, "--max-tokens", 20]
+    run_medsss([*args, "--limit", 8, "-o", out]).ok()
+    with out.open("ab") as file:
+        file.write(b'{"id": "p8", "quest')  # torn by a crash
+    assert "8 done before" in run_medsss([*args, "-o", out]).ok().stderr
+    assert texts(read_jsonl(out)) == texts(run_medsss(args).ok().records)
+    assert len(read_jsonl(out)) == 20
+    assert run_medsss([*args, "-n", 3, "-o", out]).rc == 2
+    assert run_medsss(["clinic", "-n", 40, "-o", out]).rc == 2
+    out.write_text(run_medsss(["clinic", "-n", 40]).ok().stdout)
+    ran = run_medsss([*args, "-o", out])
+    assert (ran.rc, len(read_jsonl(out))) == (2, 40), ran.stderr
 
 
-def test_killed_and_run_again_gives_what_one_run_gives(policy: str, tmp_path: Path) -> None:
-    pool = write_jsonl(tmp_path / "pool.jsonl", [problem(number) for number in range(150)])
-    args = ["sample", pool, "--policy", policy, "-n", 2, "--max-tokens", 60, "--batch-size", 4]
-    process = subprocess.Popen(program(*args, "-o", tmp_path / "out.jsonl"), stderr=subprocess.DEVNULL, env=clean_env())
-    begin = time.monotonic()
-    while time.monotonic() - begin < 120:
-        if (tmp_path / "out.jsonl").exists() and (tmp_path / "out.jsonl").stat().st_size > 10_000:
-            break
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    killed_at = len((tmp_path / "out.jsonl").read_bytes().splitlines())
-    assert 0 < killed_at < 150
-    ran = run_medsss([*args, "-o", tmp_path / "out.jsonl"]).ok()
-    assert "done before" in ran.stderr
-    whole = run_medsss(args).ok().records
-    out = read_jsonl(tmp_path / "out.jsonl")
-    assert len(out) == 150
-    assert {r["id"]: r for r in out} == {r["id"]: r for r in whole}
-    changed = run_medsss(["sample", pool, "--policy", policy, "-n", 3, "-o", tmp_path / "out.jsonl"])
-    assert changed.rc == 2
-
-
-def test_curriculum_from_problems(tmp_path: Path) -> None:
+def test_a_curriculum_is_chosen_from_answers(tmp_path: Path) -> None:
     rates = {1: "BB", 2: "BA", 3: "AA", 4: "A", 5: "BBBA"}
     engine = script(
         tmp_path / "s.jsonl", [{"match": f" {number} + 1", "texts": answers(*said)} for number, said in rates.items()]
     )
     pool = to_lines([problem(number, "d" if number < 4 else "e") for number in rates])
-    args = ["sample", "-n", 4, "--engine", engine, "--curriculum", 1]
-    ran = run_medsss(args, pool).ok()
-    assert [(r["id"], r["meta"]["pass_rate"]) for r in ran.records] in (
-        [("p3", 0.0), ("p4", 0.0)],
-        [("p4", 0.0), ("p3", 0.0)],
-    )
+    drawn = run_medsss(["sample", "-n", 4, "--engine", engine], pool).ok().stdout
+    ran = run_medsss(["sample", "--curriculum", 1], drawn).ok()
+    assert {r["id"]: r["meta"]["pass_rate"] for r in ran.records} == {"p3": 0.0, "p4": 0.0}
     assert all("responses" not in record for record in ran.records)
     assert "2 of 5 problems kept; 1 always right" in ran.stderr
-    # With files: the answers are kept, the second run draws nothing, and the output is there whole.
-    args += ["--samples", tmp_path / "samples.jsonl", "-o", tmp_path / "seed.jsonl"]
-    run_medsss(args, pool).ok()
-    assert read_jsonl(tmp_path / "seed.jsonl") == ran.records
-    again = run_medsss(args, pool).ok()
-    assert "5 done before" in again.stderr
-    assert read_jsonl(tmp_path / "seed.jsonl") == ran.records
-    # From samples records no engine is asked.
-    drawn = run_medsss(["sample", "--engine", "scripted:/nowhere", "--curriculum", 1, tmp_path / "samples.jsonl"]).ok()
-    assert drawn.records == ran.records
+    # It is there whole, it never replaces what it is chosen from, nor what is there already.
+    kept, seed = tmp_path / "drawn.jsonl", tmp_path / "seed.jsonl"
+    kept.write_text(drawn)
+    args = ["sample", "--curriculum", 1, kept, "-o"]
+    run_medsss([*args, seed]).ok()
+    assert read_jsonl(seed) == ran.records
+    assert run_medsss([*args, seed]).rc == run_medsss([*args, kept, "--restart"]).rc == 2
+    assert kept.read_text() == drawn
+    run_medsss([*args, seed, "--restart"]).ok()
+    ran = run_medsss(["sample", "--curriculum", 1], to_lines([problem(1)]) + drawn)
+    assert (ran.rc, len(ran.records)) == (1, 2)
+    assert "medsss sample problems.jsonl -n 8 | medsss sample --curriculum K" in ran.stderr
 
 
 def samples(id: str, right: int, dataset: str = "d", of: int = 4, verdict: Verdict = Verdict.WRONG) -> Samples:
@@ -198,35 +183,15 @@ def test_what_was_not_judged_is_no_failure_of_the_policy() -> None:
     assert curriculum.unjudged == 1
 
 
-def test_several_policies_answer_in_turn_and_sign(tmp_path: Path) -> None:
+def test_one_policy_after_another_answers_and_signs(tmp_path: Path) -> None:
     engine = script(tmp_path / "s.jsonl", [{"match": "5 + 1", "texts": answers("B", "A", "")}])
-    args = ["sample", "-n", 3, "--engine", engine]
-    [record] = run_medsss([*args, "--policy", "one", "--policy", "two"], to_lines([problem(5)])).ok().records
+    args = ["sample", "-n", 3, "--engine", engine, "--keep", "--policy"]
+    first = run_medsss([*args, "one"], to_lines([problem(5)])).ok()
+    [record] = run_medsss([*args, "two"], first.stdout).ok().records
     assert [each["policy"] for each in record["responses"]] == ["one"] * 3 + ["two"] * 3
     assert record["pass_rate"] == pytest.approx(1 / 3)
-    # One after the other comes to the same records: what a small machine does, or one with a server for each.
-    first = run_medsss([*args, "--policy", "one", "--keep"], to_lines([problem(5)])).ok()
-    both = run_medsss([*args, "--policy", "two", "--keep"], first.stdout).ok()
-    assert both.records == [record]
-    [alone] = run_medsss([*args, "--policy", "one"], to_lines([problem(5)])).ok().records
+    [alone] = run_medsss(["sample", "-n", 3, "--engine", engine], to_lines([problem(5)])).ok().records
     assert "policy" not in alone["responses"][0]
-
-
-@pytest.mark.parametrize(
-    ("args", "what"),
-    [
-        (["--policy", "one", "--policy", "one"], "one of them twice"),
-        (["--policy", "one", "--policy", "two", "--adapter", "x"], "--adapter belongs to one policy"),
-        (["--template", "thought"], "--prompting native gives none"),
-        (["--reveal-answer", "--prompting", "instruct"], "--reveal-answer goes with --template"),
-        (["--others", "1", "--prompting", "instruct"], "--others goes with --correct"),
-        (["--pass-rate", "0:1"], "--pass-rate goes with --correct"),
-        (["--keep", "--curriculum", "2"], "no --correct, --keep"),
-    ],
-)
-def test_recipes_at_odds_are_told_before_anything_is_opened(args: list[str], what: str) -> None:
-    ran = run_medsss(["sample", "--engine", "scripted:/nowhere", *args], to_lines([problem(1)]))
-    assert (ran.rc, what in ran.stderr) == (2, True), ran.stderr
 
 
 def test_a_teachers_thought_is_read_and_what_betrays_the_answer_is_refused(tmp_path: Path) -> None:
@@ -237,18 +202,8 @@ def test_a_teachers_thought_is_read_and_what_betrays_the_answer_is_refused(tmp_p
     )
     said = [thought, thought.replace("add", "reach the given answer"), "B. The answer is B.", "no idea"]
     engine = script(tmp_path / "s.jsonl", [{"match": "the right answer is B. 6", "texts": said}])
-    args = [
-        "sample",
-        "-n",
-        4,
-        "--engine",
-        engine,
-        "--prompting",
-        "instruct",
-        "--template",
-        "thought",
-        "--reveal-answer",
-    ]
+    args = ["sample", "-n", 4, "--engine", engine, "--prompting", "instruct"]
+    args += ["--template", "thought", "--reveal-answer"]
     ran = run_medsss(args, to_lines([problem(5)])).ok()
     good, *bad = ran.records[0]["responses"]
     assert good["text"] == (
@@ -260,14 +215,9 @@ def test_a_teachers_thought_is_read_and_what_betrays_the_answer_is_refused(tmp_p
     assert {each["verdict"] for each in bad} == {"no_answer"}
     assert {each["answer"] for each in bad} == {None}
     assert "3 responses refused, which count as no answer: 2 without numbered steps, 1 that betray" in ran.stderr
-
-
-def test_a_teacher_that_writes_nothing_usable_is_named(tmp_path: Path) -> None:
-    engine = script(tmp_path / "s.jsonl", [{"match": "1", "texts": ["Ask your doctor."]}])
-    args = ["sample", "-n", 2, "--engine", engine, "--prompting", "instruct", "--template", "thought"]
-    ran = run_medsss(args, to_lines([problem(1), problem(2)])).ok()
-    assert "4 responses refused" in ran.stderr
-    assert "no response is right: there is nothing here to train on" in ran.stderr
+    engine = script(tmp_path / "t.jsonl", [{"match": "1", "texts": ["Ask your doctor."]}])
+    args[args.index("--engine") + 1] = engine
+    assert "no response is right: there is nothing here to train on" in run_medsss(args, to_lines([problem(1)])).stderr
 
 
 @pytest.mark.parametrize(
