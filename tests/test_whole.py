@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -78,6 +80,27 @@ def test_no_output_is_an_input_or_the_errors_file(tmp_path: Path, how: str, role
     with pytest.raises(UsageError, match="are the same file"):
         write(out, restart=True, **others)
     assert how == "not there yet" or file.read_text() == "{}\n"
+
+
+def test_files_that_the_shell_opened_are_looked_at_too(tmp_path: Path) -> None:
+    """`medsss load < p -o p`; and an option that is not given is no second stdout."""
+    program = [sys.executable, "-c", "import sys; from medsss_cli.stream.whole import check_outputs; "]
+    file = tmp_path / "p"
+    file.write_text("{}\n")
+
+    def check(call: str, **pipes: object) -> str:
+        done = subprocess.run(
+            [*program[:2], program[2] + f"check_outputs({call})"],
+            stderr=subprocess.PIPE,
+            text=True,
+            **pipes,  # type: ignore[call-overload]
+        )
+        return done.stderr
+
+    with file.open() as given, (tmp_path / "r").open("w") as made, file.open("a") as both:
+        assert "stdin and -o" in check(f"[], {{'-o': {str(file)!r}}}", stdin=given)
+        assert "stdin and stdout are the same file" in check("[], {'-o': None}", stdin=given, stdout=both)
+        assert check("['x'], {'-o': None, '--plot': None, '--errors': None}", stdin=given, stdout=made) == ""
 
 
 @pytest.mark.parametrize("out", ["nowhere/out.json", "."])

@@ -74,48 +74,38 @@ def _check_free(path: str, restart: bool, option: str) -> None:
 def check_outputs(inputs: Sequence[str], outputs: Mapping[str, str | None]) -> None:
     """Raise UsageError where an output, named by its option, is an input or another output, links followed.
 
-    No input and `-` are stdin, an output that is None or `-` is stdout: the shell may have opened a file for them. No
-    `--errors` is no output.
+    No input and `-` are stdin, `-o` None and `-` are stdout: the shell may have opened a file for them. Any other
+    option that is None is no output.
     """
-    places = [("the input", path) for path in inputs or ("-",)]
+    names = {_identity(path, reading=True): "stdin" if path == "-" else f"the input {path}" for path in inputs or "-"}
+    names.pop(None, None)
     for option, path in outputs.items():
-        if path is None and option == "--errors":
+        if path is None and option != "-o":
             continue
         if path is not None and packed(path):
             bare = path.removesuffix(f".{packed(path)}")
             raise UsageError(f"{option} {path}: outputs are not packed", hint=f"write {bare}, and pack it then")
-        for other in places:
-            if _same(other, (option, path or "-")):
-                raise UsageError(f"{_shown(other)} and {_shown((option, path or '-'))} are the same file")
-        places.append((option, path or "-"))
+        name = "stdout" if path in (None, "-") else f"{option} {path}"
+        identity = _identity(path or "-", reading=False)
+        if identity in names:
+            raise UsageError(f"{names[identity]} and {name} are the same file")
+        if identity is not None:
+            names[identity] = name
 
 
-def _same(one: tuple[str, str], other: tuple[str, str]) -> bool:
-    """Whether two places are one regular file, there already or not."""
-    here, there = _status(one), _status(other)
-    if here is None or there is None:
-        return (
-            here is there and "-" not in (one[1], other[1]) and os.path.realpath(one[1]) == os.path.realpath(other[1])
-        )
-    return stat.S_ISREG(here.st_mode) and os.path.samestat(here, there)
-
-
-def _status(place: tuple[str, str]) -> os.stat_result | None:
-    role, path = place
+def _identity(path: str, *, reading: bool) -> object:
+    """What all names of one regular file have in common, also before it is there; None for pipes and devices."""
     try:
-        if path != "-":
-            return os.stat(path)
-        if role == "the input":
-            return os.fstat(0)
-        fd = stdout_fd()
-        try:
-            return os.fstat(fd)
-        finally:
-            os.close(fd)
+        if path == "-":
+            fd = os.dup(0) if reading else stdout_fd()
+            try:
+                status = os.fstat(fd)
+            finally:
+                os.close(fd)
+        else:
+            status = os.stat(path)
+    except FileNotFoundError:
+        return os.path.realpath(path)
     except (OSError, ValueError, UsageError):
         return None
-
-
-def _shown(place: tuple[str, str]) -> str:
-    role, path = place
-    return f"{role} {path}" if path != "-" else "stdin" if role == "the input" else "stdout"
+    return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
