@@ -1,0 +1,166 @@
+"""No output of any command replaces an input, a file of errors, or what somebody else wrote: the real program."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import Ran, problem, read_jsonl, to_lines, write_jsonl
+from trees import record as tree
+
+Medsss = Callable[..., Ran]
+
+
+def samples(k: int, text: str = "Step 1: It is above 5.0. The answer is B.") -> dict[str, Any]:
+    answer = text[-2]
+    verdict = "correct" if answer == "B" else "wrong"
+    response = {"text": text, "answer": answer, "verdict": verdict, "tokens": 9}
+    return problem(k) | {"responses": [response], "pass_rate": float(verdict == "correct")}
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> list[str]:
+    """A policy without a model."""
+    lines = [{"match": "", "texts": [" 6.1 is above 5.0. The answer is B."]}]
+    return ["--engine", f"scripted:{write_jsonl(tmp_path / 'script.jsonl', lines)}"]
+
+
+def command(name: str, script: list[str]) -> tuple[list[str], list[dict[str, Any]]]:
+    """A command line without its input, and records that it reads."""
+    problems = [problem(k) for k in range(3)]
+    answers = [samples(k, "The answer is A.") for k in range(3)]
+    scored = [
+        problem(k) | {"candidates": [{"text": "B", "step_scores": [0.5], "score": 0.5}], "selected": 0, "strategy": "m"}
+        for k in range(3)
+    ]
+    return {
+        "load": (["load"], problems),
+        "sample": (["sample", "-n", "1", *script], problems),
+        "curriculum": (["sample", "--curriculum", "2"], answers),
+        "search": (["search", "--max-nodes", "4", "--rollouts", "1", "--min-rollouts", "1", *script], problems),
+        "label": (["label", "--to", "sft"], [tree(id=f"t{k}") for k in range(3)]),
+        "bon": (["bon"], scored),
+        "eval": (["eval"], answers),
+        "check": (["clinic", "--check"], []),
+        "view": (["view", "--html"], answers),
+    }[name]
+
+
+WHOLE = ["load", "curriculum", "eval", "view"]
+GROWING = ["sample", "search", "label", "bon"]
+
+
+@pytest.mark.parametrize("how", ["itself", "link"])
+@pytest.mark.parametrize("name", [*WHOLE, *GROWING, "check"])
+def test_no_output_replaces_an_input(medsss: Medsss, tmp_path: Path, script: list[str], name: str, how: str) -> None:
+    """`clinic --check s.jsonl -o s.jsonl` emptied s.jsonl and ended with 0."""
+    args, records = command(name, script)
+    if name == "check":
+        records = medsss(["clinic", "-n", "3", "--solutions"]).ok().records
+    source = write_jsonl(tmp_path / "s.jsonl", records)
+    out = source
+    if how == "link":
+        out = tmp_path / "link.jsonl"
+        out.symlink_to(source)
+    before = source.read_bytes()
+    ran = medsss([*args, out, source] if name == "view" else [*args, source, "-o", out])
+    assert (ran.rc, ran.stdout) == (2, "")
+    assert "are the same file" in ran.stderr
+    assert source.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", [*WHOLE, *GROWING, "clinic"])
+def test_no_output_replaces_what_is_there(medsss: Medsss, tmp_path: Path, script: list[str], name: str) -> None:
+    """`-o` of clinic, load, eval and --curriculum overwrote any file."""
+    args, records = (["clinic", "-n", "3"], []) if name == "clinic" else command(name, script)
+    out = tmp_path / "thesis.txt"
+    out.write_text("years of work\n")
+    line = [*args, out] if name == "view" else [*args, "-o", out]
+    ran = medsss(line, to_lines(records))
+    assert ran.rc == 2
+    assert out.read_text() == "years of work\n"
+    assert medsss([*line, "--restart"], to_lines(records)).rc == 0
+    assert "years of work" not in out.read_text()
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_an_output_that_cannot_be_written_is_found_before_the_work(
+    medsss: Medsss, tmp_path: Path, script: list[str], name: str
+) -> None:
+    """`eval -o /nonexistent/x` failed after the evaluation: here no input is read, so the missing one is not named."""
+    args, _ = command(name, script)
+    out = tmp_path / "nonexistent" / "x"
+    ran = medsss([*args, out] if name == "view" else [*args, "-o", out], "no record\n" * 9)
+    assert ran.rc == 2
+    assert "cannot write" in ran.stderr
+    assert "stdin" not in ran.stderr
+
+
+def test_what_another_command_wrote_is_not_gone_on_with(medsss: Medsss, tmp_path: Path, script: list[str]) -> None:
+    """`sample p -o o`; `clinic -o o`; the same `sample` again: "40 done before", exit 0, and o held bare problems."""
+    source, out = tmp_path / "p.jsonl", tmp_path / "o"
+    medsss(["clinic", "-n", "4", "-o", source]).ok()
+    sample = ["sample", source, "-n", "2", "-o", out, *script]
+    medsss(sample).ok()
+    drawn = out.read_bytes()
+    assert medsss(["clinic", "-n", "4", "-o", out]).rc == 2
+    assert out.read_bytes() == drawn
+    medsss(["clinic", "-n", "4", "-o", out, "--restart"]).ok()
+    assert medsss(sample).rc == 2
+    medsss([*sample, "--restart"]).ok()
+    assert all("responses" in record for record in read_jsonl(out))
+
+
+def test_a_policy_that_is_not_there_leaves_no_output(medsss: Medsss, tmp_path: Path) -> None:
+    """`search --policy nosuch -o z` left z and its state behind."""
+    source = write_jsonl(tmp_path / "p.jsonl", [problem(0)])
+    ran = medsss(["search", source, "--policy", tmp_path / "nosuch", "--engine", "hf", "-o", tmp_path / "z"])
+    assert ran.rc == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["p.jsonl"]
+
+
+def test_errors_of_both_runs_that_are_compared_are_kept(medsss: Medsss, tmp_path: Path) -> None:
+    """`eval --compare A B --errors e` kept B's alone."""
+    for name in "ab":
+        lines = to_lines([samples(0), samples(1)]) + f"broken {name}\n"
+        (tmp_path / f"{name}.jsonl").write_text(lines)
+    errors = tmp_path / "e.jsonl"
+    ran = medsss(["eval", "--compare", tmp_path / "a.jsonl", tmp_path / "b.jsonl", "--errors", errors])
+    assert ran.rc == 1
+    assert [Path(error["id"]).name for error in read_jsonl(errors)] == ["a.jsonl:3", "b.jsonl:3"]
+
+
+def test_a_report_does_not_replace_the_errors(medsss: Medsss, tmp_path: Path) -> None:
+    """`eval -o X --errors X` lost them."""
+    source = write_jsonl(tmp_path / "s.jsonl", [samples(0)])
+    ran = medsss(["eval", source, "-o", tmp_path / "x", "--errors", tmp_path / "x"])
+    assert ran.rc == 2
+    assert "are the same file" in ran.stderr
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [(name, 0) for name in GROWING] + [("curriculum", 2), ("eval", 2), ("report", 2), ("view", 2), ("check", 2)],
+)
+def test_an_empty_input(medsss: Medsss, script: list[str], name: str, status: int) -> None:
+    """It ended with 0 in some commands and with 1 in others: what goes record by record has nothing to do, what makes
+    one thing of the whole cannot."""
+    args = {"report": ["report"], "view": ["view"], "check": ["clinic", "--check", "-"]}.get(name)
+    ran = medsss(args or command(name, script)[0], "")
+    assert (ran.rc, ran.stdout) == (status, "")
+    assert ran.stderr.startswith("medsss: ")
+
+
+def test_reports_are_put_together_by_a_wildcard(medsss: Medsss, tmp_path: Path) -> None:
+    """Every state file beside them cost 23 lines of warnings."""
+    source = write_jsonl(tmp_path / "s.json", [samples(0), samples(1)])
+    medsss(["load", source, "-o", tmp_path / "p.jsonl"]).ok()
+    for name in "ab":
+        medsss(["eval", source, "-o", tmp_path / f"{name}.report.json", "-q"]).ok()
+    shown = medsss(["report", *sorted(tmp_path.glob("*.report.json"))]).ok()
+    assert shown.stderr == ""
+    assert json.loads((tmp_path / "a.report.json").read_text())["kind"] == "report"
