@@ -133,7 +133,7 @@ class Bench:
         return run
 
     async def beams(self, width: int, children: int) -> Run:
-        config = BeamConfig(width, children, 20, self.sampling)
+        config = BeamConfig(width, children, 20, self.sampling.request())
 
         async def write(problem: Problem) -> Written:
             found = await converse(beam(problem, config), problem, self.engine, values=self.values)
