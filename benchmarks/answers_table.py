@@ -101,6 +101,7 @@ TABLES: dict[str, Callable[[], Iterator[Written]]] = {
     "answers.jsonl": partial(written, "answers.jsonl"),
     "answers_rest.jsonl": partial(written, "answers_rest.jsonl"),
     "answers_second.jsonl": partial(written, "answers_second.jsonl"),
+    "answers_third.jsonl": partial(written, "answers_third.jsonl"),
     "answers_letters.jsonl": letters,
 }
 

@@ -1,8 +1,7 @@
 """Written answers with the verdict that a careful reader gives, and what hostile text costs.
 
-The tables stand in tests/data: answers.jsonl, answers_rest.jsonl and answers_second.jsonl hold an answer a line, each
-line of answers_letters.jsonl is a phrasing for every letter and five sets of options. benchmarks/answers_table.py
-reads and counts them.
+The tables stand in tests/data: answers_letters.jsonl has a phrasing a line, for every letter and five sets of options,
+the others have an answer a line. benchmarks/answers_table.py reads and counts them.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ def text(answer: str) -> Problem:
 
 
 # What a careful reader reads and the judge does not: rather no answer than a wrong reading.
-MISSES = {"answers_rest.jsonl": 1, "answers_second.jsonl": 7}
+MISSES = {"answers_rest.jsonl": 1, "answers_second.jsonl": 7, "answers_third.jsonl": 9}
 
 
 @pytest.mark.parametrize("name", TABLES)

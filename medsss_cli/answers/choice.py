@@ -38,9 +38,9 @@ _NEGATED = re.compile(
     r"\b(?:not|no|neither|nor|never|without|except|than|instead\sof|unlike|against|exclude|rule\sout)\b|不[是为选]|并非|非",
     re.IGNORECASE,
 )
-_AND = r",\s?(?:and|or)\b|,|&|\+|/|、|和|与|及|或者|或是|或|and\b|or\b|as\swell\sas\b"
+_AND = r";(?=\s?\(?[A-Z]\)?\s?(?:[.;]|$))|and/or\b|,\s?(?:and|or)\b|,|&|\+|/|、|和|与|及|或者|或是|或|and\b|or\b|as\swell\sas\b"
 _BETWEEN = re.compile(rf"[)\].}}]{{0,3}}\s?(?:{_AND})[\s(\[]{{0,3}}(?:options?\s)?", re.IGNORECASE)
-_ALTERNATIVE = re.compile(r"or\b|或", re.IGNORECASE)
+_ALTERNATIVE = re.compile(r"\bor\b|或", re.IGNORECASE)
 _EITHER = re.compile(r"[\s(]{0,3}either\b", re.IGNORECASE)
 
 _CJK = "\u3400-\u9fff"
@@ -52,7 +52,7 @@ _FOLLOWS = re.compile(
 _TEXT_FOLLOWS = re.compile(rf"(?!\s?(?i:in|(?:,\s?)?(?:and|or))\b)(?:{_FOLLOWS.pattern})|\s\d")
 _POLAR_FOLLOWS = re.compile(r"\s?(?:$|[.,;:!)…。，；！]|\(|[-–—]\s|because\b)", re.IGNORECASE)
 _CORRECTED = re.compile(
-    r"\s?[(,.…]{1,3}\s?(?:(?:no|or|wait|sorry|rather|actually|perhaps|possibly)\b[\s,]{0,3}){1,3}(?:option\s)?",
+    r"(?:\s?\([^()]{0,40}\))?(?:\s?(?:->|→)\s?|\s(?:and/)?or\b[\s,]{1,2}(?:[a-z]{2,12}[\s,]{1,2}){0,3})|\s?[(,.…]{1,3}\s?(?:(?:no|or|wait|sorry|rather|actually|perhaps|possibly)\b[\s,]{0,3}){1,3}(?:option\s)?",
     re.IGNORECASE,
 )
 _ELSEWHERE = re.compile(r"\s(?:only\s)?(?:if|unless|when)\b", re.IGNORECASE)
@@ -69,7 +69,7 @@ _BARE_FOLLOWS = re.compile(
     r"|[.)]{1,2}\s(?:The|This|It|In|Because|Given|Since|Based|Explanation|Reason|Rationale|As|He|She|Patient|According|Although"
     r"|While|These|There|We|Option)\b"
 )
-_WORDED_FOLLOWS = re.compile(r"\s?[.!。)](?:\s|$)|\s?[,;—–-]\s|[,，]")
+_WORDED_FOLLOWS = re.compile(r"\s(?:rather\sthan|instead\sof)\b|\s?[.!。)](?:\s|$)|\s?[,;—–-]\s|[,，]")
 _BARE_LEAD = re.compile(
     r"(?:(?:the|both|only|so|therefore|thus|hence|and|options?|choices?|answers?)\b(?!-)[\s:,]{0,2}|选项|选|[(\s\[:]){0,6}",
     re.IGNORECASE,
@@ -80,8 +80,14 @@ _GOES_ON = re.compile(r"['’.][^\W\d]|\.\d|\.\s[a-z]")  # "A's", "C. difficile"
 _SPACED = re.compile(r"[A-Z](?:\s[A-Z]){1,25}(?=\s?(?:$|[.,;)\]}。，；]))")
 _GOLD_SEPARATORS = re.compile(r"[\s,;/&+、，；和]{1,4}|\band\b")
 _APPOSED = re.compile(r"(?:,\s(?:option\s)?|\s?[(\[](?:option\s|选项)?)(?P<letter>[A-Z])[)\]]?[.!。]?$", re.IGNORECASE)
-_TAIL = re.compile(r"(?:\b(?:so|thus|hence|therefore)\b[,:]?(?:\soption)?|->|→|=>|=)\s?\(?(?P<letter>[A-Z])\)?[.!。]?$")
+_TAIL = re.compile(
+    r"(?:\b(?:so|thus|hence|therefore)\b[,:]?(?:\soption)?|\s(?:->|→|=>)|=)\s?\(?(?P<letter>[A-Z])\)?[.!。]?$"
+)
 _OTHER_WORD = re.compile(r"[\s,/]{1,3}(?:yes|no|maybe)\b(?=\s?(?:$|[.,!]))", re.IGNORECASE)
+_NAME = re.compile(
+    r"(?:hepatitis|vitamin|type|class|group|grade|stage|influenza|factor|protein|point|table|Child-Pugh)[,\s]*$",
+    re.IGNORECASE,
+)
 _SET_OFF = re.compile(r"\s?(?:\(|,\soption\s)(?:option\s)?([A-Z])\b\)?", re.IGNORECASE)
 _SEPARATORS = re.compile(r"[).\]:,、．\s–—(\[-]{0,6}")
 _PART = re.compile(rf"[^\W{_CJK}]|-")
@@ -297,6 +303,8 @@ class _Reading:
         """The letter set off at the end of the sentence: "the beta blocker (B)", "a beta blocker, B"."""
         sentence = sentence.rstrip(". ")
         found = _APPOSED.search(sentence[-80:])
+        if found and _NAME.search(sentence[-80:], 0, found.start()):
+            return None  # "hepatitis (B)"
         letter = found["letter"].upper() if found else ""
         return letter if letter in self.table and not _NEGATED.search(sentence) else None
 

@@ -102,7 +102,7 @@ _RANGE = re.compile(r"\s?(?:[-–—~～至到]|\bto\b)\s?(?=\d)")
 _AND = re.compile(r"\s?(?:and|to)\s(?=\d)")
 _BETWEEN = re.compile(r"\bbetween\s$", re.IGNORECASE)
 _MINUS = re.compile(r"\b(?:minus|negative)\s$", re.IGNORECASE)
-_OR = re.compile(r"\s?(?:or|或|\()\s?(?=[\d.])")
+_OR = re.compile(r",?\s?(?:or|或|\()\s?(?=[\d.])")
 _OUT_OF = re.compile(
     r"\s?(?:(?P<slash>/)|(?:out\s)?of\s(?:a\s(?:possible|total\sof|maximum\sof)\s)?)\s?(?P<total>\d{1,9}|"
     + _WORD
@@ -231,8 +231,10 @@ def _number(text: str, most_words: int | None = None) -> Number | str | None:
     second = _first(rest[other.end() :]) if other else None
     if second is not None and other is not None:
         unit, first = second.number.unit, found.number
-        if "(" not in other.group() and (unit is None or first.unit is None or unit == first.unit):
-            return UNSURE
+        alike = unit is None or first.unit is None or unit == first.unit
+        after = rest[other.end() + second.end :]
+        if alike and ("(" not in other.group() or (second.number.high is None and re.match(r"\s?(?:\)|[a-z])", after))):
+            return first if same(second.number.value, first) else UNSURE
         if unit is not None and first.unit is not None and first.high is None:
             value = convert(second.number.value, unit, first.unit)
             if value is not None and abs(value - first.value) > max(0.02 * abs(first.value), first.half_digit):

@@ -168,7 +168,7 @@ def _last(places: list[Place] | deque[Place]) -> list[Place]:
 
 
 _BOXED = re.compile(r"\\f?boxed\s?\{")
-_OR = re.compile(r"[\s$.,*]{0,6}\b(?:or|and)\b[\s$*]{0,6}|[\s$]{0,4}(?:或|和)[\s$]{0,4}", re.IGNORECASE)
+_OR = re.compile(r"[\s$.,*]{0,6}\b(?:or|and)\b[\s$*]{0,6}|[\s$]{0,4}(?:或|和)[\s$]{0,4}|[ $,;]{0,6}", re.IGNORECASE)
 
 
 def boxed(text: str) -> list[Place]:
@@ -246,13 +246,14 @@ _ANSWER = re.compile(
         ) (?:择|项)? [：:\s*]{{0,6}}
     )
     |
-    \b (?: answers? | ans(?=\s?[:.=：]) | (?:correct|best|right|final|my)\s(?:option|choice|selection)s? )
+    \b (?: answers? | ans(?=\s?[:.=：]|[\s-]\(?[A-Z]\b)
+        | (?:correct|best|right|final|my)\s(?:option|choice|selection)s? )
     (?: \s(?:choice|option)\b )?
     (?: \s(?:to|for|of|in|here)\b [^.:\n]{{0,60}}? | ,\s[^.,:\n]{{0,60}}, )?
     ["*_)\s]{{0,4}}
     (?:
         \b{_IS} [*_:\s]{{0,6}}
-        | [:=：][*_\s]{{0,6}} | (?<=\bans)\.\s{{0,3}} | (?<=[ \t*])[-–—]\s{{1,3}}
+        | [:=：][*_\s]{{0,6}} | (?<=\bans)[.\s-]\s{{0,3}} | (?<=[ \t*])[-–—]\s{{1,3}}
         | (?<=nswer\n)\s{{0,3}} | (?<=nswer\n\n)
     )
     """,
@@ -264,7 +265,7 @@ _CHOICE = re.compile(
       \s? (?:choose|pick|select|say|with|go\swith)\b (?!\s(?:the\s)?(?:between|one|from))
     | \bI\s(?:think|believe)\s(?:that\s)?it\sis\b | \bI\sam\sgoing\swith\b
     | (?:^|\n)[\s*#>]{0,6}
-      (?:(?:selected\s)?(?:choice|option|answer)|conclusion|selection|(?:final\s)?decision|result)\s?[*]{0,2}:
+      (?:(?:selected\s)?(?:choice|option|answer)|conclusion|selection|(?:my\s)?pick|(?:most\slikely\s|final\s)?diagnosis|(?:final\s)?decision|result)\s?[*]{0,2}:
     | (?:^|\n)\#{3,4}\s(?=[(*]{0,3}[A-Z\d.-]{1,12}[)*.]{0,3}\s*$)
     """,
     re.VERBOSE | re.IGNORECASE,
@@ -292,10 +293,10 @@ def _stated(text: str, *cues: re.Pattern[str]) -> list[Place]:
 _RIGHT = re.compile(
     r"\s(?:is|are|must\sbe|would\sbe|seems)\s(?:(?:therefore|thus|clearly|both|also|indeed|hence|all)\s)?"
     r"(?:(?:the|our|my|a)\s)?(?:(?P<bare>correct|right)(?=\s?(?:[.;,!)*]|$|\n|\b(?:because|since|as|here)\b))"
-    r"|(?:single\s|only\s)?(?:(?:best|correct|right|most\s(?:likely|appropriate|probable|suitable))\s)?"
-    r"(?:answers?|choices?|options?)\b|(?:most\s(?:likely|probable)|best|first-line)\s(?:cause|organism|pathogen|diagnosis|agent|explanation|treatment"
+    r"|(?:single\s|only\s)?(?:(?:best|better|correct|right|most\s(?:likely|appropriate|probable|suitable))\s)?"
+    r"(?:answers?|choices?|options?|one)\b|(?:most\s(?:likely|probable)|best|first-line)\s(?:cause|organism|pathogen|diagnosis|agent|explanation|treatment"
     r"|drug|test|next\sstep|step|management|initial\s\w{1,12})\b)"
-    r"|(?P<chinese>(?:选项|项)?(?:是|都|均)?(?:正确|对的|最佳))"
+    r"|(?P<chinese>(?:选项|项)?(?:是|都|均)?(?:正确|对的|最佳|最合适|最恰当|最符合题意))"
 )
 _SUBJECT_BREAK = re.compile(
     r"(?<=\w[\w)*][.!?;…])\s|(?<=[A-Z][.!?;])\s(?=(?:[A-Z]\b|Options?|Choices?|Actually|No|Wait|However|But|So|The\scorrect)\b)|[\n。！？；，]"
@@ -349,7 +350,7 @@ _CONCLUSION = re.compile(
     r"(?:the|a|her|his)\s(?:[\w-]{1,20}\s){0,3}?(?:most|best|correct|right|first-line|underlying|causative|likely|first)\b[^.:;=\n]{0,60}?\s(?:is|are|would\sbe|should\sbe)"
     r"|the\s(?:diagnosis|organism|pathogen|cause|agent|treatment\sof\schoice|drug\sof\schoice|statement|claim|conclusion)\sis"
     r"|is\s(?:most\s)?consistent\swith|(?:the\s\w{1,12}|this|that|it)\s(?:corresponds\sto|matches|points\sto)|(?:this|that|it)\s(?:must\sbe|is)|it['’]s|that['’]s"
-    r"|(?:so|thus|hence|therefore)(?=[\s,(])|→|->|=>"
+    r"|(?:so|thus|hence|therefore)(?=[\s,(])|(?<=\s)(?:→|->|=>)"
     r")[\s,]{0,2}(?:(?:therefore|thus|most\slikely|likely|probably|clearly|hence)\s){0,2}",
     re.IGNORECASE,
 )
