@@ -38,7 +38,10 @@ _NEGATED = re.compile(
     r"\b(?:not|no|neither|nor|never|without|except|than|instead\sof|unlike|against|exclude|rule\sout)\b|不[是为选]|并非|非",
     re.IGNORECASE,
 )
-_AND = r";(?=\s?\(?[A-Z]\)?\s?(?:[.;]|$))|and/or\b|,\s?(?:and|or)\b|,|&|\+|/|、|和|与|及|或者|或是|或|and\b|or\b|as\swell\sas\b"
+_AND = (
+    r";(?=\s?\(?[A-Z]\)?\s?(?:[.;]|$))|and/or\b|,\s?(?:and|or)\b|,|&|\+|/"
+    r"|、|和|与|及|或者|或是|或|and\b|or\b|as\swell\sas\b"
+)
 _BETWEEN = re.compile(rf"[)\].}}]{{0,3}}\s?(?:{_AND})[\s(\[]{{0,3}}(?:options?\s)?", re.IGNORECASE)
 _ALTERNATIVE = re.compile(r"\bor\b|或", re.IGNORECASE)
 _EITHER = re.compile(r"[\s(]{0,3}either\b", re.IGNORECASE)
