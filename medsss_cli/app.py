@@ -14,6 +14,7 @@ import contextlib
 import importlib
 import os
 import sys
+import threading
 from difflib import get_close_matches
 from typing import Annotated, Any, NamedTuple, NoReturn
 
@@ -47,6 +48,9 @@ COMMANDS: dict[str, Entry] = {
     "report": Entry("medsss_cli.commands.report", "Put several eval reports into one table."),
     "view": Entry("medsss_cli.commands.view", "Look at records: in the terminal, or on a page of their own."),
 }
+
+ENGINE_THREAD = "medsss-engine"
+"""The name of a thread that a model computes in (engines/base.py)."""
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
 
@@ -126,7 +130,14 @@ def _medsss(
 
 def main() -> NoReturn:
     """Run `sys.argv` and leave with its exit status."""
-    sys.exit(run(sys.argv[1:]))
+    status = run(sys.argv[1:])
+    if any(thread.name == ENGINE_THREAD for thread in threading.enumerate()):
+        # Stopped while a model was loading or computing: Python would wait for the thread, or break around it.
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def run(argv: list[str]) -> int:

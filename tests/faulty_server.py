@@ -47,18 +47,17 @@ class Can:
     ids: bool = True
     n: bool = True
     most: int = 1 << 30
-    allowed_token_ids: bool = True
     logit_bias: bool = True
     stop: bool = True
     unknown: bool = True  # takes fields that it does not know
-    token_ids: bool = True
     usage: bool = True
     models: bool = True
     tells_stop: bool = True
+    logprobs: bool = True
     bos: int | None = None  # put before a text
 
 
-KNOWN = {"model", "prompt", "max_tokens", "temperature", "top_p", "seed", "n", "stop", "logit_bias"}
+KNOWN = {"model", "prompt", "max_tokens", "temperature", "top_p", "seed", "n", "stop", "logit_bias", "logprobs"}
 
 
 @dataclass
@@ -268,9 +267,7 @@ class FaultyServer:
         """One choice, and its tokens."""
         draw = random.Random(f"{ids} {body['seed']} {index}")
         words: list[int] = []
-        if self.can.allowed_token_ids and body.get("allowed_token_ids"):
-            words = body["allowed_token_ids"]
-        elif self.can.logit_bias and body.get("logit_bias"):
+        if self.can.logit_bias and body.get("logit_bias"):
             words = [int(token) for token in body["logit_bias"]]
         if words:
             written, end = [draw.choice(words)], []
@@ -290,8 +287,8 @@ class FaultyServer:
         choice: dict[str, Any] = {"index": index, "text": text, "finish_reason": reason}
         if self.can.tells_stop:
             choice["stop_reason"] = stop
-        if self.can.token_ids and body.get("return_token_ids"):
-            choice["token_ids"] = ids_out
+        if self.can.logprobs and "logprobs" in body:
+            choice["logprobs"] = {"token_logprobs": [-0.5] * len(ids_out)}
         return choice, len(ids_out)
 
 

@@ -1,60 +1,53 @@
-"""The http engine: on a server of the tests' own that breaks on command, on vLLM, and on `transformers serve`."""
+"""The http engine, on a server of the tests' own that breaks on command. What it shares with the other engines, also on
+a real vLLM server: test_engines.py."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
-import importlib.util
-import os
-import random
-import signal
+import re
 import socket
-import subprocess
-import sys
 import threading
 import time
-import urllib.request
 import warnings
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from faulty_server import Can, FaultyServer, at_random, every, later
-from helpers import clean_env, read_jsonl, run_medsss, to_lines
+from helpers import read_jsonl, run_medsss, to_lines
 from tiny_models import make_tiny_tokenizer
 
 from medsss_cli.engines import EngineConfig, open_engine, resolve_policy
-from medsss_cli.engines.http import (
-    Choose,
-    HttpEngine,
-    _retry_after,
-    base_urls,
-    first_stop,
-    pick_model,
-)
+from medsss_cli.engines.http import HttpEngine, base_urls, pick_model
 from medsss_cli.errors import EngineError, UsageError
 from medsss_cli.prompts import Prompting
 from medsss_cli.records import Message, Problem
 from medsss_cli.requests import Completion, FinishReason, Prompt, Sampling
 
 CLINIC = Path(resolve_policy("builtin:clinic"))
-PLAIN = Can(ids=False, n=False, allowed_token_ids=False, unknown=False, token_ids=False, tells_stop=False)
+PLAIN = Can(ids=False, n=False, unknown=False, tells_stop=False, logprobs=False)
 
 
 def ask(text: str, prefix: str = "") -> Prompt:
     return Prompt((Message("user", text),), prefix)
 
 
-def on(servers: Sequence[FaultyServer | str], work: Callable[[HttpEngine], Awaitable[Any]], **spec: Any) -> Any:
-    """What `work` gives on a fresh engine for the servers."""
+def on(
+    servers: Sequence[FaultyServer | str],
+    work: Callable[[HttpEngine], Awaitable[Any]],
+    policy: str = "builtin:clinic",
+    **args: Any,
+) -> Any:
+    """What `work` gives on a fresh engine for the servers; `args` are -E KEY=VALUE."""
 
     async def main() -> Any:
         urls = tuple(server if isinstance(server, str) else server.url for server in servers)
-        async with open_engine(EngineConfig(**{"engine": "http", "base_url": urls, "timeout": 20.0, **spec})) as engine:
+        more = tuple(f"{name}={value}" for name, value in ({"timeout": 20.0} | args).items())
+        async with open_engine(EngineConfig(engine="http", base_url=urls, policy=policy, engine_args=more)) as engine:
             assert isinstance(engine, HttpEngine)
             return await work(engine)
 
@@ -100,14 +93,13 @@ def free_port() -> int:
     "can",
     [
         Can(),
-        Can(n=False, token_ids=False),
-        Can(most=3),
-        Can(ids=False, allowed_token_ids=False),
+        Can(n=False),
+        Can(ids=False),
         Can(unknown=False, usage=False),
         PLAIN,
         replace(PLAIN, stop=False, usage=False),
     ],
-    ids=["vllm", "one-at-a-time", "n-to-3", "text", "strict", "plain", "poor"],
+    ids=["vllm", "one-at-a-time", "text", "strict", "plain", "poor"],
 )
 def test_every_server_keeps_the_promises_of_an_engine(can: Can) -> None:
     """What a lesser server lacks is made up for: n texts, cut before the stop string, within the limit."""
@@ -135,14 +127,54 @@ def test_every_server_keeps_the_promises_of_an_engine(can: Can) -> None:
     assert (usage.requests, usage.completions) == (4, 28)
 
 
-def test_a_server_that_cannot_choose_is_drawn_from_until_it_does() -> None:
-    """Only allowed words come out, and a model that never writes one is a clear error and no endless loop."""
+def test_a_server_that_cannot_choose_says_so() -> None:
     word = Sampling(max_tokens=1, allowed_tokens=("Reason", "Finish"))
-    can = replace(PLAIN, logit_bias=False)
-    with FaultyServer(CLINIC, can=can, writes="Finish") as server:
-        assert [each.text for each in one([server], ask("Why?"), word, 3)] == ["Finish"] * 3
-    with FaultyServer(CLINIC, can=can, writes="Step 1") as server, pytest.raises(EngineError, match="Reason, Finish"):
+    with (
+        FaultyServer(CLINIC, can=replace(PLAIN, logit_bias=False)) as server,
+        pytest.raises(EngineError, match="choose among words") as caught,
+    ):
         one([server], ask("Why?"), word, 3)
+    assert "--expand reason" in (caught.value.hint or "")
+
+
+def test_an_end_of_turn_is_no_stop_string() -> None:
+    """A server without `stop_reason` says "stop" for both. It gets no stop strings, and the text is cut here."""
+    stopped = Sampling(max_tokens=64, stop=("\n\nStep", "never"))
+    with FaultyServer(CLINIC, can=Can(tells_stop=False), writes="The answer is A.") as server:
+        [done] = one([server], ask("Why?"), stopped)
+        assert (done.text, done.finish_reason, done.stop) == ("The answer is A.", FinishReason.EOS, None)
+    with FaultyServer(CLINIC, can=Can(tells_stop=False), writes="So.\n\nStep 2: B.") as server:
+        [done] = one([server], ask("Why?"), stopped)
+        assert (done.text, done.finish_reason, done.stop) == ("So.", FinishReason.STOP, "\n\nStep")
+
+
+def test_one_refusal_does_not_change_later_draws() -> None:
+    """After a 4xx with n > 1 the engine asked for fewer at once from then on, with other seeds."""
+    request = (ask("Why?"), Sampling(seed=3, max_tokens=64), 5)
+
+    async def work(engine: HttpEngine) -> Any:
+        first = await asyncio.gather(engine.complete(*request), return_exceptions=True)
+        return first[0], await engine.complete(*request)
+
+    with FaultyServer(CLINIC, faults=lambda number: "400" if number == 0 else None) as server:
+        refused, later_draws = on([server], work)
+    assert "refuses the request: 400" in str(refused)
+    with FaultyServer(CLINIC) as server:
+        assert later_draws == one([server], *request)
+
+
+def test_the_log_probability_is_the_sum_over_the_tokens() -> None:
+    """Half a nat a token here. Where the server gives none, or of another temperature, there is none."""
+    warm, hot = Sampling(max_tokens=64), Sampling(max_tokens=64, temperature=0.7)
+    with FaultyServer(CLINIC) as server:
+        [done] = one([server], ask("Why?"), warm)
+        assert done.logprob == -0.5 * done.tokens
+        assert one([server], ask("Why?"), hot)[0].logprob is not None
+    with FaultyServer(CLINIC, can=Can(unknown=False)) as server:
+        assert one([server], ask("Why?"), warm)[0].logprob is not None
+        assert one([server], ask("Why?"), hot)[0].logprob is None
+    with FaultyServer(CLINIC, can=PLAIN) as server:
+        assert one([server], ask("Why?"), warm)[0].logprob is None
 
 
 def test_greedy_is_asked_for_once() -> None:
@@ -157,7 +189,7 @@ def test_the_draw_does_not_depend_on_the_company_or_the_server() -> None:
     """`sample` on one server and on three gives the same records."""
     with FaultyServer(CLINIC) as a, FaultyServer(CLINIC, delay=0.02) as b, FaultyServer(CLINIC) as c:
         alone = on([a], lambda engine: many(engine, 40, 3))
-        together = on([a, b, c], lambda engine: many(engine, 40, 3), batch_size=16)
+        together = on([a, b, c], lambda engine: many(engine, 40, 3))
     assert alone == together
 
 
@@ -256,7 +288,7 @@ def test_a_server_that_dies_fails_its_records_and_one_that_comes_back_finishes_t
         server.faults = dies
         out, errors = tmp_path / "out.jsonl", tmp_path / "errors.jsonl"
         args = ["sample", "--engine", "http", "--base-url", server.url, "-n", 1, "--concurrency", 4]
-        args += ["--retries", 1, "-o", out, "--errors", errors]
+        args += ["-E", "max_retries=0", "-o", out, "--errors", errors]
         ran = run_medsss(args, problems)
         assert ran.rc == 1
         assert "Traceback" not in ran.stderr
@@ -274,56 +306,48 @@ def test_a_server_that_dies_fails_its_records_and_one_that_comes_back_finishes_t
 @pytest.mark.parametrize(
     ("fault", "what"),
     [
-        ("500", "500 not now; tried 3 times"),
-        ("garbage", "no JSON"),
-        ("half", "no JSON"),
-        ("cut", "connection broke"),
-        ("reset", "connection broke"),
-        ("hang", "no answer within 0.5 s"),
+        ("500", "500 not now"),
+        ("garbage", "no completion, twice"),
+        ("half", "no completion, twice"),
+        ("cut", "without sending complete message|incomplete|peer closed"),
+        ("reset", "disconnected|[Rr]eset|ReadError"),
+        ("hang", "no answer within 0.3 s"),
     ],
 )
 def test_a_fault_that_stays_ends_with_its_reason_and_the_rest_go_on(fault: str, what: str) -> None:
-    with FaultyServer(CLINIC, faults=lambda number: fault if number < 3 else None) as server:
+    with FaultyServer(CLINIC, faults=every(1, fault)) as server:
 
         async def work(engine: HttpEngine) -> Any:
             first = asyncio.gather(engine.complete(ask("a"), Sampling(max_tokens=9)), return_exceptions=True)
-            return (await first)[0], await engine.complete(ask("b"), Sampling(max_tokens=9)), engine.notes()
+            failed = (await first)[0]
+            server.faults = lambda number: None
+            return failed, await engine.complete(ask("b"), Sampling(max_tokens=9))
 
-        failed, fine, notes = on([server], work, retries=2, timeout=0.5 if fault == "hang" else 20.0)
+        failed, fine = on([server], work, max_retries=0, timeout=0.3 if fault == "hang" else 20.0)
     assert isinstance(failed, EngineError)
-    assert what in str(failed)
+    assert re.search(what, str(failed)), str(failed)
     assert fine[0].text
-    assert "tried again" in notes[0]
 
 
 def test_a_refusal_is_told_at_once_in_the_servers_words() -> None:
     with FaultyServer(CLINIC, faults=every(1, "400")) as server:
         begin = time.monotonic()
-        with pytest.raises(EngineError, match=r"refuses the request \(400\): not now"):
+        with pytest.raises(EngineError, match=r"refuses the request: 400 not now"):
             one([server], ask("a"), Sampling(max_tokens=9))
         assert sum(body["max_tokens"] == 9 for body in server.requests) == 1
     assert time.monotonic() - begin < 5
 
 
-def test_retry_after_is_kept_and_another_server_does_not_wait() -> None:
-    def timed(servers: Sequence[FaultyServer]) -> float:
-        async def work(engine: HttpEngine) -> float:
-            begin = time.monotonic()
-            # More than one key, so that some begin at the busy server.
-            assert all(isinstance(each, list) for each in await many(engine, 6))
-            return time.monotonic() - begin
-
-        return float(on(servers, work))
-
+def test_retry_after_is_kept() -> None:
     with FaultyServer(CLINIC, faults=lambda number: "429:1" if number < 6 else None) as busy:
-        assert 1.0 <= timed([busy]) < 3.0
-    with FaultyServer(CLINIC, faults=every(1, "429:5")) as busy, FaultyServer(CLINIC) as idle:
-        assert timed([busy, idle]) < 1.0
+        begin = time.monotonic()
+        assert all(isinstance(each, list) for each in on([busy], lambda engine: many(engine, 6)))
+        assert time.monotonic() - begin >= 1.0
 
 
 def test_a_server_that_hangs_is_left_for_one_that_does_not() -> None:
     with FaultyServer(CLINIC, faults=every(1, "hang")) as dead, FaultyServer(CLINIC) as alive:
-        done = on([dead, alive], lambda engine: many(engine, 20), timeout=0.5)
+        done = on([dead, alive], lambda engine: many(engine, 20), timeout=0.5, max_retries=0)
         assert all(isinstance(each, list) for each in done)
         assert alive.answered == 20
 
@@ -336,69 +360,25 @@ def test_a_server_that_comes_back_is_used_again() -> None:
         async def work(engine: HttpEngine) -> Any:
             with later(0.1, b.stop):
                 done = await many(engine, 150)
-            assert not engine.servers[1].up
             before = b.answered
             await asyncio.to_thread(b.start)
-            begin = time.monotonic()
-            while not engine.servers[1].up and time.monotonic() - begin < 15:
-                await asyncio.sleep(0.05)
-            done += await many(engine, 100)
-            again = b.answered - before
+            while b.answered == before:
+                done += await many(engine, 20)
             await asyncio.to_thread(a.stop)
             await asyncio.to_thread(b.stop)
             with later(0.8, a.start):
                 done += await many(engine, 20)
-            return done, again, engine.notes()
+            return done, engine.notes()
 
-        done, again, notes = on([a, b], work, batch_size=16)
+        done, notes = on([a, b], work)
     assert [each for each in done if isinstance(each, BaseException)] == []
-    assert again > 20
-    assert any("came back" in line for line in notes)
-    assert any("is down" in line for line in notes)
+    assert any("down" in line for line in notes)
 
 
-def test_the_faster_server_gets_more_and_equal_ones_the_same() -> None:
+def test_equal_servers_get_the_same() -> None:
     with FaultyServer(CLINIC, delay=0.02) as a, FaultyServer(CLINIC, delay=0.02) as b:
-        on([a, b], lambda engine: many(engine, 200), batch_size=16)
+        on([a, b], lambda engine: many(engine, 200))
         assert 50 <= a.answered <= 150
-    with FaultyServer(CLINIC, delay=0.01) as fast, FaultyServer(CLINIC, delay=0.2) as slow:
-        on([fast, slow], lambda engine: many(engine, 200), batch_size=16)
-        assert fast.answered > 2 * slow.answered > 0
-
-
-def test_one_question_stays_on_one_server_while_both_are_idle() -> None:
-    """A server keeps the prompt's keys and values: the next request of the same tree should find them."""
-    with FaultyServer(CLINIC) as a, FaultyServer(CLINIC) as b:
-
-        async def work(engine: HttpEngine) -> None:
-            for number in range(12):
-                await engine.complete(ask("The same?", prefix=f"Step {number}"), Sampling(max_tokens=9))
-
-        on([a, b], work)
-        assert sorted((a.answered, b.answered)) == [0, 12]
-
-
-def test_the_in_flight_limit_holds_and_nobody_is_forgotten() -> None:
-    """--batch-size counts completions. Cancelled waiters must not take the turn of those behind them."""
-
-    async def work(engine: HttpEngine) -> Any:
-        tasks = [
-            asyncio.create_task(engine.complete(ask(f"{i}?"), Sampling(max_tokens=64, seed=i), 1 + i % 3))
-            for i in range(60)
-        ]
-        await asyncio.sleep(0.05)
-        for task in tasks[10:40:2]:
-            task.cancel()
-        done = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
-        return done, [server.load for server in engine.servers]
-
-    with FaultyServer(CLINIC, delay=0.02) as server:
-        done, load = on([server], work, batch_size=6)
-        assert 4 <= server.most_sequences <= 6
-    cancelled = sum(isinstance(each, asyncio.CancelledError) for each in done)
-    assert 5 < cancelled <= 15
-    assert sum(isinstance(each, list) for each in done) == 60 - cancelled
-    assert load == [0]
 
 
 def test_a_cancelled_request_is_closed_and_the_engine_leaves_nothing_behind() -> None:
@@ -434,7 +414,7 @@ def test_closing_ends_those_who_wait() -> None:
         return await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 5)
 
     with FaultyServer(CLINIC, faults=every(1, "hang")) as server:
-        done = on([server], work, batch_size=8)
+        done = on([server], work)
     assert all(isinstance(each, EngineError) for each in done)
 
 
@@ -452,22 +432,16 @@ def test_a_wrong_url_says_what_was_tried() -> None:
     with FaultyServer(CLINIC) as server:
         root = server.url.removesuffix("/v1")
         assert f"--base-url {root}/v1" in opens([root])
-        told = opens([root + "/elsewhere"])
-        assert "/elsewhere/models (404)" in told
+        told = opens([root + "/elsewhere/v1"])
+        assert "/elsewhere/v1/models answers 404" in told
         assert "usually ends in /v1" in told
     assert "no base URL" in opens(["localhost:8000"])
 
 
-def test_nobody_listening_and_nobody_answering_end_soon() -> None:
-    begin = time.monotonic()
+def test_nobody_listening(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medsss_cli.engines.http._OPENING", 0.6)
     url = f"http://127.0.0.1:{free_port()}/v1"
-    assert f"{url}: Connect" in opens([url], timeout=0.5)
-    with socket.socket() as mute:
-        mute.bind(("127.0.0.1", 0))
-        mute.listen()
-        url = f"http://127.0.0.1:{mute.getsockname()[1]}/v1"
-        assert "no answer within 0.5 s" in opens([url], timeout=0.5)
-    assert time.monotonic() - begin < 5
+    assert f"no server answers ({url}: " in opens([url])
 
 
 def test_one_server_of_two_is_enough_and_the_other_is_told() -> None:
@@ -478,14 +452,12 @@ def test_one_server_of_two_is_enough_and_the_other_is_told() -> None:
         async def work(engine: HttpEngine) -> Any:
             done = await many(engine, 10)
             await asyncio.to_thread(late.start)
-            begin = time.monotonic()
-            while not engine.servers[1].up and time.monotonic() - begin < 15:
-                await asyncio.sleep(0.05)
-            return done + await many(engine, 40), engine.warnings
+            while not late.answered:
+                done += await many(engine, 20)
+            return done, engine.warnings
 
-        done, told = on([server, late], work, batch_size=8)
+        done, told = on([server, late], work)
         assert all(isinstance(each, list) for each in done)
-        assert late.answered > 5
     assert "does not answer yet" in told[0]
 
 
@@ -497,10 +469,10 @@ def test_what_is_no_api_and_what_needs_a_key(monkeypatch: pytest.MonkeyPatch) ->
         assert "the key in OPENAI_API_KEY" in told
         assert "wrong" not in told
         monkeypatch.setenv("OPENAI_API_KEY", "secret")
-        assert "--served-model NAME" in opens([server.url])
+        assert "-E model=NAME" in opens([server.url])
         # No list of models is no hindrance where the model is named.
-        assert one([server], ask("a"), Sampling(max_tokens=9), served_model="clinic")
-        assert "the model `nobody` does not exist" in opens([server.url], served_model="nobody").lower()
+        assert one([server], ask("a"), Sampling(max_tokens=9), model="clinic")
+        assert "the model `nobody` does not exist" in opens([server.url], model="nobody").lower()
     page = b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n<html></html>"
     with socket.socket() as web:
         web.bind(("127.0.0.1", 0))
@@ -526,15 +498,10 @@ def test_the_program_says_what_is_wrong_without_a_traceback(monkeypatch: pytest.
     assert ran.rc == 2
     assert "--base-url http://HOST:8000/v1, or set OPENAI_BASE_URL" in ran.stderr
     env = {"OPENAI_BASE_URL": f"http://127.0.0.1:{free_port()}/v1"}
-    ran = run_medsss(["sample", "--engine", "http", "--timeout", 0.3], to_lines([problem(1)]), env=env)
+    ran = run_medsss(["sample", "--engine", "http"], to_lines([problem(1)]), env=env)
     assert ran.rc == 2
     assert "no server answers" in ran.stderr
     assert "Traceback" not in ran.stderr
-
-
-def test_without_aiohttp_the_pip_line_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "aiohttp", None)
-    assert "pip install 'medsss[http]'" in opens(["http://a/v1"])
 
 
 def test_base_urls_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -550,198 +517,17 @@ def test_which_model() -> None:
         {"id": "other"},
     ]
 
-    def pick(**spec: Any) -> str:
-        given = EngineConfig(**{"policy": "nothing", **spec})
-        return pick_model("http://a/v1", listed, given, given.policy)[0]
+    def pick(model: str | None = None, **config: Any) -> str:
+        given = EngineConfig(**{"policy": "nothing", **config})
+        return pick_model("http://a/v1", listed, given, given.policy, model)[0]
 
     assert pick(policy="org/base") == "org/base"
     assert pick(policy="/models/base") == "org/base"
     assert pick(policy="org/base", adapter="out/round-2/") == "round-2"
-    assert pick(served_model="not-listed") == "not-listed"
+    assert pick("not-listed") == "not-listed"
     with pytest.raises(UsageError, match="org/base, round-2, other"):
         pick()
     with pytest.raises(UsageError, match="the adapter out/round-3"):
         pick(adapter="out/round-3")
     # The only whole model, its adapters beside it.
     assert pick_model("u", listed[:2], EngineConfig(policy="nothing"), "nothing")[0] == "org/base"
-
-
-def test_small_readings() -> None:
-    assert first_stop("a\n\nStep 2", ("Step", "\n\n", "\n\nStep")) == ("a", "\n\nStep")
-    assert first_stop("abc", ("d",)) is None
-    assert _retry_after("1.5") == 1.5
-    assert _retry_after("Thu, 01 Jan 1970 00:00:00 GMT") == 0.0
-    assert _retry_after("soon") is None
-    assert _retry_after("-3") == 0.0
-
-
-# Real servers
-
-
-def start(command: list[str], log: Path, ready: str, seconds: float) -> subprocess.Popen[bytes]:
-    """Start a server and wait until `ready` answers."""
-    env = clean_env(VLLM_NO_USAGE_STATS="1", TORCH_COMPILE_DISABLE="1", VLLM_LOGGING_LEVEL="ERROR", DO_NOT_TRACK="1")
-    with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, env=env, start_new_session=True)
-    begin = time.monotonic()
-    while time.monotonic() - begin < seconds and process.poll() is None:
-        with contextlib.suppress(OSError), urllib.request.urlopen(ready, timeout=2):
-            return process
-        time.sleep(0.5)
-    stop(process)
-    raise AssertionError(f"the server did not start:\n{log.read_text(errors='replace')[-3000:]}")
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-@pytest.fixture(scope="session")
-def vllm_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    if importlib.util.find_spec("vllm") is None:
-        pytest.skip("vllm is not installed")
-    port = free_port()
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(CLINIC), "--dtype", "float32"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--max-model-len", "1024", "--enforce-eager"]
-    command += ["--block-size", "32", "--kv-cache-memory-bytes", str(1 << 28), "--max-num-seqs", "64"]
-    log = tmp_path_factory.mktemp("vllm") / "log"
-    process = start(command, log, f"http://127.0.0.1:{port}/health", 240)
-    yield f"http://127.0.0.1:{port}/v1"
-    stop(process)
-
-
-@pytest.fixture(scope="session")
-def transformers_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    for name in ("fastapi", "uvicorn", "openai"):
-        if importlib.util.find_spec(name) is None:
-            pytest.skip(f"{name} is not installed, which `transformers serve` needs")
-    port = free_port()
-    code = (
-        "from transformers.cli.serve import Serve\n"
-        f"Serve(force_model={str(CLINIC)!r}, device='cpu', dtype='float32', host='127.0.0.1', port={port})"
-    )
-    log = tmp_path_factory.mktemp("transformers") / "log"
-    process = start([sys.executable, "-c", code], log, f"http://127.0.0.1:{port}/health", 120)
-    yield f"http://127.0.0.1:{port}/v1"
-    stop(process)
-
-
-QUESTIONS = (
-    "A patient weighs 70 kg and needs 25 mg/kg of a drug. What is the dose?\nA. 1750 mg\nB. 70 mg\nC. 25 mg\nD. 95 mg",
-    "Systolic pressure 120 mmHg, diastolic 80 mmHg. What is the mean arterial pressure?\nA. 93 mmHg\nB. 100 mmHg",
-    "Sodium 140 mmol/L, chloride 100 mmol/L, bicarbonate 24 mmol/L. What is the anion gap?\nA. 16\nB. 40\nC. 12\nD. 8",
-)
-
-
-@pytest.fixture(scope="session")
-def greedy_on_hf() -> list[Completion]:
-    """What the hf engine writes: whole answers, one step, and one cut short."""
-
-    async def main() -> list[Completion]:
-        async with open_engine(EngineConfig(engine="hf", device="cpu")) as engine:
-            return await greedy(engine)
-
-    return asyncio.run(main())
-
-
-async def greedy(engine: Any) -> list[Completion]:
-    kinds = (
-        Sampling(temperature=0, max_tokens=200),
-        Sampling(temperature=0, max_tokens=200, stop=("\n\nStep",)),
-        Sampling(temperature=0, max_tokens=7),
-    )
-    found = await asyncio.gather(*(engine.complete(ask(q), sampling) for q in QUESTIONS for sampling in kinds))
-    return [completion for [completion] in found]
-
-
-async def shares(engine: Any, n: int = 400) -> Counter[str]:
-    """How often each word is chosen."""
-    word = Sampling(seed=5, max_tokens=1, allowed_tokens=("Step", "The"))
-    return Counter(each.text for each in await engine.complete(ask(QUESTIONS[0]), word, n))
-
-
-def test_vllm_writes_what_hf_writes(vllm_url: str, greedy_on_hf: list[Completion]) -> None:
-    """Template, BOS, stop strings, limits, finish reasons and token counts: greedy, all must be equal."""
-
-    async def work(engine: HttpEngine) -> Any:
-        [server] = engine.servers
-        assert server.traits is not None
-        assert (server.traits.ids, server.traits.choose, engine.context) == (True, Choose.ALLOWED, 1024)
-        return await greedy(engine)
-
-    assert on([vllm_url], work, timeout=120.0) == greedy_on_hf
-
-
-def test_vllm_draws_by_the_seed(vllm_url: str) -> None:
-    """The same request gives the same n texts, alone and among others; another seed gives others. vLLM draws the n
-    completions with seed, seed + 1, ...: sent as they are, neighbouring seeds would share all but one."""
-
-    async def work(engine: HttpEngine) -> Any:
-        draws = [Sampling(seed=seed, max_tokens=40) for seed in range(8)]
-        alone = [await engine.complete(ask(QUESTIONS[0]), draw, 4) for draw in draws]
-        order = random.Random(1).sample(range(8), 8)
-        again = await asyncio.gather(*(engine.complete(ask(QUESTIONS[0]), draws[i], 4) for i in order))
-        return alone, dict(zip(order, again, strict=True))
-
-    alone, again = on([vllm_url], work, timeout=120.0)
-    assert all(again[i] == alone[i] for i in range(8))
-    assert len({each.text for found in alone for each in found}) > 16
-    for found in alone:
-        assert all(each.tokens == 40 or each.finish_reason is FinishReason.EOS for each in found)
-
-
-def test_vllm_chooses_words_as_hf_does(vllm_url: str) -> None:
-    async def hf() -> Counter[str]:
-        async with open_engine(EngineConfig(engine="hf", device="cpu")) as engine:
-            return await shares(engine)
-
-    expected, found = asyncio.run(hf()), on([vllm_url], shares, timeout=120.0)
-    assert set(found) <= {"Step", "The"}
-    # Four standard errors of the difference of two counts of 400 are at most 57.
-    assert abs(expected["Step"] - found["Step"]) <= 57
-
-
-def test_sample_and_search_on_vllm_through_a_proxy_that_breaks(vllm_url: str) -> None:
-    """The whole program on a real server: no record lost, none twice, and the same as without the faults."""
-    clinic = run_medsss(["clinic", "-n", 6, "--seed", 3]).ok().stdout
-    with FaultyServer(CLINIC, upstream=vllm_url, faults=at_random(0.2), models=({"id": str(CLINIC)},)) as proxy:
-        args = ["--engine", "http", "--max-tokens", 120, "--timeout", 100]
-        direct = run_medsss(["sample", "-n", 3, *args, "--base-url", vllm_url, "--ordered"], clinic).ok()
-        broken = run_medsss(["sample", "-n", 3, *args, "--base-url", proxy.url, "--ordered"], clinic).ok()
-        assert len(proxy.requests) > proxy.answered
-        assert broken.records == direct.records
-        trees = run_medsss(
-            ["search", "--max-nodes", 10, *args, "--base-url", proxy.url, "--base-url", vllm_url], clinic
-        )
-    assert sorted(tree["id"] for tree in trees.ok().records) == sorted(each["id"] for each in direct.records)
-    assert all(len(tree["nodes"]) > 3 for tree in trees.records)
-
-
-def test_transformers_serve_writes_what_hf_writes(transformers_url: str, greedy_on_hf: list[Completion]) -> None:
-    """A server that is not vLLM: text prompts, one completion a request, no restriction of tokens of its own."""
-
-    async def work(engine: HttpEngine) -> Any:
-        [server] = engine.servers
-        assert server.traits is not None
-        assert (server.traits.ids, server.traits.most, server.traits.choose) == (False, 1, Choose.SEQUENCE)
-        drawn = await engine.complete(ask(QUESTIONS[0]), Sampling(max_tokens=40), 4)
-        return await greedy(engine), drawn, await shares(engine, 40)
-
-    found, drawn, words = on([transformers_url], work, served_model=str(CLINIC), timeout=120.0)
-    assert [(each.text, each.stop) for each in found] == [(each.text, each.stop) for each in greedy_on_hf]
-    assert len({each.text for each in drawn}) > 1, "it draws, though by itself it is greedy"
-    assert set(words) <= {"Step", "The"}
-
-
-def test_search_on_transformers_serve(transformers_url: str) -> None:
-    clinic = run_medsss(["clinic", "-n", 1, "--seed", 3]).ok().stdout
-    args = ["search", "--max-nodes", 6, "--rollouts", 2, "--max-tokens", 80, "--engine", "http"]
-    ran = run_medsss([*args, "--base-url", transformers_url, "--served-model", CLINIC, "--timeout", 100], clinic).ok()
-    assert len(ran.records) == 1
-    assert len(ran.records[0]["nodes"]) > 2

@@ -304,6 +304,7 @@ def test_processbench_gives_labelled_steps() -> None:
         ),
         ({"id": "q", "question": "?\nA. x\nB. y", "answer": "C"}, "q: .*'C' in `answer` is not one of.* A, B"),
         ({"id": "q", "question": "?\nA. x\nB. y\nD. z", "answer": "B"}, "q: line 4 of the question"),
+        ({"id": "q", "question": "?\nA. x\nB. y", "answer": "2"}, "q: `answer` is the number 2"),
         (MEDQA | {"options": {}}, "MedQA-3: fewer than two options in `options`"),
         (LAYOUTS["cmexam"].example | {"Options": ""}, "fewer than two options in `Options`"),
         (LAYOUTS["cmexam"].example | {"Answer": "F"}, "'F' in `Answer` is not one of the options A, B, C, D, E"),
@@ -348,6 +349,9 @@ def test_a_map_reads_any_layout() -> None:
     problem = mapped(flat, "question=q", "options=o1,o2,o3", "answer=a", "id=n", "dataset=set")
     assert (problem.id, problem.dataset, problem.answer, len(problem.options or {})) == ("MedQA-9", "s", "B", 2)
     assert mapped({"a.b": "Which?\nA. x\nB. y", "c": "B"}, "question=a.b", "answer=c").options == {"A": "x", "B": "y"}
+    cell = {"q": "Which?", "o": '["x", "y"]', "a": 1.0}  # a table: JSON in a cell, a column with gaps
+    assert mapped(cell, "question=q", "options=o", "answer=a:0").answer == "B"
+    assert mapped({"q": "Which?", "o": None, "a": "aorta"}, "question=q", "options=o", "answer=a").task is Task.TEXT
     for gold, task in ((84, Task.NUMBER), ("540 mL", Task.NUMBER), ("5-HT", Task.TEXT), ("2024-03-15", Task.NUMBER)):
         assert mapped({"q": "?", "a": gold}, "question=q", "answer=a").task is task
 
@@ -363,6 +367,7 @@ def test_a_map_reads_any_layout() -> None:
         ),
         (["question=data.stem", "options=data.list", "answer=data.right:0"], "is 2, no position among .* A, B"),
         (["question=data", "answer=id"], "`data` must be a text"),
+        (["question=data.stem", "answer=data.right:1"], "the gold answer is '2', but there are no options"),
     ],
 )
 def test_a_map_that_does_not_fit_says_what_is_there(given: list[str], message: str) -> None:

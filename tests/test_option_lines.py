@@ -147,6 +147,7 @@ def test_read_right(question: str, stem: str, options: dict[str, str]) -> None:
         ("Which?\nA. Heparin\nB.\nC. None", "line 3"),  # an empty option that is not the last
         ("Which?\nA.\nB. Aspirin", "line 2"),
         ("Which?\nA. Heparin\nB. Aspirin\nD. None", "line 4"),  # C is missing
+        ("Which?\nA. Heparin\nC. Aspirin\nD. None", "line 3"),  # B is missing
         ("Which?\nA. Heparin\nB. Aspirin\nB. None", "line 4"),  # B twice
         ("Which?\nA. Heparin\nB. Aspirin\nC.\nAnswer with one letter.", "line 5"),  # the text of C, or a sentence?
         ("Which?\nA. Heparin\nand rest\nB. Aspirin\nand rest", "line 5"),  # of B, or a sentence?
@@ -154,6 +155,8 @@ def test_read_right(question: str, stem: str, options: dict[str, str]) -> None:
         ("Which?\nA. Heparin\nb. Aspirin\nC. None", "line 3"),
         ("Which?\nA. Heparin\nB. both of\n(a) x\n(b) y", "line 4"),  # the options, or a part of B?
         ("Which?\nA. Heparin\nB. Aspirin\nS. aureus grew.", "line 4"),
+        ("Which?\nA. Heparin\nB. Aspirin\nA. None", "line 4"),
+        ("Which?\n" + "\n".join(f"{letter}. {letter}x" for letter in ascii_uppercase + "A"), "line 28"),
         ("Which?\nA. Heparin\nB. Aspirin\nAnswer: B", "line 4"),  # the question gives its answer away
     ],
 )

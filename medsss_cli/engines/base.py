@@ -10,12 +10,11 @@ import contextlib
 import json
 import queue
 import threading
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar, Protocol, TypeVar, cast
 
 from ..errors import EngineError, UsageError
 from ..requests import Completion, Prompt, Sampling
@@ -195,12 +194,11 @@ def notes_of(engine: Engine) -> list[str]:
 
 class Worker:
     """A thread that does one thing after another, for which the end of the program does not wait: an import of torch or
-    a step of a large model can take longer than a user wants to after Ctrl-C."""
+    a step of a large model can take longer than a user wants to after Ctrl-C. `app.main` knows it by its name."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self) -> None:
         self._todo: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._work, name="medsss-engine", daemon=True).start()
 
     def _work(self) -> None:
         while (work := self._todo.get()) is not None:
@@ -208,21 +206,15 @@ class Worker:
 
     async def do(self, work: Callable[[], T]) -> T:
         """The result of `work()`, or what it raises."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-
-        def settle(result: Any, error: BaseException | None) -> None:
-            if not future.done():
-                future.set_result(result) if error is None else future.set_exception(error)
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
         def do() -> None:
-            result, error = None, None
             try:
                 result = work()
-            except BaseException as raised:
-                error = raised
-            with contextlib.suppress(RuntimeError):  # a loop that was closed waits for nothing
-                loop.call_soon_threadsafe(settle, result, error)
+            except BaseException as error:
+                settle(future, None, error)
+            else:
+                settle(future, result)
 
         self._todo.put(do)
         return await future
@@ -231,8 +223,13 @@ class Worker:
         """The thread ends after what it is at."""
         self._todo.put(None)
 
-    async def ended(self, patience: float) -> None:
-        """Wait for its end, but no longer than `patience` seconds."""
-        deadline = time.monotonic() + patience
-        while self._thread.is_alive() and time.monotonic() < deadline:
-            await asyncio.sleep(0.01)
+
+def settle(future: asyncio.Future[T], result: T | None, error: BaseException | None = None) -> None:
+    """Give `future` its result or error, from whichever thread, unless it has one."""
+
+    def tell() -> None:
+        if not future.done():
+            future.set_exception(error) if error is not None else future.set_result(cast(T, result))
+
+    with contextlib.suppress(RuntimeError):  # a loop that was closed waits for nothing
+        future.get_loop().call_soon_threadsafe(tell)

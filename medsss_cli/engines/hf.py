@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import EngineError
 from ..requests import Completion, FinishReason, Prompt, Sampling, derive_seed
-from .base import EngineConfig, Usage, Worker, check_request, room
+from .base import EngineConfig, Usage, Worker, check_request, room, settle
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -124,12 +124,12 @@ class HfEngine:
         return done
 
     async def serve(self, worker: Worker) -> None:
-        """Run batch after batch on the worker, for as long as this is not cancelled."""
-        while True:
+        """Run batch after batch on the worker, until the engine is closed."""
+        while not self._closed:
             await self._news.wait()
             await asyncio.sleep(_COMPANY)
             batch = self._take()
-            if batch:
+            if batch and not self._closed:
                 await worker.do(partial(self._run, batch))
             else:
                 self._news.clear()
@@ -137,8 +137,9 @@ class HfEngine:
     def close(self) -> None:
         """The batch under way ends at its next token; whoever still waits gets an EngineError."""
         self._closed = True
+        self._news.set()
         for job in self._open:
-            _settle(job, EngineError("the engine was closed while the request was running"))
+            settle(job.future, None, EngineError("the engine was closed while the request was running"))
 
     def _take(self) -> list[_Row]:
         """The next batch: rows of equal temperature and top-p, prompts of like length, the longest waiting among them.
@@ -191,7 +192,7 @@ class HfEngine:
                 told = None
         if told is not None:
             for row in left:
-                _settle(row.job, EngineError(told))
+                settle(row.job.future, None, EngineError(told))
             return
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -276,7 +277,7 @@ class HfEngine:
         row.ids += new if end is None else new[: end + 1]
         row.logprobs += logprobs[: len(row.ids) - before]
         if not all(map(math.isfinite, row.logprobs[before:])):
-            _settle(job, EngineError("the model's logits are not numbers"))
+            settle(job.future, None, EngineError("the model's logits are not numbers"))
             return True
         if job.words:
             word = sampling.allowed_tokens[job.words.index(row.ids[0])]
@@ -310,7 +311,7 @@ class HfEngine:
             text, reason, len(row.ids), len(job.ids), stop, round(math.fsum(row.logprobs), 4)
         )
         if len(job.done) == job.n:
-            _settle(job)
+            settle(job.future, [job.done[index] for index in range(job.n)])
 
 
 class _Draw:
@@ -345,21 +346,6 @@ class _Draw:
 
 def _by_length(row: _Row) -> tuple[int, tuple[int, ...]]:
     return len(row.job.ids), row.job.ids
-
-
-def _settle(job: _Job, error: EngineError | None = None) -> None:
-    """Let the job's future know, from whichever thread, that all is done or that `error` came in between."""
-
-    def settle() -> None:
-        if job.future.done():
-            return
-        if error is None:
-            job.future.set_result([job.done[index] for index in range(len(job.done))])
-        else:
-            job.future.set_exception(error)
-
-    with contextlib.suppress(RuntimeError):  # a loop that was closed waits for nothing
-        job.future.get_loop().call_soon_threadsafe(settle)
 
 
 # What is known of a model
@@ -431,7 +417,7 @@ def _out_of_memory(error: Exception) -> bool:
 @contextlib.asynccontextmanager
 async def open_hf(config: EngineConfig) -> AsyncIterator[HfEngine]:
     """Load the policy of `config` and serve it until the block ends. Raises UsageError where it cannot be loaded."""
-    worker = Worker("medsss-hf")
+    worker = Worker()
 
     def load() -> HfEngine:
         from .loading import load_policy
@@ -449,8 +435,8 @@ async def open_hf(config: EngineConfig) -> AsyncIterator[HfEngine]:
             yield engine
         finally:
             sys.setswitchinterval(interval)
-            serving.cancel()
             engine.close()
+            await asyncio.wait([serving], timeout=_PATIENCE)
+            serving.cancel()
     finally:
         worker.close()
-        await worker.ended(_PATIENCE)

@@ -285,7 +285,7 @@ def medsss(row: Row) -> Problem:
     drop = set(ours.__struct_fields__) - set(Problem.__struct_fields__) if ours else set()
     data = {key: value for key, value in row.obj.items() if key not in drop}
     if "task" not in data:
-        names = ("question", "answer", "options") if data.get("options") is not None else ("question", "answer")
+        names = [name for name in ("question", "answer", "options") if name in data]
         return FieldMap({name: (name,) for name in names}).read(data, row.where)
     data["id"] = row.id()
     if isinstance(data["answer"], int | float) and not isinstance(data["answer"], bool):
@@ -351,9 +351,10 @@ def read_row(obj: dict[str, Any], where: Where) -> Problem:
     """The record that a row of any layout stands for: a problem, a tree or prm record. Raises BadRecord with its id."""
     layout = detect(obj)
     if layout is None:
-        known = "; ".join(f"{name} ({', '.join(each.needs)})" for name, each in reversed(LAYOUTS.items()))
         keys = ", ".join(map(str, obj)) or "(none)"
-        raise BadRecord(f"unknown layout: found the keys {keys}; medsss load --map reads any; known: {known}")
+        raise BadRecord(
+            f"unknown layout: found the keys {keys}; medsss load --map reads any; known: {', '.join(LAYOUTS)}"
+        )
     return named(layout.read, Row(obj, where))
 
 

@@ -5,11 +5,14 @@ What can be read in two ways is refused, with the line: a wrong guess is a wrong
 
 from __future__ import annotations
 
+import contextlib
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from string import ascii_uppercase as LETTERS
 from typing import Any, NamedTuple
+
+import orjson
 
 from ..answers.choice import gold_letters
 from ..errors import BadRecord
@@ -52,12 +55,18 @@ def split_options(question: str, *, spaced: bool = False) -> tuple[str, dict[str
     # Lines of a list that is longer than its A are no options of another list around it.
     of = {line: start for start in starts if len(run := _walk(lines, marks, start, {})[0]) > 1 for line in run}
     walks = [_walk(lines, marks, start, of) for start in starts]
-    found = [(run, broken) for run, broken in walks if len(run) > 1 or (broken and marks[broken].letter == "B")]
+    found = [
+        (run, broken) for run, broken in walks if len(run) > 1 or (broken and _looks_broken(run[0], broken, marks))
+    ]
     if not found:
         return question, None
     run, broken = max(found, key=lambda each: each[1] or each[0][-1])
+    again = (
+        n for n, mark in marks.items() if n > run[-1] and mark.style == marks[run[0]].style and marks[run[-1]].text
+    )
+    broken = broken or next(again, None)
     if broken:
-        raise _refused(broken, f"{lines[broken].strip()!r} is not the option {LETTERS[len(run)]} in the style of A")
+        raise _refused(broken, f"{lines[broken].strip()!r} is not the next option in the style of A")
     begun = {other[0] for other, _ in found}
     before = run[0] - 1
     while before >= 0 and (before in marks or not lines[before].strip()):
@@ -82,6 +91,12 @@ def _mark(line: str, spaced: bool) -> _Mark | None:
     return _Mark(letter.upper(), style + ("a" if letter.islower() else "A"), bold[2] if bold and not bold[3] else text)
 
 
+def _looks_broken(start: int, broken: int, marks: Mapping[int, _Mark]) -> bool:
+    """Whether an A and the line that breaks its list at once look like options: a B of another style, or a line that
+    follows at once (A, C, D)."""
+    return marks[broken].letter == "B" or broken == start + 1
+
+
 def _walk(
     lines: Sequence[str], marks: Mapping[int, _Mark], start: int, of: Mapping[int, int]
 ) -> tuple[list[int], int | None]:
@@ -91,7 +106,7 @@ def _walk(
     run, filled = [start], bool(first.text)
     for number in range(start + 1, len(lines)):
         mark = marks.get(number)
-        expected = LETTERS[len(run)] if len(run) < len(LETTERS) else "A"
+        expected = (LETTERS + "?")[len(run)]
         if not lines[number].strip():
             continue
         if mark and mark.letter == expected and (mark.style == first.style or of.get(number, start) == start):
@@ -152,7 +167,8 @@ def _refused(index: int, why: str) -> BadRecord:
 
 
 def options_of(value: object, field: str = "options") -> dict[str, str]:
-    """Options as {"A": text}: of an object, a list of texts or of {key, value}, or a text with one option a line.
+    """Options as {"A": text}: of an object, a list of texts or of {key, value}, JSON of these, or a text with one
+    option a line.
 
     Empty ones are left out; the others keep their letters. Marks that all texts of a list carry ("A. x") are taken off.
     Raises BadRecord for fewer than two options, and for names that are no letters.
@@ -170,6 +186,9 @@ def options_of(value: object, field: str = "options") -> dict[str, str]:
         if all(mark and mark.letter == letter and mark.text for letter, mark in marks.items()):
             found |= {letter: mark.text for letter, mark in marks.items() if mark}
     elif isinstance(value, str):
+        with contextlib.suppress(orjson.JSONDecodeError):  # a cell of a table
+            if isinstance(inner := orjson.loads(value), dict | list):
+                return options_of(inner, field)
         stem, lines = split_options(value, spaced=True)
         found = lines if lines and not stem else {}
     found = {letter: text for letter, text in found.items() if text}
@@ -191,12 +210,12 @@ def gold_letter(value: object, options: dict[str, str], field: str, *, base: int
     off is a wrong answer in every row."""
     if isinstance(value, list):
         value = "".join(map(str, value))
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # a column of a table with gaps
     if value is None or value == "" or isinstance(value, bool) or not isinstance(value, int | str):
         raise BadRecord(f"no gold answer in `{field}`, got {shown(value)}")
     text = str(value).strip()
-    if text.isdecimal() and (base is not None or isinstance(value, int)):
-        if base is None:
-            raise BadRecord(f"`{field}` is the number {text}: does it count the options from 0 or from 1?")
+    if text.isdecimal() and base is not None:
         position = int(text) - base if len(text) < 4 else -1
         letter = LETTERS[position] if 0 <= position < len(LETTERS) else ""
         if letter in options:
@@ -207,10 +226,12 @@ def gold_letter(value: object, options: dict[str, str], field: str, *, base: int
         return letters
     mark = _mark(text, spaced=True)
     for letter, option in options.items():
-        if text.casefold() == option.casefold():
+        if text.casefold() == option.casefold() and not isinstance(value, int):
             return letter
         if mark and mark.letter == letter and mark.text.casefold() == option.casefold():
             return letter
+    if text.isdecimal():
+        raise BadRecord(f"`{field}` is the number {text}: does it count the options from 0 or from 1?")
     raise BadRecord(f"the gold answer {shown(text)} in `{field}` is not one of the options {', '.join(options)}")
 
 

@@ -135,12 +135,11 @@ class FieldMap:
         if not isinstance(question, str) or not question.strip():
             raise BadRecord(f"`{self.fields['question'][0]}` must be a text that is not empty, got {shown(question)}")
         field = self.fields["answer"][0]
-        if "options" in found:
-            listed = found["options"]
-            options: dict[str, str] | None = options_of(
-                listed[0] if len(listed) == 1 else listed, ",".join(self.fields["options"])
-            )
-            answer, task = gold_letter(answer, options or {}, field, base=self.base), Task.CHOICE
+        listed = found.get("options", [])
+        options: dict[str, str] | None = None
+        if any(listed):
+            options = options_of(listed[0] if len(listed) == 1 else listed, ",".join(self.fields["options"]))
+            answer, task = gold_letter(answer, options, field, base=self.base), Task.CHOICE
         elif isinstance(answer, str | int | float) and not isinstance(answer, bool):
             question, answer, options = with_lines(question, answer, field, self.base)
             task = Task.CHOICE if options else Task.NUMBER if is_number(answer) else Task.TEXT
@@ -179,7 +178,8 @@ def with_lines(
     """
     text = str(gold).strip()
     letters = _LETTERS_ALONE.fullmatch(text)
-    must = base is not None or isinstance(gold, int) or (letters is not None and len(text.strip("().")) == 1)
+    letter = letters is not None and len(text.strip("().")) == 1
+    must = base is not None or text.isdecimal() or letter
     try:
         stem, options = split_options(question)
     except BadRecord:
@@ -192,7 +192,7 @@ def with_lines(
         except BadRecord:
             if must:
                 raise
-    elif must and not isinstance(gold, int):
+    elif letter or base is not None:
         last = question.strip().rpartition("\n")[2]
         raise BadRecord(
             f"the gold answer is {text!r}, but there are no options: neither a field of them, nor lines 'A. ...' at "

@@ -48,6 +48,7 @@ class Faults:
         self._errors = None if errors is None else _ErrorsFile(errors)
         self._counts: Counter[str] = Counter()
         self._first: dict[str, str] = {}
+        self._told = False
         self._lock = threading.Lock()
 
     def bad(self, where: Where, what: str) -> None:
@@ -88,10 +89,11 @@ class Faults:
         return [f"{self.failed} failed"] * bool(self.failed) + [bad] * bool(self.bad_lines)
 
     def say_causes(self, most: int = 8) -> None:
-        """A line for each of the commonest causes that had more than was shown, in the words of its first."""
-        for cause, count in self._counts.most_common(most):
+        """A line for each of the commonest causes that had more than was shown, in the words of its first; once."""
+        for cause, count in [] if self._told else self._counts.most_common(most):
             if count > SHOWN:
                 console.note(f"  {count} x {_short(self._first[cause], 160)}")
+        self._told = True
 
     @property
     def exit_code(self) -> int:
@@ -109,6 +111,8 @@ class Faults:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close(whole=kind is None)
+        if kind is None:
+            self.say_causes()
 
 
 class _ErrorsFile:
