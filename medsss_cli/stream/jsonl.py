@@ -16,15 +16,20 @@ import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, count
 from types import FrameType
 from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
 
 import msgspec
 import orjson
-from backports import zstd
 
 from .. import console
 from ..errors import BadRecord, MedsssError, UsageError
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 T = TypeVar("T")
 Record = msgspec.Struct | dict[str, Any]
@@ -35,8 +40,12 @@ READ_ERRORS = (EOFError, OSError, zlib.error, zstd.ZstdError)
 LINE_LIMIT = 64 << 20
 """The longest line that is read, in bytes. One that is longer is no record of ours, and would take the memory away."""
 
+COUNT_LIMIT = 1 << 30
+"""Files of more bytes than this are not read a first time just to count their records."""
+
 _PIPE_BUF = 4096
 _CHUNK = 1 << 16
+_BOM = b"\xef\xbb\xbf"
 
 
 class Where(NamedTuple):
@@ -72,7 +81,7 @@ def check_inputs(inputs: Sequence[str]) -> None:
 
 
 def open_text_in(path: str) -> BinaryIO:
-    """The bytes of `path`, unpacked: `-` is stdin, names that end in `.gz` and `.zst` are packed.
+    """The bytes of `path`, unpacked: `-` is stdin, names that end in `.gz` and `.zst` are.
 
     A read raises one of READ_ERRORS where the data end early or are broken. stdin is read through a buffer of its own:
     a thread that still waits for a line there must not hold the lock of `sys.stdin.buffer`, which the interpreter wants
@@ -121,90 +130,50 @@ def read_objects(
 
     A file whose first non-blank byte is `[` is one JSON array of objects, as public benchmark files are; it alone is
     held in memory whole. Blank lines, a byte-order mark and CRLF are fine. What cannot be read (broken JSON, NaN,
-    invalid UTF-8, a lone surrogate, a line over LINE_LIMIT, something else than an object, compressed data that ends
-    early) goes to `on_bad`, and the reading goes on if that returns.
+    invalid UTF-8, a lone surrogate, a line over LINE_LIMIT, something else than an object, packed data that ends early)
+    goes to `on_bad`, and the reading goes on if that returns.
 
     Raises UsageError at once, before anything is read, if one of the inputs cannot be.
     """
     sources = tuple(inputs) or ("-",)
     check_inputs(sources)
-    return _read_all(sources, on_bad)
+    return chain.from_iterable(_read_one(source, on_bad) for source in sources)
 
 
-COUNT_LIMIT = 1 << 30
-"""Files of more bytes than this are not read a first time just to count their records."""
-
-
-def count_records(inputs: Sequence[str]) -> int | None:
-    """How many records the inputs hold, bad ones among them; None where that cannot be known cheaply: stdin, pipes,
-    compressed files, files that are too large. Costs one read of the files."""
-    total = 0
-    size = 0
-    for path in inputs or ("-",):
-        try:
-            if path == "-" or packed(path) or not stat.S_ISREG(os.stat(path).st_mode):
-                return None
-            size += os.path.getsize(path)
-            if size > COUNT_LIMIT:
-                return None
-            with open(path, "rb") as file:
-                start = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
-                file.seek(0)
-                if start.startswith(b"["):
-                    total += len(orjson.loads(file.read().removeprefix(b"\xef\xbb\xbf")))
-                else:
-                    total += sum(not line.isspace() for line in file)
-        except (OSError, orjson.JSONDecodeError):
-            return None
-    return total
-
-
-def _read_all(sources: Sequence[str], on_bad: Callable[[Where, str], None]) -> Iterator[tuple[Where, dict[str, Any]]]:
-    for source in sources:
-        name = "stdin" if source == "-" else source
-        with open_text_in(source) as stream:
-            yield from _read_one(stream, name, on_bad)
-
-
-def _read_one(
-    stream: BinaryIO, name: str, on_bad: Callable[[Where, str], None]
-) -> Iterator[tuple[Where, dict[str, Any]]]:
-    number = 0
+def _read_one(source: str, on_bad: Callable[[Where, str], None]) -> Iterator[tuple[Where, dict[str, Any]]]:
     begun = False
-    while True:
-        where = Where(name, number + 1)
-        try:
-            line = stream.readline(LINE_LIMIT + 1)
-            if len(line) > LINE_LIMIT:
-                while line and not line.endswith(b"\n"):
-                    line = stream.readline(_CHUNK)
-                on_bad(where, f"the line is longer than {LINE_LIMIT >> 20} MiB")
-                number += 1
-                begun = True
+    with open_text_in(source) as stream:
+        for number in count(1):
+            where = Where("stdin" if source == "-" else source, number)
+            try:
+                line = rest = stream.readline(LINE_LIMIT + 1)
+                while len(line) > LINE_LIMIT and rest and not rest.endswith(b"\n"):
+                    rest = stream.readline(_CHUNK)
+            except READ_ERRORS as error:
+                on_bad(where, f"reading stops here: {_reason(error)}")
+                return
+            if not line:
+                return
+            if number == 1:
+                line = line.removeprefix(_BOM)
+            if not line.strip():
                 continue
-        except READ_ERRORS as error:
-            on_bad(where, f"reading stops here: {_reason(error)}")
-            return
-        if not line:
-            return
-        number += 1
-        if number == 1 and line.startswith(b"\xef\xbb\xbf"):
-            line = line[3:]
-        if not line.strip():
-            continue
-        if not begun and line.lstrip().startswith(b"["):
-            yield from _read_array(line, stream, where, on_bad)
-            return
-        begun = True
-        try:
-            found = orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            on_bad(where, f"not JSON: {error.msg} (column {error.colno})")
-            continue
-        if isinstance(found, dict):
-            yield where, found
-        else:
-            on_bad(where, f"expected a JSON object, found {_json_type(found)}")
+            if not begun and line.lstrip().startswith(b"["):
+                yield from _read_array(line, stream, where, on_bad)
+                return
+            begun = True
+            if len(line) > LINE_LIMIT:
+                on_bad(where, f"the line is longer than {LINE_LIMIT >> 20} MiB")
+                continue
+            try:
+                found = orjson.loads(line)
+            except orjson.JSONDecodeError as error:
+                on_bad(where, f"not JSON: {error.msg} (column {error.colno})")
+                continue
+            if isinstance(found, dict):
+                yield where, found
+            else:
+                on_bad(where, f"expected a JSON object, found {_json_type(found)}")
 
 
 def _read_array(
@@ -235,17 +204,38 @@ def _reason(error: BaseException) -> str:
 
 
 def _json_type(value: object) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "a boolean"
-        case int() | float():
-            return "a number"
-        case str():
-            return "a string"
-        case _:
-            return "an array" if isinstance(value, list) else "an object"
+    names = {
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+        str: "a string",
+        list: "an array",
+        dict: "an object",
+    }
+    return names.get(type(value), "null")
+
+
+def count_records(inputs: Sequence[str]) -> int | None:
+    """How many records the inputs hold, bad ones among them; None where that cannot be known cheaply: stdin, pipes,
+    packed files, files that are too large. Costs one read of the files."""
+    total = size = 0
+    for path in inputs or ("-",):
+        try:
+            if path == "-" or packed(path) or not stat.S_ISREG(os.stat(path).st_mode):
+                return None
+            size += os.path.getsize(path)
+            if size > COUNT_LIMIT:
+                return None
+            with open(path, "rb") as file:
+                if file.read(64).removeprefix(_BOM).lstrip().startswith(b"["):
+                    file.seek(0)
+                    total += len(orjson.loads(file.read().removeprefix(_BOM)))
+                else:
+                    file.seek(0)
+                    total += sum(not line.isspace() for line in file)
+        except (OSError, orjson.JSONDecodeError):
+            return None
+    return total
 
 
 # Writing

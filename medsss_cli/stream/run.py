@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import queue
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated, Any, ClassVar, Generic, Protocol, TypeVar
 
 import orjson
@@ -358,7 +356,6 @@ class _Loop(Generic[T]):
     ) -> None:
         self.in_flight = 0
         self._stream, self._work, self._stage, self._on_done = stream, work, stage, on_done
-        self._ordered = stream.options.ordered
         self._free = asyncio.Semaphore(concurrency)
         self._ahead = asyncio.Semaphore(concurrency * AHEAD)
         self._feeding: asyncio.Task[MedsssError | None] | None = None
@@ -378,40 +375,36 @@ class _Loop(Generic[T]):
 
     async def _feed(self, group: asyncio.TaskGroup) -> MedsssError | None:
         """Begin with a record whenever a place is free. Returns the error that ended the reading, if one did."""
-        reader = _Reader(iter(self._stream))
-        turn = _settled()
+        before: asyncio.Task[None] | None = None
         try:
-            while True:
-                await self._free.acquire()
-                await self._ahead.acquire()
-                record = await reader.next()
-                if record is None:
-                    return None
+            await self._place()
+            async for record in _read_in_thread(self._stream):
                 self.in_flight += 1
-                before, turn = turn, asyncio.get_running_loop().create_future()
-                group.create_task(self._one(record[0], before, turn))
+                before = group.create_task(self._one(record, before if self._stream.options.ordered else None))
+                await self._place()
         except MedsssError as error:
             return error
-        finally:
-            reader.close()
+        return None
 
-    async def _one(self, record: T, before: asyncio.Future[None], turn: asyncio.Future[None]) -> None:
+    async def _place(self) -> None:
+        await self._free.acquire()
+        await self._ahead.acquire()
+
+    async def _one(self, record: T, before: asyncio.Task[None] | None) -> None:
+        """Do the work on one record and deliver it, with `ordered` after the record before."""
         outcome: Sequence[Record] | MedsssError
         try:
-            try:
-                outcome = await self._work(record)
-            except UsageError:
-                raise
-            except MedsssError as error:
-                outcome = error
-            self._free.release()
-            if self._ordered:
-                await before
-            self._deliver(record, outcome)
-            turn.set_result(None)
-            self._ahead.release()
-        finally:
-            self.in_flight -= 1
+            outcome = await self._work(record)
+        except UsageError:
+            raise
+        except MedsssError as error:
+            outcome = error
+        self._free.release()
+        if before is not None:
+            await asyncio.wait([before])
+        self._deliver(record, outcome)
+        self._ahead.release()
+        self.in_flight -= 1
 
     def _deliver(self, record: T, outcome: Sequence[Record] | MedsssError) -> None:
         if not isinstance(outcome, MedsssError):
@@ -427,59 +420,46 @@ class _Loop(Generic[T]):
             self._on_done(record, outcome)
 
 
-def _settled() -> asyncio.Future[None]:
-    future = asyncio.get_running_loop().create_future()
-    future.set_result(None)
-    return future
-
-
 def _tokens(record: Any, results: Sequence[Any]) -> int:
     """How many tokens were generated for these results. Answers that the record brought along stand first in them, and
     cost nothing."""
     total = 0
     for result in results:
-        stats = getattr(result, "stats", None)
-        if isinstance(stats, dict):
-            total += stats.get("tokens", 0)
+        total += (getattr(result, "stats", None) or {}).get("tokens", 0)
         brought = len(getattr(record, "responses", ()))
         total += sum(answer.tokens for answer in getattr(result, "responses", ())[brought:])
     return total
 
 
-class _Reader(Generic[T]):
-    """Takes one record at a time from an iterator that blocks, in a thread of its own.
+async def _read_in_thread(records: Iterable[T]) -> AsyncIterator[T]:
+    """The records, one at a time and none ahead, from an iterator that blocks.
 
-    Not `asyncio.to_thread`: its threads are waited for at the end of the program, and one that sits in a read of an
+    Not by `asyncio.to_thread`: its threads are waited for at the end of the program, and one that sits in a read of an
     open pipe would keep an interrupted program alive. This one is a daemon and is left where it is.
     """
+    loop = asyncio.get_running_loop()
+    asked = threading.Semaphore(0)
+    answers: asyncio.Queue[tuple[T | None, BaseException | None]] = asyncio.Queue()
 
-    def __init__(self, records: Iterator[T]) -> None:
-        self._records = records
-        self._loop = asyncio.get_running_loop()
-        self._asked: queue.SimpleQueue[asyncio.Future[tuple[T] | None] | None] = queue.SimpleQueue()
-        threading.Thread(target=self._serve, name="medsss-reader", daemon=True).start()
-
-    async def next(self) -> tuple[T] | None:
-        """The next record, as a tuple of one, or None at the end. Raises what the iterator raises."""
-        answer: asyncio.Future[tuple[T] | None] = self._loop.create_future()
-        self._asked.put(answer)
-        return await answer
-
-    def close(self) -> None:
-        """Let the thread end, once it is back from its read."""
-        self._asked.put(None)
-
-    def _serve(self) -> None:
-        while (answer := self._asked.get()) is not None:
+    def read() -> None:
+        iterator = iter(records)
+        answer: tuple[T | None, BaseException | None] = (None, None)
+        while asked.acquire():
             try:
-                record = next(self._records, None)
-                settle = partial(answer.set_result, None if record is None else (record,))
+                answer = next(iterator, None), None
             except BaseException as error:
-                settle = partial(answer.set_exception, error)
+                answer = None, error
             with contextlib.suppress(RuntimeError):  # the loop is closed: the run was interrupted
-                self._loop.call_soon_threadsafe(_unless_done, answer, settle)
+                loop.call_soon_threadsafe(answers.put_nowait, answer)
+            if answer[0] is None:
+                return
 
-
-def _unless_done(answer: asyncio.Future[Any], settle: Callable[[], None]) -> None:
-    if not answer.done():
-        settle()
+    threading.Thread(target=read, name="medsss-reader", daemon=True).start()
+    while True:
+        asked.release()
+        record, error = await answers.get()
+        if error is not None:
+            raise error
+        if record is None:
+            return
+        yield record
