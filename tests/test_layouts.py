@@ -46,51 +46,27 @@ def test_the_authors_evaluation_layout() -> None:
     )
 
 
-def test_the_authors_layout_with_a_free_answer_and_a_name() -> None:
-    row = {
-        "id": "dose_3",
-        "conversations": [{"from": "human", "value": "Which dose?\nSentence: 10 mg/kg were given."}],
-        "eval": {"answer": "10 mg/kg"},
-        "answer_idx": "10 mg/kg",
-        "dataset": "DrugDose",
-    }
+def test_the_authors_layout_with_other_answers() -> None:
+    """A phrase with a name of its own, and the text of an option."""
+    dose = {"from": "human", "value": "Which dose?\nSentence: 10 mg/kg were given."}
+    row = {"id": "dose_3", "conversations": [dose], "answer_idx": "10 mg/kg", "dataset": "DrugDose"}
     problem = to_problem(row, HERE)
     assert (problem.id, problem.dataset, problem.task, problem.options) == ("dose_3", "DrugDose", Task.TEXT, None)
-    assert problem.question.endswith("were given.")
-
-
-def test_the_authors_layout_with_the_text_of_an_option_as_gold() -> None:
-    row = AUTHORS | {"eval": {"answer": "aspirin"}}
-    assert to_problem(row, HERE).answer == "B"
+    assert (problem.question, problem.answer) == (dose["value"], "10 mg/kg")
+    assert to_problem(AUTHORS | {"eval": {"answer": "aspirin"}}, HERE).answer == "B"
 
 
 def test_medqa() -> None:
     problem = to_problem(MEDQA, HERE)
     assert (problem.id, problem.answer, problem.task, problem.dataset) == ("MedQA-3", "B", Task.CHOICE, "MedQA")
     assert problem.meta == {"answer_text": "Aspirin", "meta_info": "step1"}
-    assert "answer_text" not in MEDQA.get("meta", {})
 
 
 def test_our_own_problem() -> None:
     row = {"id": "q1", "question": "2 + 2?", "answer": 4, "task": "number", "source": "mine"}
     problem = to_problem(row, Where("stdin", 1))
-    assert (problem.answer, problem.task, problem.meta, problem.dataset) == (
-        "4",
-        Task.NUMBER,
-        {"source": "mine"},
-        "unknown",
-    )
-
-
-@pytest.mark.parametrize(
-    ("row", "task"),
-    [
-        ({"question": "?", "answer": "B", "options": {"A": "x", "B": "y"}}, Task.CHOICE),
-        ({"question": "?", "answer": "aorta"}, Task.TEXT),
-    ],
-)
-def test_a_task_that_is_not_named(row: dict[str, Any], task: Task) -> None:
-    assert to_problem(row, HERE).task is task
+    assert (problem.answer, problem.task, problem.meta) == ("4", Task.NUMBER, {"source": "mine"})
+    assert problem.dataset == "unknown"
 
 
 @pytest.mark.parametrize(
@@ -137,6 +113,21 @@ def test_what_our_other_records_hold_is_left_out() -> None:
         (AUTHORS | {"conversations": [{"from": "human", "value": "Which?"}]}, "no options: .* ends with 'Which"),
         (MEDQA | {"answer_idx": "E"}, "not one of the options A, B"),
         (MEDQA | {"answer_idx": None}, "answer"),
+        ({"id": "q", "question": "?", "answer": "B"}, "q: the gold answer is 'B', but there are no options"),
+        (
+            {"id": "q", "question": "?", "answer": "E", "options": {"A": "x", "B": "y"}},
+            "q: .*'E' .* not one of.* A, B",
+        ),
+        ({"id": "q", "question": "?\nA. x\nB. y", "answer": "C"}, "q: .*'C' in `answer` is not one of.* A, B"),
+        ({"id": "q", "question": "?\nA. x\nB. y\nD. z", "answer": "B"}, "q: line 4 of the question"),
+        ({"id": "q", "question": "?\nA. x\nB. y", "answer": "2"}, "q: `answer` is the number 2"),
+        (MEDQA | {"options": {}}, "MedQA-3: fewer than two options in `options`"),
+        (LAYOUTS["cmexam"].example | {"Options": ""}, "fewer than two options in `Options`"),
+        (LAYOUTS["cmexam"].example | {"Answer": "F"}, "'F' in `Answer` is not one of the options A, B, C, D, E"),
+        (LAYOUTS["mmlu"].example | {"answer": 4}, "no position among the options A, B, C, D"),
+        (LAYOUTS["mmlu"].example | {"answer": True}, "no gold answer"),
+        (LAYOUTS["pubmedqa"].example | {"final_decision": None}, "no gold answer in `final_decision`"),
+        (LAYOUTS["huatuo"].example | {"Ground-True Answer": " "}, "must be a text that is not empty"),
     ],
 )
 def test_what_cannot_be_read_says_why(row: dict[str, Any], message: str) -> None:
@@ -292,31 +283,6 @@ def test_processbench_gives_labelled_steps() -> None:
         to_problem(row, HERE)
     with pytest.raises(BadRecord, match="must be the number of a step"):
         to_prm(row | {"label": 3}, HERE)
-
-
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        ({"id": "q", "question": "?", "answer": "B"}, "q: the gold answer is 'B', but there are no options"),
-        (
-            {"id": "q", "question": "?", "answer": "E", "options": {"A": "x", "B": "y"}},
-            "q: .*'E' .* not one of.* A, B",
-        ),
-        ({"id": "q", "question": "?\nA. x\nB. y", "answer": "C"}, "q: .*'C' in `answer` is not one of.* A, B"),
-        ({"id": "q", "question": "?\nA. x\nB. y\nD. z", "answer": "B"}, "q: line 4 of the question"),
-        ({"id": "q", "question": "?\nA. x\nB. y", "answer": "2"}, "q: `answer` is the number 2"),
-        (MEDQA | {"options": {}}, "MedQA-3: fewer than two options in `options`"),
-        (LAYOUTS["cmexam"].example | {"Options": ""}, "fewer than two options in `Options`"),
-        (LAYOUTS["cmexam"].example | {"Answer": "F"}, "'F' in `Answer` is not one of the options A, B, C, D, E"),
-        (LAYOUTS["mmlu"].example | {"answer": 4}, "no position among the options A, B, C, D"),
-        (LAYOUTS["mmlu"].example | {"answer": True}, "no gold answer"),
-        (LAYOUTS["pubmedqa"].example | {"final_decision": None}, "no gold answer in `final_decision`"),
-        (LAYOUTS["huatuo"].example | {"Ground-True Answer": " "}, "must be a text that is not empty"),
-    ],
-)
-def test_what_a_layout_cannot_use_says_why(row: dict[str, Any], message: str) -> None:
-    with pytest.raises(BadRecord, match=message):
-        to_problem(row, HERE)
 
 
 def test_a_letter_finds_its_options_in_the_question() -> None:
