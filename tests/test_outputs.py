@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import Ran, problem, read_jsonl, to_lines, write_jsonl
+from helpers import Ran, clean_env, problem, program, read_jsonl, to_lines, write_jsonl
 from trees import record as tree
 
 Medsss = Callable[..., Ran]
@@ -164,3 +167,19 @@ def test_reports_are_put_together_by_a_wildcard(medsss: Medsss, tmp_path: Path) 
     shown = medsss(["report", *sorted(tmp_path.glob("*.report.json"))]).ok()
     assert shown.stderr == ""
     assert json.loads((tmp_path / "a.report.json").read_text())["kind"] == "report"
+
+
+@pytest.mark.parametrize("name", ["load", "label", "eval", "report", "view", "curriculum"])
+def test_who_is_to_type_the_records_is_told(script: list[str], name: str) -> None:
+    """`medsss eval` without a file looked like a program that hangs."""
+    args = {"report": ["report"], "view": ["view"]}.get(name) or command(name, script)[0]
+    master, slave = pty.openpty()
+    with subprocess.Popen(
+        program(*args), stdin=slave, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=clean_env()
+    ) as child:
+        os.close(slave)
+        assert child.stderr is not None
+        assert child.stderr.readline() == b"medsss: waiting for records from the terminal; Ctrl-D ends them\n"
+        os.write(master, b"\x04")
+        child.communicate(timeout=120)
+    os.close(master)
