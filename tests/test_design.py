@@ -56,12 +56,9 @@ def test_no_module_is_needed_by_what_it_needs() -> None:
     assert "medsss_cli.search.mcts" in order
 
 
-
-
 @pytest.mark.parametrize(
     ("room", "other"),
     [
-        ("search", "engines"),
         ("engines", "search"),
         ("engines", "labelling"),
         ("stream", "engines"),

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
-import importlib
 import importlib.metadata
-import inspect
 import os
 import re
 import subprocess
@@ -304,19 +302,12 @@ def test_no_data_is_run() -> None:
                 assert not {"pickle", "marshal", "shelve", "dill", "joblib"} & set(modules), f"{name}:{node.lineno}"
 
 
-def test_remote_code_is_off_by_default() -> None:
-
-    from medsss_cli.app import COMMANDS
+def test_remote_code_is_off_unless_asked_for() -> None:
     from medsss_cli.engines.base import EngineConfig
 
     assert not EngineConfig().trust_remote_code
-    offered = 0
-    for entry in COMMANDS.values():
-        parameters = inspect.signature(importlib.import_module(entry.module).run).parameters
-        if "trust_remote_code" in parameters:
-            offered += 1
-            assert parameters["trust_remote_code"].default is False
-    assert offered >= 1
+    assert not EngineConfig(engine_args=("trust_remote_code=false", "dtype=auto")).trust_remote_code
+    assert EngineConfig(engine_args=("trust_remote_code=true",)).trust_remote_code
 
 
 _WATCHED = """
