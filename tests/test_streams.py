@@ -139,7 +139,7 @@ def test_the_second_record_of_an_id_is_a_bad_line(tmp_path: Path, capsys: pytest
     source = write_jsonl(tmp_path / "in.jsonl", problems(2) + problems(1))
     run = stream(inputs=[source], output=tmp_path / "out.jsonl")
     assert copy_all(run) == ["p0", "p1"]
-    assert run.counts.bad_lines == 1
+    assert run.faults.bad_lines == 1
     assert run.exit_code() == 1
     assert f"{source}:3: the id 'p0' came before" in capsys.readouterr().err
 
@@ -527,7 +527,7 @@ def test_ordered_keeps_the_order_within_bounded_room(tmp_path: Path) -> None:
     run_all(run, work, 3)
     assert [line["id"] for line in read_jsonl(out)] == [f"p{k}" for k in range(100) if k != 50]
     assert most == 3 * AHEAD
-    assert run.counts.failed == 1
+    assert run.faults.failed == 1
 
 
 def test_input_is_read_no_faster_than_it_is_worked(tmp_path: Path) -> None:
@@ -590,7 +590,7 @@ def test_a_result_that_json_cannot_say_is_a_failure(tmp_path: Path) -> None:
 
     run = stream(inputs=[source], output=tmp_path / "o")
     run_all(run, work, 2)
-    assert (run.counts.written, run.counts.failed) == (1, 1)
+    assert (run.counts.written, run.faults.failed) == (1, 1)
 
 
 def test_the_work_is_the_same_whatever_the_concurrency(tmp_path: Path) -> None:

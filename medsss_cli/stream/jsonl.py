@@ -293,8 +293,8 @@ class LineWriter:
         """Another descriptor of the same open file."""
         return os.dup(self._fd)
 
-    def close(self) -> None:
-        """Bring a file to the disk (fsync) and close. Closing twice is fine."""
+    def close(self, *, whole: bool = True) -> None:
+        """Bring a file to the disk (fsync) and close, whether what it holds is whole or not. Closing twice is fine."""
         if not self._open:
             return
         self._open = False

@@ -100,16 +100,14 @@ class StreamOptions:
 @dataclass
 class StreamCounts:
     """`read` records were this run's (shard and limit), of which `skipped_done` were in OUT already. `written` inputs
-    got their results, `lines` in all, for which `tokens` were generated; `failed` did not. `bad_lines` were no record,
-    or one whose id had come before. `elsewhere` records were those of other shards."""
+    got their results, `lines` in all, for which `tokens` were generated. `elsewhere` records were those of other
+    shards. What went wrong is counted in `Stream.faults`."""
 
     read: int = 0
     skipped_done: int = 0
     written: int = 0
     lines: int = 0
     tokens: int = 0
-    failed: int = 0
-    bad_lines: int = 0
     elsewhere: int = 0
 
 
@@ -133,7 +131,7 @@ class Stream(Generic[T]):
     ) -> None:
         self.options = options
         self.faults = Faults()
-        self._counts = StreamCounts()
+        self.counts = StreamCounts()
         self._command = command
         self._parse = parse
         self._config: dict[str, Any] = orjson.loads(orjson.dumps(dict(config), default=str))
@@ -173,16 +171,15 @@ class Stream(Generic[T]):
         self._close(whole=kind is None)
         if kind is None:
             self._report()
-        elif interrupted and isinstance(self._out, GrowingOutput) and self._out.resumable and not self.options.quiet:
+        elif interrupted and self.counts.written and getattr(self._out, "resumable", False) and not self.options.quiet:
             console.note(f"{self.counts.written} done; the same command line goes on with {self.options.output}")
 
     def _close(self, *, whole: bool) -> None:
-        with contextlib.ExitStack() as stack:
-            stack.callback(self.faults.close, whole=whole)
-            if isinstance(self._out, GrowingOutput):
+        try:
+            if self._out is not None:
                 self._out.close(whole=whole)
-            elif self._out is not None:
-                self._out.close()
+        finally:
+            self.faults.close(whole=whole)
 
     def _check_only(self) -> None:
         """Read and count all that a run would do, write nothing, and end the command."""
@@ -287,12 +284,6 @@ class Stream(Generic[T]):
     def fail(self, id: str, stage: str, error: str) -> None:
         """The input of this id failed in `stage`. With `strict` it raises MedsssError, which ends the run."""
         self.faults.fail(id, stage, error)
-
-    @property
-    def counts(self) -> StreamCounts:
-        """What the run has come to so far."""
-        self._counts.failed, self._counts.bad_lines = self.faults.failed, self.faults.bad_lines
-        return self._counts
 
     def exit_code(self) -> int:
         """0 if all went well, 1 if a line was bad or a record failed."""
