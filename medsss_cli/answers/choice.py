@@ -74,7 +74,7 @@ _BARE_FOLLOWS = re.compile(
 )
 _WORDED_FOLLOWS = re.compile(r"\s(?:rather\sthan|instead\sof)\b|\s?[.!。)](?:\s|$)|\s?[,;—–-]\s|[,，]")
 _BARE_LEAD = re.compile(
-    r"(?:(?:the|both|only|so|therefore|thus|hence|and|options?|choices?|answers?)\b(?!-)[\s:,]{0,2}|选项|选|[(\s\[:]){0,6}",
+    r"(?:(?:the|both|only|so|therefore|thus|hence|and|options?|choices?|answers?|statement)\b(?!-)[\s:,]{0,2}|选项|选|[(\s\[:]){0,6}",
     re.IGNORECASE,
 )
 _CLAUSE = re.compile(r"[,;:.，]\s?|\b(?:so|therefore|thus|hence|that|and|option|choice)\s", re.IGNORECASE)
@@ -95,7 +95,6 @@ _SET_OFF = re.compile(r"\s?(?:\(|,\soption\s)(?:option\s)?([A-Z])\b\)?", re.IGNO
 _SEPARATORS = re.compile(r"[).\]:,、．\s–—(\[-]{0,6}")
 _PART = re.compile(rf"[^\W{_CJK}]|-")
 _LISTED = re.compile(r"\s*(?:[-*•>]\s+|\d{1,2}[.)]\s+)?")
-_CONTINUED = re.compile(r"[,;]\s?(?:[A-Z]\b)|\s(?:and|or)\s[A-Z]\b")
 
 
 def gold_letters(answer: str, options: Mapping[str, str] | None) -> str | None:

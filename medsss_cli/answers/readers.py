@@ -100,22 +100,22 @@ def after_thought(text: str) -> str:
 
 
 def lines_of(text: str) -> list[str]:
-    """The lines that hold a letter or a digit, of at most the first 64."""
-    return [line for line in text.split("\n", MOST_PLACES)[:MOST_PLACES] if any(c.isalnum() for c in line)]
+    """The lines that hold a letter or a digit."""
+    return [line for line in text.split("\n") if any(c.isalnum() for c in line)]
 
 
 # What makes a statement none: said of another case, by others, as a question, or taken back.
 
 
 _ELSEWHERE = re.compile(  # of the whole sentence: another case, another time, other people
-    r"\b(?:if|unless|whether|were|suppose|assuming|why|mistake|tempt\w{0,5}|initially|originally|at\sfirst|I\sfirst|previously|thought"
+    r"\b(?:if|unless|whether|suppose|assuming|(?<!is\s)(?<!['’]s\s)why|mistake|tempt\w{0,5}|initially|originally|at\sfirst|I\sfirst|(?:I|he|she|we|one)\sthought"
     r"|(?:one|you|some|others?|many|most|people|students?|examiners?)\s(?:\w{1,12}\s)?(?:may|might|could|would|will|say|thinks?|choose|wants?)"
-    r"|not\s(?:sure|certain)|un(?:sure|certain|clear)|doubt)\b|如果|假如|若是|很多|有人|有些|为什么|不认为|不确定|是否|难道",
+    r"|not\s(?:sure|certain)|un(?:sure|certain|clear)|(?<!no\s)(?<!without\s)(?<!a\s)doubt)\b|如果|假如|若是|很多|有人|有些|为什么|不认为|不确定|是否|难道",
     re.IGNORECASE,
 )
 _ON_THE_OTHER_HAND = re.compile(r"\b(?:but|however|so|therefore|thus|hence)\b[^.]{0,60}$|但|所以|因此", re.IGNORECASE)
 _DENIED = re.compile(  # of the clause
-    r"\b(?:not|cannot|never|nobody|hardly|unlikely|could|might|may|can|perhaps|maybe|possibly)\b|n['’]t\b|不|非|可能(?=是|选)",
+    r"\b(?:not|cannot|never|nobody|hardly|unlikely|could|might|may|perhaps|maybe|possibly)\b|n['’]t\b|不|非|可能(?=是|选)",
     re.IGNORECASE,
 )
 _NEW_CLAUSE = re.compile(
@@ -128,7 +128,7 @@ _LESSER = re.compile(
 _WITHDRAWN = re.compile(
     r"[^\w]{0,8}(?:(?:but|no|wait|hmm|oh|sorry|actually|hold\son)\b[\s,.!…]{0,4}){0,4}"
     r"(?:(?:that|this|it)(?:['’]s|\sis|\swas|\smust\sbe)|is)\s(?:clearly\s|definitely\s)?"
-    r"(?:wrong|incorrect|not\s(?:right|correct)|a\smistake|tempting|not\sthe\sanswer)",
+    r"(?:wrong|incorrect|not\s(?:right|correct)|a\smistake|tempting|not\sthe\sanswer)(?!\s(?:to|that|for)\b)",
     re.IGNORECASE,
 )
 _TAKEN_BACK = re.compile(rf"[^\n]{{0,120}}?[.!?…]\s{{0,2}}{_WITHDRAWN.pattern}", re.IGNORECASE)
@@ -151,17 +151,13 @@ def asserted(text: str, start: int, end: int) -> bool:
 
 
 _QUESTION_WORD = re.compile(
-    r"[\s*>-]{0,4}(?:is|are|could|can|does|do|should|would|why|what|which|how)\b", re.IGNORECASE
+    r"[\s*>-]{0,4}(?:is|are|could|can|does|do|should|would|why|what|which|how|were|had)\b", re.IGNORECASE
 )
 
 
 def _withdrawn(text: str, end: int) -> bool:
     """Whether the statement that begins at `end` is taken back: "The answer is B. No, that is wrong."."""
     return bool(_TAKEN_BACK.match(text, end, end + LONGEST))
-
-
-def _last(places: list[Place] | deque[Place]) -> list[Place]:
-    return list(places)[-MOST_PLACES:]
 
 
 # The readers
@@ -294,8 +290,9 @@ _RIGHT = re.compile(
     r"\s(?:is|are|must\sbe|would\sbe|seems)\s(?:(?:therefore|thus|clearly|both|also|indeed|hence|all)\s)?"
     r"(?:(?:the|our|my|a)\s)?(?:(?P<bare>correct|right)(?=\s?(?:[.;,!)*]|$|\n|\b(?:because|since|as|here)\b))"
     r"|(?:single\s|only\s)?(?:(?:best|better|correct|right|most\s(?:likely|appropriate|probable|suitable))\s)?"
-    r"(?:answers?|choices?|options?|one)\b|(?:most\s(?:likely|probable)|best|first-line)\s(?:cause|organism|pathogen|diagnosis|agent|explanation|treatment"
-    r"|drug|test|next\sstep|step|management|initial\s\w{1,12})\b)"
+    r"(?:answers?|choices?|options?|one)\b|(?:most\s(?:likely|probable|appropriate|suitable)|best|first-line|preferred)\s(?:cause|organism"
+    r"|pathogen|diagnosis|agent|explanation|treatment|therapy|drug|test|next\sstep|step|management|initial\s\w{1,12})\b"
+    r"|(?:drug|treatment|test|agent)\sof\schoice\b(?!\sfor\s(?!this)))"
     r"|(?P<chinese>(?:选项|项)?(?:是|都|均)?(?:正确|对的|最佳|最合适|最恰当|最符合题意))"
 )
 _SUBJECT_BREAK = re.compile(
