@@ -41,11 +41,10 @@ from medsss_cli.prm.layout import answer_steps
 from medsss_cli.prm.scorer import Scorer, open_prm
 from medsss_cli.records import Problem, Verdict
 from medsss_cli.sampling import SamplingConfig, answers
-from medsss_cli.search.beam import BeamConfig, beam
 from medsss_cli.search.config import SearchConfig
-from medsss_cli.search.driver import converse, grow
+from medsss_cli.search.driver import grow
+from medsss_cli.search.values import RewardModel
 from medsss_cli.selection import AnswerAggregation, select
-from medsss_cli.steps import join_steps
 
 SELECTIONS = (AnswerAggregation.MAX, AnswerAggregation.VOTE_SUM, AnswerAggregation.MAJORITY)
 CHUNK = 8  # whole answers that are drawn at a time
@@ -133,29 +132,19 @@ class Bench:
         return run
 
     async def beams(self, width: int, children: int) -> Run:
-        config = BeamConfig(width, children, 20, self.sampling.request())
-
-        async def write(problem: Problem) -> Written:
-            found = await converse(beam(problem, config), problem, self.engine, values=self.values)
-            made = [self.candidate(problem, join_steps(p.steps), p.scores, p.tokens) for p in found.paths]
-            return Written(made, found.tokens)
-
-        return await self.measure(f"beam {width} x {children}", write)
+        return await self.trees(f"beam {width} x {children}", RewardModel(beam=width), {"children": children})
 
     async def search(self, nodes: int, by: StepAggregation, more: dict[str, Any]) -> Run:
-        config = SearchConfig(
-            max_nodes=nodes,
-            finish_threshold=2.0,
-            enough_finishes=1 << 20,
-            max_tokens=self.sampling.max_tokens,
-            max_step_tokens=self.sampling.max_tokens,
-            seed=self.sampling.seed,
-            step_aggregation=by,
-        )
-        config = replace(config, **more)
+        said = "".join(f", {key} {value:g}" for key, value in more.items())
+        model = RewardModel(step_aggregation=by, enough_finishes=1 << 20)
+        return await self.trees(f"search {nodes} nodes by {by}{said}", model, {"max_nodes": nodes} | more)
+
+    async def trees(self, name: str, model: RewardModel, numbers: dict[str, Any]) -> Run:
+        most, seed = self.sampling.max_tokens, self.sampling.seed
+        config = replace(SearchConfig(max_tokens=most, max_step_tokens=most, seed=seed), **numbers)
 
         async def write(problem: Problem) -> Written:
-            tree = await grow(problem, config, self.engine, values=self.values)
+            tree = await grow(problem, config, self.engine, model, score=self.values)
             made = []
             for path in trajectories(tree):
                 scores = [value for i in path.nodes[1:] if (value := tree.nodes[i].rollout_value) is not None]
@@ -165,8 +154,7 @@ class Bench:
                 made.append(Candidate(answer_key(problem, end.answer), path.correct, score))
             return Written(made, int(tree.stats["tokens"]))
 
-        said = "".join(f", {key} {value:g}" for key, value in more.items())
-        return await self.measure(f"search {nodes} nodes by {by}{said}", write)
+        return await self.measure(name, write)
 
     async def pool(self, tokens: float) -> Run:
         """Whole answers, as many for every problem as together reach `tokens` in the mean."""

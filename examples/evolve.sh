@@ -1,5 +1,8 @@
 #!/usr/bin/env bash
-# The evolution loop of MedS3 (arXiv 2501.12051): search, label, train, twice; then reward models, and what it all brought.
+# The evolution loop of MedS3 (arXiv 2501.12051), in the order of the authors' own script (scripts/iter_run.sh):
+#
+#   iteration i  hard questions, search with the policy so far, fine-tuning that goes on from it on all trees so far
+#   at the end   one DPO on all trees, then reward models, from the DPO's policy, on the trees of the last iteration
 #
 #   POOL=pool.jsonl TEST=test.jsonl POLICY=path/to/model OUT=out/evolve examples/evolve.sh
 #
@@ -13,8 +16,8 @@ POLICY=${POLICY:-builtin:clinic}  OUT=${OUT:-out/evolve}  SEED=${SEED:-0}  ITERA
 CURRICULUM=${CURRICULUM:-500}     # hard questions to keep, per dataset and iteration
 DRAWS=${DRAWS:-8}                 # answers a question that decide which are hard
 N=${N:-16}                        # candidates a question at the end
-LABELS=${LABELS:-"hard soft dual"}
-PRM_POOL=${PRM_POOL:-}            # questions, hard or not, whose trees train the reward models; none: the iterations' trees
+LABELS=${LABELS:-"dual"}          # of the reward models, one each
+PRM_POOL=${PRM_POOL:-}            # questions whose trees train the reward models; none: the last iteration's trees
 JOBS=${JOBS:-1}                   # processes side by side, each with a shard of the questions
 PROMPTING=${PROMPTING:-native}    # of the first iteration: instruct for a general chat model
 EXTRA=${EXTRA:-} SAMPLE_EXTRA=${SAMPLE_EXTRA:-} SEARCH_EXTRA=${SEARCH_EXTRA:-} LABEL_EXTRA=${LABEL_EXTRA:-}
@@ -33,16 +36,19 @@ sharded() {  # sharded OUT COMMAND...: the command on JOBS shards at once, their
 # Status 1 is "some questions failed", each named on stderr: the others go on.
 draw() { medsss sample "$@" --prompting "$prompting" $EXTRA $SAMPLE_EXTRA || [ $? -eq 1 ]; }
 grow() { medsss search "$@" --prompting "$prompting" $EXTRA $SEARCH_EXTRA || [ $? -eq 1 ]; }
-measure() {  # measure NAME: one greedy answer a question, then N at T = 1
+greedy() {  # greedy NAME: one answer a question
     draw "$TEST" --policy "$policy" --seed "$SEED" --greedy -o "$OUT/$1.greedy.jsonl"
-    sharded "$OUT/$1.samples.jsonl" draw "$TEST" --policy "$policy" --seed "$SEED" -n "$N"
     medsss eval "$OUT/$1.greedy.jsonl" --name "$1, greedy" -q > "$OUT/$1.greedy.report.json"
+}
+candidates() {  # candidates NAME: N at T = 1
+    sharded "$OUT/$1.samples.jsonl" draw "$TEST" --policy "$policy" --seed "$SEED" -n "$N"
     medsss eval "$OUT/$1.samples.jsonl" --name "$1" -q > "$OUT/$1.samples.report.json"
 }
 
-policy=$POLICY prompting=$PROMPTING
+policy=$POLICY prompting=$PROMPTING trees=()
 say "the base policy"
-measure base
+greedy base
+candidates base
 
 for i in $(seq "$ITERATIONS"); do
     o=$OUT/iteration$i
@@ -52,43 +58,46 @@ for i in $(seq "$ITERATIONS"); do
     medsss sample "$o/pool.jsonl" --curriculum "$CURRICULUM" > "$o/seed.jsonl"
     say "iteration $i: search"
     sharded "$o/trees.jsonl" grow "$o/seed.jsonl" --policy "$policy" --seed "$SEED$i"
-    say "iteration $i: fine-tuning on the correct trajectories"
-    medsss label "$o/trees.jsonl" --to sft $LABEL_EXTRA $SFT_LABEL -o "$o/sft.jsonl"
+    trees+=("$o/trees.jsonl")
+    say "iteration $i: fine-tuning on the correct trajectories so far"
+    medsss label "${trees[@]}" --to sft $LABEL_EXTRA $SFT_LABEL -o "$o/sft.jsonl"
     if [ -s "$o/sft.jsonl" ]; then
-        medsss train-policy "$o/sft.jsonl" --policy "$policy" --method sft --seed "$SEED" $SFT_EXTRA -o "$o/sft"
-        policy=$o/sft prompting=native
+        medsss train-policy "$o/sft.jsonl" --policy "$policy" --method sft --seed "$SEED" $SFT_EXTRA -o "$o/policy"
+        policy=$o/policy prompting=native
     else
         say "iteration $i: no correct trajectory: the policy stays as it is"
     fi
-    say "iteration $i: preference learning"
-    medsss label "$o/trees.jsonl" --to preference $LABEL_EXTRA $DPO_LABEL -o "$o/preference.jsonl"
-    if [ -s "$o/preference.jsonl" ]; then
-        medsss train-policy "$o/preference.jsonl" --policy "$policy" --method dpo --seed "$SEED" $DPO_EXTRA -o "$o/policy"
-        policy=$o/policy
-    else
-        say "iteration $i: no preference pair: no DPO"
-    fi
-    say "iteration $i: what it brought"
-    measure "iteration$i"
+    greedy "iteration$i"
 done
 
-reward() {  # reward LABELS: a process reward model, and the best of N by it
-    local each
-    for each in "${trees[@]}"; do  # one by one: a question may stand in several
-        medsss label "$each" --to prm --labels "$1" $LABEL_EXTRA $PRM_LABEL
-    done > "$OUT/prm-$1.jsonl"
-    if [ ! -s "$OUT/prm-$1.jsonl" ]; then say "no tree has correct and wrong trajectories: no reward model"; return; fi
-    medsss train-prm "$OUT/prm-$1.jsonl" --policy "$policy" --seed "$SEED" $PRM_EXTRA -o "$OUT/prm-$1"
-    medsss bon "$OUT/iteration$ITERATIONS.samples.jsonl" --prm "$OUT/prm-$1" -o "$OUT/bon-$1.jsonl"
-    medsss eval "$OUT/bon-$1.jsonl" --name "iteration$ITERATIONS, PRM on $1 labels" -q > "$OUT/bon-$1.report.json"
-}
-trees=("$OUT"/iteration*/trees.jsonl)
+say "preference learning on the trees of all iterations"
+medsss label "${trees[@]}" --to preference $LABEL_EXTRA $DPO_LABEL -o "$OUT/preference.jsonl"
+if [ -s "$OUT/preference.jsonl" ]; then
+    medsss train-policy "$OUT/preference.jsonl" --policy "$policy" --method dpo --seed "$SEED" $DPO_EXTRA -o "$OUT/policy"
+    policy=$OUT/policy
+else
+    say "no preference pair: no DPO"
+fi
+greedy evolved
+candidates evolved
+
+trees=("$o/trees.jsonl")
 if [ -n "$PRM_POOL" ]; then
     say "search on questions that nobody selected, for the reward models"
     SEARCH_EXTRA=${PRM_SEARCH:-$SEARCH_EXTRA}
     sharded "$OUT/prm.trees.jsonl" grow "$PRM_POOL" --policy "$policy" --seed "${SEED}9"
     trees=("$OUT/prm.trees.jsonl")
 fi
+reward() {  # reward LABELS: a process reward model, and the best of N by it, of the base policy's and the evolved one's
+    local of
+    medsss label "${trees[@]}" --to prm --labels "$1" $LABEL_EXTRA $PRM_LABEL -o "$OUT/prm-$1.jsonl"
+    if [ ! -s "$OUT/prm-$1.jsonl" ]; then say "no tree has correct and wrong trajectories: no reward model"; return; fi
+    medsss train-prm "$OUT/prm-$1.jsonl" --policy "$policy" --seed "$SEED" $PRM_EXTRA -o "$OUT/prm-$1"
+    for of in base evolved; do
+        medsss bon "$OUT/$of.samples.jsonl" --prm "$OUT/prm-$1" -o "$OUT/$of.bon-$1.jsonl"
+        medsss eval "$OUT/$of.bon-$1.jsonl" --name "$of, PRM on $1 labels" -q > "$OUT/$of.bon-$1.report.json"
+    done
+}
 say "process reward models on $LABELS labels, and best of $N"
 for labels in $LABELS; do
     reward "$labels" &
@@ -97,4 +106,4 @@ done
 for job in $(jobs -p); do wait "$job"; done
 
 say "done"
-medsss report "$OUT"/base.*.report.json "$OUT"/iteration*.report.json "$OUT"/bon-*.report.json
+medsss report "$OUT"/base.*.report.json "$OUT"/iteration*.report.json "$OUT"/evolved.*.report.json

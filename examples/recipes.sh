@@ -9,7 +9,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 export SEED=${SEED:-0}
-OUT=${OUT:-out/recipes/$SEED} STUDENT=${STUDENT:-builtin:clinic} TEACHER=${TEACHER:-out/demo/iteration2/policy}
+OUT=${OUT:-out/recipes/$SEED} STUDENT=${STUDENT:-builtin:clinic} TEACHER=${TEACHER:-out/demo/policy}
 QUESTIONS=${QUESTIONS:-400} TESTS=${TESTS:-400} SHORT=${SHORT:-160}
 DRAWS=${DRAWS:-3} TRIES=${TRIES:-6}        # MedCritical: of the teacher, of the student
 RATINGS=${RATINGS:-4} CURRICULUM=${CURRICULUM:-40}  # MedS3: answers that tell the hard questions, how many of these a domain

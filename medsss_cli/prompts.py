@@ -9,15 +9,7 @@ instruct  for the first iteration with a general instruction-tuned model. The fi
           how to write steps, a worked example and the question; the steps so far are an assistant turn; a second user
           turn says what to do now; the open assistant turn is begun with the mark of the next step.
 
-Departures from the paper (section 3 and its appendix of prompts) and from the authors' code:
-
-1. All words are ours, the worked example too. It is one example for every data set, and only its last sentence changes
-   with the task (letter, number, phrase); the authors write examples by hand for each task. For a question in Chinese
-   the example is in Chinese, and so is the sentence that the answer has to be stated with; the marks stay as they are.
-2. Instruct asks in turns (question, steps so far, instruction) where the authors put everything in one user message.
-   All requests about a node then share question and steps as one prefix, which an engine computes once.
-3. No system turn, because several chat templates refuse one, and the PRM reads chats without one.
-4. Under native the three requests reason, finish and rollout have the same prompt and differ in where they stop.
+All words are ours. What differs from the authors' prompts: docs/algorithms.md, departures 13 to 15.
 
 The thought template and the correction are those of MedCritical and ReasonMed; docs/recipes.md says what differs.
 """

@@ -43,9 +43,16 @@ def test_the_loop_runs_from_problems_to_the_table(tmp_path: Path) -> None:
         ["bash", str(ROOT / "examples" / "evolve.sh")], env=env, capture_output=True, text=True, check=False
     )
     assert ran.returncode == 0, ran.stderr[-3000:]
-    for row in ("base, greedy", "base  ", "iteration1, greedy", "iteration1, PRM on dual labels"):
+    for row in (
+        "base, greedy",
+        "base  ",
+        "iteration1, greedy",
+        "evolved, greedy",
+        "base, PRM on dual",
+        "evolved, PRM on dual",
+    ):
         assert row in ran.stdout, ran.stdout
     assert "best of 4, min-max" in ran.stdout
     # The shards were merged whole: every question has its candidates and its selection.
-    assert {row["id"] for row in read_jsonl(out / "bon-dual.jsonl")} == {row["id"] for row in read_jsonl(test)}
+    assert {row["id"] for row in read_jsonl(out / "evolved.bon-dual.jsonl")} == {row["id"] for row in read_jsonl(test)}
     assert len(read_jsonl(out / "iteration1" / "trees.jsonl")) == len(read_jsonl(out / "iteration1" / "seed.jsonl"))

@@ -20,14 +20,16 @@ from tiny_models import make_tiny_model
 from medsss_cli.answers import judge
 from medsss_cli.engines.scripted import ScriptedEngine
 from medsss_cli.errors import UsageError
+from medsss_cli.labelling.trajectories import path_to
 from medsss_cli.prm.aggregate import StepAggregation, aggregate_steps
-from medsss_cli.prompts import Prompting
 from medsss_cli.records import Action, Problem, Task, Tree, Verdict, dump
 from medsss_cli.requests import Completion, FinishReason, Prompt, Sampling
-from medsss_cli.search.beam import BeamConfig, Beamed, beam
+from medsss_cli.search.beam import beam
 from medsss_cli.search.config import Expand, SearchConfig
-from medsss_cli.search.driver import converse, grow
-from medsss_cli.search.mcts import Request, Talk, Valuation, search
+from medsss_cli.search.drawing import Request, Talk, Valuation
+from medsss_cli.search.driver import grow
+from medsss_cli.search.mcts import search
+from medsss_cli.search.values import RewardModel
 from medsss_cli.steps import ROOT_TEXT, join_steps, split_steps
 
 PROBLEM = Problem(
@@ -76,13 +78,8 @@ def after(table: dict[str, list[str | Completion]]) -> Callable[[Request], Seque
 # The search
 
 
-GUIDED = SearchConfig(
-    children=2,
-    max_nodes=5,
-    expand=Expand.REASON,
-    finish_threshold=2.0,
-    step_aggregation=StepAggregation.MIN,
-)
+GUIDED = SearchConfig(children=2, max_nodes=5, expand=Expand.REASON)
+MODEL = RewardModel()
 SCORES = {"r1": 0.8, "r2": 0.4, "x": 0.5, "The answer is A.": 0.9, "y": 0.7, "The answer is B.": 0.3, "z": 0.6}
 DRAWS: dict[str, list[str | Completion]] = {
     ROOT_TEXT: [" r1", " r2"],
@@ -105,7 +102,7 @@ def test_a_guided_search_node_by_node() -> None:
       After r2-y-B: y (.4 + .3) / 2 = .35, r2 (.4 + .35) / 2 = .375.
     """
     log: list[Any] = []
-    tree: Tree = serve(search(PROBLEM, GUIDED, judge), after(DRAWS), SCORES.__getitem__, log)
+    tree: Tree = serve(search(PROBLEM, GUIDED, judge, MODEL), after(DRAWS), SCORES.__getitem__, log)
     assert [(node.parent, str(node.action), node.text, node.rollouts) for node in tree.nodes] == [
         (-1, "root", ROOT_TEXT, 0),
         (0, "reason", "r1", 0),
@@ -130,8 +127,8 @@ def test_a_guided_search_node_by_node() -> None:
 
 
 def test_by_the_last_score_a_node_has_that_of_its_own_step() -> None:
-    config = replace(GUIDED, step_aggregation=StepAggregation.LAST)
-    tree: Tree = serve(search(PROBLEM, config, judge), after(DRAWS), SCORES.__getitem__)
+    last = RewardModel(step_aggregation=StepAggregation.LAST)
+    tree: Tree = serve(search(PROBLEM, GUIDED, judge, last), after(DRAWS), SCORES.__getitem__)
     assert [node.rollout_value for node in tree.nodes[1:]] == [SCORES[node.text] for node in tree.nodes[1:]]
 
 
@@ -141,10 +138,13 @@ def test_a_doubted_answer_is_reflected_on_whether_it_is_right_or_not() -> None:
         ROOT_TEXT: [" The answer is A.", " The answer is B."],
         "The answer is B.": [" it is z"],
     }
-    config = replace(GUIDED, max_nodes=4, enough_finishes=3)
+    config = replace(GUIDED, max_nodes=4)
     log: list[Any] = []
     tree: Tree = serve(
-        search(PROBLEM, config, judge), after(draws | {"But wait, it is z": [" z"]}), lambda s: SCORES.get(s, 0.6), log
+        search(PROBLEM, config, judge, RewardModel(enough_finishes=3)),
+        after(draws | {"But wait, it is z": [" z"]}),
+        lambda s: SCORES.get(s, 0.6),
+        log,
     )
     assert tree.nodes[3].action is Action.REFLECT
     reflected = [r.node for batch in log if isinstance(batch, list) for r in batch if r.kind == "reflect"]
@@ -152,18 +152,18 @@ def test_a_doubted_answer_is_reflected_on_whether_it_is_right_or_not() -> None:
 
 
 def test_enough_finishes_end_a_guided_search_right_or_wrong() -> None:
-    config = replace(GUIDED, max_nodes=60, enough_finishes=2, wrong_below=0.0)
+    config = replace(GUIDED, max_nodes=60, wrong_below=0.0)
     draws: dict[str, list[str | Completion]] = {
         ROOT_TEXT: [" r1", " The answer is A."],
         "r1": [" The answer is A."] * 2,
     }
-    tree: Tree = serve(search(PROBLEM, config, judge), after(draws), SCORES.__getitem__)
+    tree: Tree = serve(search(PROBLEM, config, judge, RewardModel(enough_finishes=2)), after(draws), SCORES.__getitem__)
     assert (tree.stats["end"], tree.stats["wrong"], tree.stats["forced_nodes"]) == ("enough_finishes", 2, 0)
     assert all(node.verdict is Verdict.WRONG for node in tree.nodes if node.action is Action.FINISH)
 
 
 def test_a_path_that_cannot_be_scored_is_worth_nothing() -> None:
-    talk = search(PROBLEM, replace(GUIDED, max_nodes=2), judge)
+    talk = search(PROBLEM, replace(GUIDED, max_nodes=2), judge, MODEL)
     next(talk)
     valuation = talk.send([[reply(" r1"), reply(" r2")]])
     assert isinstance(valuation, Valuation)
@@ -196,21 +196,26 @@ def unit(step: str) -> float:
         SearchConfig,
         max_nodes=st.integers(1, 30),
         children=st.integers(1, 4),
-        enough_finishes=st.integers(1, 8),
         wrong_below=st.sampled_from([0.0, 0.5]),
-        finish_threshold=st.sampled_from([0.8, 2.0]),
+        finish_threshold=st.sampled_from([0.8, None]),
         max_depth=st.integers(1, 5),
-        step_aggregation=st.sampled_from(StepAggregation),
         expand=st.sampled_from(Expand),
         seed=st.integers(0, 10**6),
-    )
+    ),
+    st.builds(
+        RewardModel,
+        enough_finishes=st.integers(1, 8),
+        step_aggregation=st.sampled_from(StepAggregation),
+        beam=st.none() | st.integers(1, 4),
+    ),
 )
-def test_a_guided_search_reads_no_gold_answer(config: SearchConfig) -> None:
+def test_what_a_reward_model_guides_reads_no_gold_answer(config: SearchConfig, model: RewardModel) -> None:
     """At test time nobody has one. With another gold answer the tree is the same but for the verdicts; every value is
     the aggregate of what stands on the path; nothing is rolled out."""
     trees = []
     for gold in "AB":
-        tree: Tree = serve(search(replace_gold(gold), config, judge), noisy, unit)
+        grown = (beam if model.beam else search)(replace_gold(gold), config, judge, model)
+        tree: Tree = serve(grown, noisy, unit)
         plain = [{key: value for key, value in dump(node).items() if key != "verdict"} for node in tree.nodes]
         stats = {key: value for key, value in tree.stats.items() if key not in ("correct", "wrong")}
         trees.append((plain, stats))
@@ -223,9 +228,9 @@ def test_a_guided_search_reads_no_gold_answer(config: SearchConfig) -> None:
         while above > 0:
             path.insert(0, unit(tree.nodes[above].text))
             above = tree.nodes[above].parent
-        assert tree.nodes[index].rollout_value == aggregate_steps(path, config.step_aggregation or StepAggregation.MIN)
+        assert tree.nodes[index].rollout_value == aggregate_steps(path, model.step_aggregation)
     if tree.stats["end"] == "enough_finishes":
-        assert sum(node.answer is not None for node in tree.nodes) >= config.enough_finishes
+        assert sum(node.answer is not None for node in tree.nodes) >= model.enough_finishes
 
 
 def replace_gold(answer: str) -> Problem:
@@ -235,9 +240,27 @@ def replace_gold(answer: str) -> Problem:
 # The beam
 
 
-def beam_config(**more: Any) -> BeamConfig:
-    given: dict[str, Any] = {"width": 2, "children": 2, "max_depth": 5, "sampling": Sampling(max_tokens=50)}
-    return BeamConfig(**(given | more))
+def beam_tree(
+    draws: dict[str, list[str | Completion]] | Callable[[Request], Sequence[str | Completion]],
+    rate: Callable[[str], float],
+    width: int = 2,
+    how: StepAggregation = StepAggregation.MIN,
+    log: list[Any] | None = None,
+    **numbers: Any,
+) -> Tree:
+    config = SearchConfig(**({"children": 2, "max_depth": 5, "max_step_tokens": 50} | numbers))
+    talk = beam(PROBLEM, config, judge, RewardModel(step_aggregation=how, beam=width))
+    tree: Tree = serve(talk, draws if callable(draws) else after(draws), rate, log)
+    return tree
+
+
+def endings(tree: Tree) -> list[tuple[list[str], float | None]]:
+    """The steps to each Finish, step 0 left out, with its own value."""
+    return [
+        ([tree.nodes[i].text for i in path_to(tree, index)[1:]], node.rollout_value)
+        for index, node in enumerate(tree.nodes)
+        if node.action is Action.FINISH
+    ]
 
 
 BEAM_SCORES = {"a": 0.9, "b": 0.6, "c": 0.8, "a1": 0.5, "A1 The answer is A.": 0.4, "The answer is B.": 0.75}
@@ -251,23 +274,30 @@ BEAM_DRAWS: dict[str, list[str | Completion]] = {
 
 
 def test_a_beam_by_hand() -> None:
-    """Width 2, 2 children, scored by the least step.
+    """Width 2, 2 children, valued by the least step.
 
     1  The root draws 2 x 2: a .9, b .6, b again, c .8. a and c are kept.
-    2  a1 min(.9, .5) = .5; "A" min(.9, .4) = .4, finished; "B" min(.8, .75) = .75, finished; c1 .2. B and a1 are the
-       best two: B keeps its place, so one path goes on. A is a candidate all the same.
-    3  a1: "So B" min(.9, .5, .45) = .45, finished, and a2 .3. The one place goes to "So B": over.
+    2  a1 min(.9, .5) = .5; "A" min(.9, .4) = .4, a Finish; "B" min(.8, .75) = .75, a Finish; c1 .2. B and a1 are the
+       best two: B keeps its place, so one path goes on. A is an ending all the same.
+    3  a1: "So B" min(.9, .5, .45) = .45, a Finish, and a2 .3. The one place goes to "So B": over.
     Words drawn: 4, then 1 + 5 + 4 + 1 = 11, then 5 + 1 = 6: 21 in all.
     """
     log: list[Any] = []
-    found: Beamed = serve(beam(PROBLEM, beam_config()), after(BEAM_DRAWS), BEAM_SCORES.__getitem__, log)
-    assert [(path.steps[1:], path.scores, path.score, path.tokens) for path in found.paths] == [
-        (("a", "A1 The answer is A."), [0.9, 0.4], 0.4, 6),
-        (("c", "The answer is B."), [0.8, 0.75], 0.75, 5),
-        (("a", "a1", "So. The answer is B."), [0.9, 0.5, 0.45], 0.45, 7),
+    tree = beam_tree(BEAM_DRAWS, BEAM_SCORES.__getitem__, log=log)
+    assert [(node.parent, node.text, node.rollout_value) for node in tree.nodes[1:]] == [
+        (0, "a", 0.9),
+        (0, "b", 0.6),
+        (0, "c", 0.8),
+        (1, "a1", 0.5),
+        (1, "A1 The answer is A.", 0.4),
+        (3, "The answer is B.", 0.75),
+        (3, "c1", 0.2),
+        (4, "So. The answer is B.", 0.45),
+        (4, "a2", 0.3),
     ]
-    assert all(path.finished and path.finish_reason == "stop" for path in found.paths)
-    assert (found.tokens, found.rounds, found.duplicates, found.dropped) == (21, 3, 1, 0)
+    assert all(node.closed for node in tree.nodes)
+    assert (tree.stats["end"], tree.stats["tokens"], tree.stats["duplicates"]) == ("exhausted", 21, 1)
+    assert (tree.config["beam"], tree.config["step_aggregation"]) == (2, "min")
     asked = [[(request.node, request.n) for request in batch] for batch in log if isinstance(batch, list)]
     assert asked == [[(0, 4)], [(1, 2), (3, 2)], [(4, 2)]]
     requests = [request for batch in log if isinstance(batch, list) for request in batch]
@@ -276,92 +306,55 @@ def test_a_beam_by_hand() -> None:
 
 
 def test_the_aggregate_decides_who_stays() -> None:
-    """Worked by hand, round 2 by the last score: "B" .75, a1 .5, A .4, c1 .2: the same; by the mean A has .65 and a1
-    .7, "B" .775; by prod a1 .45, A .36, B .6. With the last score of round 3 a2 .3 loses to .45."""
-    for how in StepAggregation:
-        config = beam_config(step_aggregation=how)
-        found: Beamed = serve(beam(PROBLEM, config), after(BEAM_DRAWS), BEAM_SCORES.__getitem__)
-        assert [path.score for path in found.paths] == [aggregate_steps(path.scores, how) for path in found.paths]
-    by_last = beam_config(step_aggregation=StepAggregation.LAST, width=1, children=2)
     draws = {ROOT_TEXT: [" low", " high"], "high": [" The answer is A."] * 2, "low": [" The answer is B."] * 2}
     scores = {"low": 0.3, "high": 0.6, "The answer is A.": 0.1, "The answer is B.": 0.9}
-    found = serve(beam(PROBLEM, by_last), after(draws), scores.__getitem__)  # type: ignore[arg-type]
-    assert [path.steps[-1] for path in found.paths] == ["The answer is A."], "greedy: low was never gone on with"
+    tree = beam_tree(draws, scores.__getitem__, 1, StepAggregation.LAST)  # type: ignore[arg-type]
+    assert endings(tree) == [(["high", "The answer is A."], 0.1)], "greedy: low was never gone on with"
 
 
 def test_ties_go_to_the_path_that_was_drawn_first() -> None:
     draws: dict[str, list[str | Completion]] = {ROOT_TEXT: [" p", " q"], "p": [" The answer is A."] * 2}
-    found: Beamed = serve(beam(PROBLEM, beam_config(width=1)), after(draws), lambda step: 0.5)
-    assert [path.steps[1:] for path in found.paths] == [("p", "The answer is A.")]
+    assert endings(beam_tree(draws, lambda step: 0.5, 1)) == [(["p", "The answer is A."], 0.5)]
 
 
-def test_what_ends_a_path_and_what_is_dropped() -> None:
-    """A native policy that ends its turn has finished, answer or not; one that is told to write a single step has
-    not. A cut step and an empty one are no steps; an answer that was cut afterwards is one."""
-    draws: dict[str, list[str | Completion]] = {
-        ROOT_TEXT: [reply(" done", "eos"), reply(" cu", "length"), reply(" "), reply(" The answer is B. An", "length")],
-    }
-    found: Beamed = serve(beam(PROBLEM, beam_config()), after(draws), lambda step: 0.5)
-    assert [(path.steps[1], path.finish_reason) for path in found.paths] == [
-        ("done", "eos"),
-        ("The answer is B. An", "length"),
-    ]
-    assert found.dropped == 2
-    told = beam_config(prompting=Prompting.INSTRUCT, max_depth=1)
-    found = serve(beam(PROBLEM, told), lambda request: draws[ROOT_TEXT], lambda step: 0.5)
-    assert [(path.steps[1], path.finished) for path in found.paths] == [("The answer is B. An", True), ("done", False)]
+def test_a_beam_that_comes_to_no_answer_is_made_to_finish() -> None:
+    """At the greatest depth the open paths get a Finish each; where nothing can be drawn, the tree is its root."""
 
+    def steps(request: Request) -> list[str]:
+        return [" The answer is B."] if request.kind == "forced_finish" else [f" s{i}" for i in range(request.n)]
 
-def test_a_beam_that_comes_to_nothing_still_has_a_candidate() -> None:
-    """Every problem gets a record: open paths at the greatest depth, and where no draw can be used, are candidates as
-    they are."""
-    found: Beamed = serve(
-        beam(PROBLEM, beam_config(max_depth=2)), lambda r: [f" s{i}" for i in range(r.n)], lambda step: 0.5
-    )
-    assert [path.steps[1:] for path in found.paths] == [("s0", "s0"), ("s0", "s1")]
-    assert all(path.finish_reason == "length" and not path.finished for path in found.paths)
-    found = serve(beam(PROBLEM, beam_config()), lambda r: [""] * r.n, lambda step: 0.5)
-    assert [(path.steps, path.score) for path in found.paths] == [((ROOT_TEXT,), 0.0)]
-    assert (found.rounds, found.dropped) == (1, 4)
-
-
-@pytest.mark.parametrize("wrong", [{"width": 0}, {"children": 0}, {"max_depth": 0}])
-def test_a_beam_of_nothing_is_wrong_usage(wrong: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="must be at least 1"):
-        beam_config(**wrong)
+    tree = beam_tree(steps, lambda step: 0.5, max_depth=2)
+    assert [path for path, _ in endings(tree)] == [["s0", "s0", "The answer is B."], ["s0", "s1", "The answer is B."]]
+    assert (tree.stats["end"], tree.stats["forced_nodes"]) == ("max_depth", 2)
+    assert len(beam_tree(lambda r: [""] * r.n, lambda step: 0.5).nodes) == 1
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 6), st.integers(0, 10**6))
 def test_every_beam_ends_and_can_be_written_down(width: int, children: int, depth: int, seed: int) -> None:
-    config = beam_config(width=width, children=children, max_depth=depth, sampling=Sampling(seed=seed))
     log: list[Any] = []
-    found: Beamed = serve(beam(PROBLEM, config), noisy, unit, log)
-    batches = [batch for batch in log if isinstance(batch, list)]
-    assert len(batches) == found.rounds <= depth
-    assert found.paths
-    assert len({path.steps for path in found.paths}) == len(found.paths)
-    assert max(len(batch) for batch in batches) <= width
-    drawn = sum(request.n for batch in batches for request in batch)
-    assert drawn <= found.rounds * width * children
-    assert sum(not path.finished for path in found.paths) <= width
-    for path in found.paths:
-        assert split_steps(join_steps(path.steps)) == list(path.steps)
-        assert path.tokens <= found.tokens
-        assert path.scores == [unit(step) for step in path.steps[1:]]
+    tree = beam_tree(noisy, unit, width, log=log, children=children, max_depth=depth, seed=seed)
+    rounds = [batch for batch in log if isinstance(batch, list) and batch[0].kind == "reason"]
+    assert len(rounds) <= depth
+    assert max(len(batch) for batch in rounds) <= width
+    assert sum(request.n for batch in rounds for request in batch) <= len(rounds) * width * children
+    assert all(node.closed for node in tree.nodes if node.action is Action.FINISH)
+    for index, node in enumerate(tree.nodes):
+        path = [tree.nodes[i].text for i in path_to(tree, index)]
+        assert split_steps(join_steps(path)) == path
+        assert index == 0 or node.rollout_value == min(map(unit, path[1:]))
 
 
 # Through the driver
 
 
-def test_neither_depends_on_what_runs_beside_it() -> None:
+def test_neither_search_nor_beam_depends_on_what_runs_beside_it() -> None:
     """Engine and scorer take their time, each another: 24 problems at once give what they give one by one."""
     problems = [
         Problem(id=f"p{i}", question="?", answer="B", options={"A": "No", "B": "Yes"}, task=Task.CHOICE)
         for i in range(24)
     ]
-    config = SearchConfig(max_nodes=15, finish_threshold=2.0, step_aggregation=StepAggregation.MIN, seed=3)
-    own = beam_config(width=3, children=3, sampling=Sampling(seed=3))
+    config = SearchConfig(max_nodes=15, seed=3)
 
     async def everything(concurrency: int) -> list[str]:
         delays, room = random.Random(concurrency), asyncio.Semaphore(concurrency)
@@ -371,16 +364,17 @@ def test_neither_depends_on_what_runs_beside_it() -> None:
 
         engine = ScriptedEngine(write)
 
-        async def values(problem: Problem, paths: Sequence[Sequence[str]]) -> list[list[float]]:
+        async def score(problem: Problem, paths: Sequence[Sequence[str]]) -> list[list[float]]:
             for _ in range(delays.randrange(5)):
                 await asyncio.sleep(0)
             return [[unit(f"{problem.id}{step}") for step in path[1:]] for path in paths]
 
         async def one(problem: Problem) -> str:
             async with room:
-                tree = await grow(problem, config, engine, values=values)
-                found = await converse(beam(problem, own), problem, engine, values=values)
-                return json.dumps(dump(tree)) + repr(found)
+                trees = [
+                    await grow(problem, config, engine, RewardModel(beam=width), score=score) for width in (None, 3)
+                ]
+                return json.dumps([dump(tree) for tree in trees])
 
         return list(await asyncio.gather(*map(one, problems)))
 
@@ -391,7 +385,7 @@ def test_neither_depends_on_what_runs_beside_it() -> None:
 
 def test_without_a_reward_model_there_is_nothing_to_guide() -> None:
     with pytest.raises(UsageError, match="needs the model"):
-        asyncio.run(grow(PROBLEM, GUIDED, ScriptedEngine([" r1", " r2"])))
+        asyncio.run(grow(PROBLEM, GUIDED, ScriptedEngine([" r1", " r2"]), MODEL))
 
 
 # As commands
@@ -441,6 +435,18 @@ def test_a_guided_search_in_a_pipe(prm: Path, tree: dict[str, Any]) -> None:
     assert run_medsss(["label", "--to", "sft"], to_lines([tree])).ok().records
 
 
+def test_a_beam_in_a_pipe(prm: Path, tmp_path: Path) -> None:
+    """A tree like any other: its endings are candidates, with the values that led the beam as their scores."""
+    line = ["search", "--prm", prm, "--beam", 2, "--engine", script(tmp_path), "--concurrency", 1]
+    ran = run_medsss(line, to_lines([problem(0), problem(1)])).ok()
+    assert [record["config"]["beam"] for record in ran.records] == [2, 2]
+    scored = run_medsss(["bon", "--prm", prm], ran.stdout).ok()
+    for tree, record in zip(ran.records, scored.records, strict=True):
+        ends = [node["rollout_value"] for node in tree["nodes"] if node["action"] == "finish"]
+        assert [each["score"] for each in record["candidates"]] == pytest.approx(ends, abs=1e-5)
+    assert json.loads(run_medsss(["eval", "-q"], scored.stdout).ok().stdout)
+
+
 def test_the_endings_of_a_guided_tree_are_candidates(prm: Path, tree: dict[str, Any]) -> None:
     """Scored again with the same model, each ending has the score that led the search; a tree without nodes is a bad
     line; gold labels of steps stay with their candidate, in place of whose scores the new ones stand."""
@@ -471,6 +477,9 @@ def test_the_endings_of_a_guided_tree_are_candidates(prm: Path, tree: dict[str, 
         (["search", "--step-aggregation", "last"], "--prm R"),
         (["search", "--prm-dtype", "float32"], "--prm R"),
         (["search", "--prm", "R", "--rollouts", 3], "--rollouts has no meaning"),
+        (["search", "--beam", 2], "--prm R"),
+        (["search", "--prm", "R", "--beam", 2, "--max-nodes", 9], "--max-nodes has no meaning in a beam"),
+        (["search", "--top-p", 0], "--top-p must be above 0 and at most 1, got 0"),
         (["search", "--prm", "./missing"], "there is no PRM folder"),
         (["search", "--prm", "POLICY"], "is a policy, not a PRM"),
         (["search", "--prm", "FOREIGN"], "holds LlamaForCausalLM"),

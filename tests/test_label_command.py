@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from helpers import clean_env, program, run_medsss, to_lines, write_jsonl
+from helpers import clean_env, program, read_jsonl, run_medsss, to_lines, write_jsonl
 from trees import ROOT, node, nodes, record
 
 from medsss_cli.records import Preference, Prm, Sft, parse
@@ -188,6 +188,19 @@ def test_a_closed_pipe_ends_quietly(tmp_path: Path) -> None:
     assert "Traceback" not in process.stderr.read().decode()
     assert process.wait(60) == 0
     process.stderr.close()
+
+
+def test_a_question_in_two_files_is_two_trees_to_learn_from(tmp_path: Path) -> None:
+    """Two iterations searched q1, with other trees: the second one's records have an id of their own. What stands twice
+    in one file is a mistake."""
+    first = write_jsonl(tmp_path / "1.jsonl", [record("q1"), record("q2")])
+    second = write_jsonl(tmp_path / "2.jsonl", [record("q1"), record("q3"), record("q3")])
+    out = tmp_path / "out.jsonl"
+    for _ in range(2):  # the second time there is nothing to do
+        ran = run_medsss(["label", "--to", "prm", first, second, "-o", out])
+        assert ran.rc == 1
+        assert "the id 'q3' came before" in ran.stderr
+        assert [row["id"] for row in read_jsonl(out)][::3] == ["q1", "q2", "q1@2", "q3"]
 
 
 def test_a_stopped_run_goes_on(tmp_path: Path) -> None:

@@ -4,13 +4,13 @@ by one, and what must hold for any policy."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import math
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
@@ -24,16 +24,25 @@ from medsss_cli.records import Action, Problem, Task, Tree, Verdict, dump, parse
 from medsss_cli.requests import Completion, FinishReason, Prompt, Sampling
 from medsss_cli.search import mcts
 from medsss_cli.search.backup import back_up
-from medsss_cli.search.config import Expand, SearchConfig
+from medsss_cli.search.config import Expand, SearchConfig, as_record
+from medsss_cli.search.drawing import Request, RequestKind
 from medsss_cli.search.driver import grow
-from medsss_cli.search.mcts import Request, RequestKind, search
+from medsss_cli.search.mcts import search
 from medsss_cli.search.selection import select, ucb
 from medsss_cli.search.tree import GrowingTree
+from medsss_cli.search.values import Rollouts
+from medsss_cli.settings import options_of
 from medsss_cli.steps import join_steps, split_steps
 
 STORY = json.loads((Path(__file__).parent / "data" / "search_story.json").read_text(encoding="utf-8"))
 PROBLEM = parse(Problem, STORY["problem"])
 CORRECT, WRONG = " The answer is B.", " The answer is A."
+
+
+def numbers(**given: Any) -> tuple[SearchConfig, Rollouts]:
+    """The config of a search and that of its rollouts, from the numbers of both."""
+    own = {name: given.pop(name) for name in options_of(Rollouts) if name in given}
+    return SearchConfig(**given), Rollouts(**own)
 
 
 def reply(text: str, reason: str = "stop") -> Completion:
@@ -90,7 +99,7 @@ def test_selection_goes_down_open_nodes_by_their_bound() -> None:
 
 def test_rollouts_by_depth() -> None:
     """max(20 // (depth + 1), 5)."""
-    assert [SearchConfig().rollouts(depth) for depth in range(6)] == [20, 10, 6, 5, 5, 5]
+    assert [Rollouts().count(depth) for depth in range(6)] == [20, 10, 6, 5, 5, 5]
 
 
 @pytest.mark.parametrize(
@@ -98,9 +107,9 @@ def test_rollouts_by_depth() -> None:
 )
 def test_a_number_out_of_range_is_wrong_usage(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="--"):
-        SearchConfig(**wrong)
+        numbers(**wrong)
     with pytest.raises(UsageError, match="--ucb-c must be at least 0, got nan"):
-        SearchConfig(ucb_c=math.nan)
+        numbers(ucb_c=math.nan)
 
 
 # A whole search
@@ -147,8 +156,8 @@ def test_a_whole_search_node_by_node() -> None:
             no Finish gets one: only node 11 is such. It wrote two steps. Node 4 has been reflected on, and is closed by
             what followed; node 8, wrong and not reflected on, stays open.
     """
-    config = SearchConfig(**STORY["config"])
-    growth = search(PROBLEM, config, judge)
+    config = numbers(**STORY["config"])
+    growth = search(PROBLEM, config[0], judge, config[1])
     batch = next(growth)
     seeds = set()
     tree = None
@@ -164,17 +173,17 @@ def test_a_whole_search_node_by_node() -> None:
     assert tree is not None
     check_story(tree)
     assert len(seeds) == sum(len(asks) for asks in STORY["script"]), "every request has a seed of its own"
-    assert tree.config == config.as_record()
+    assert tree.config == as_record(config[0]) | as_record(config[1])
     json.dumps(tree.config)
 
 
 def test_the_same_search_through_the_driver() -> None:
     script = [each for asks in STORY["script"] for ask in asks for each in story_replies(ask["replies"])]
     engine = ScriptedEngine(script)
+    config, rollouts = numbers(**STORY["config"])
     watched = []
-    tree = asyncio.run(
-        grow(PROBLEM, SearchConfig(**STORY["config"]), engine, watch=lambda asked, got: watched.append(len(asked)))
-    )
+    watch = lambda asked, got: watched.append(len(asked))  # noqa: E731
+    tree = asyncio.run(grow(PROBLEM, config, engine, rollouts, watch=watch))
     check_story(tree)
     assert watched == [len(asks) for asks in STORY["script"]]
     assert engine.usage.tokens == tree.stats["tokens"]
@@ -182,7 +191,8 @@ def test_the_same_search_through_the_driver() -> None:
 
 def test_what_the_requests_of_the_story_ask_for() -> None:
     """Each kind of request, in the batch of the story that shows it."""
-    growth = search(PROBLEM, SearchConfig(**STORY["config"], max_step_tokens=9, max_tokens=99, top_p=0.5), judge)
+    config, rollouts = numbers(**STORY["config"], max_step_tokens=9, max_tokens=99, top_p=0.5)
+    growth = search(PROBLEM, config, judge, rollouts)
     batches = [next(growth)]
     for asks in STORY["script"][:-1]:
         batches.append(growth.send([story_replies(ask["replies"]) for ask in asks]))
@@ -205,10 +215,12 @@ def test_what_the_requests_of_the_story_ask_for() -> None:
 
 
 def run(
-    config: SearchConfig, answer: Callable[[Request], Sequence[str | Completion]], problem: Problem = PROBLEM
+    config: tuple[SearchConfig, Rollouts],
+    answer: Callable[[Request], Sequence[str | Completion]],
+    problem: Problem = PROBLEM,
 ) -> Tree:
     """A search whose requests `answer` serves."""
-    growth = search(problem, config, judge)
+    growth = search(problem, config[0], judge, config[1])
     try:
         batch = next(growth)
         while True:
@@ -248,7 +260,7 @@ def shape(tree: Tree) -> list[tuple[int, str]]:
 
 
 def test_enough_correct_leaves_end_the_search() -> None:
-    tree = run(SearchConfig(children=2, enough_correct=2), distinct(reason=CORRECT))
+    tree = run(numbers(children=2, enough_correct=2), distinct(reason=CORRECT))
     assert shape(tree) == [(-1, "root"), (0, "finish"), (0, "finish")]
     assert (tree.stats["end"], tree.stats["forced_nodes"]) == ("enough_correct", 0)
     assert tree.nodes[0].closed
@@ -256,7 +268,7 @@ def test_enough_correct_leaves_end_the_search() -> None:
 
 def test_a_search_whose_nodes_are_all_closed_is_exhausted_and_asks_no_more() -> None:
     """One correct Finish, and nothing else to do: there is no leaf left that could be forced."""
-    tree = run(SearchConfig(), always(reason=CORRECT))
+    tree = run(numbers(), always(reason=CORRECT))
     assert shape(tree) == [(-1, "root"), (0, "finish")]
     assert (tree.stats["end"], tree.stats["duplicates"]) == ("exhausted", 2)
     assert tree.stats["requests"]["forced_finish"] == 0
@@ -264,40 +276,49 @@ def test_a_search_whose_nodes_are_all_closed_is_exhausted_and_asks_no_more() -> 
 
 def test_a_node_that_is_sure_gets_one_finish() -> None:
     """All rollouts correct: node 1 is not asked for a choice, and gets a single Finish."""
-    tree = run(SearchConfig(children=1), always(rollout=CORRECT, finish=CORRECT))
+    tree = run(numbers(children=1), always(rollout=CORRECT, finish=CORRECT))
     assert shape(tree) == [(-1, "root"), (0, "reason"), (1, "finish")]
     assert tree.stats["requests"]["choice"] == 0
     # 9 of 10 rollouts reach the threshold of .9 exactly; 8 of 10 do not.
     for correct, choices in ((9, 0), (8, 1)):
         rolls = [CORRECT] * correct + [WRONG] * (10 - correct)
         plain = always(finish=CORRECT, choice="Finish")
-        tree = run(SearchConfig(children=1), lambda r, p=plain, s=rolls: s if r.kind == "rollout" else p(r))
+        tree = run(numbers(children=1), lambda r, p=plain, s=rolls: s if r.kind == "rollout" else p(r))
         assert tree.nodes[1].rollout_value == correct / 10
         assert tree.stats["requests"]["choice"] == choices
 
 
 def test_a_wrong_finish_gets_one_reflect_and_a_reflect_that_answers_gets_none() -> None:
     """root -> wrong Finish -> "But wait, ... The answer is C." is a Finish; it is wrong too, and that is the end."""
-    tree = run(SearchConfig(children=1), always(reason=WRONG, reflect=" no. The answer is C."))
+    tree = run(numbers(children=1), always(reason=WRONG, reflect=" no. The answer is C."))
     assert shape(tree) == [(-1, "root"), (0, "finish"), (1, "finish")]
     assert tree.nodes[2].text == "But wait, no. The answer is C."
     assert [node.verdict for node in tree.nodes] == [None, Verdict.WRONG, Verdict.WRONG]
     assert (tree.stats["end"], tree.stats["requests"]["reflect"]) == ("exhausted", 1)
 
 
+def test_reflects_on_a_path() -> None:
+    """Wrong answer, Reflect, wrong answer, ...: by default nothing follows the second, whatever stands between."""
+    draws = always(reason=WRONG, reflect=" it is low.", choice="Finish", finish=WRONG)
+    for reflects, wanted in ((0, 0), (1, 1), (2, 2)):
+        tree = run(numbers(children=1, reflects=reflects, rollout_budget=1, min_rollouts=1), draws)
+        assert sum(node.action is Action.REFLECT for node in tree.nodes) == wanted
+        assert tree.stats["end"] == "exhausted"
+
+
 def test_a_reflect_is_read_without_what_it_repeats() -> None:
-    tree = run(SearchConfig(children=1, max_nodes=3), always(reason=WRONG, reflect=" Step 2: But wait, it is low."))
+    tree = run(numbers(children=1, max_nodes=3), always(reason=WRONG, reflect=" Step 2: But wait, it is low."))
     assert tree.nodes[2].text == "But wait, it is low."
     assert tree.nodes[2].action is Action.REFLECT
 
 
 def test_wrong_below_zero_leaves_reflect_out() -> None:
-    tree = run(SearchConfig(children=1, wrong_below=0), always(reason=WRONG))
+    tree = run(numbers(children=1, wrong_below=0), always(reason=WRONG))
     assert (shape(tree), tree.stats["end"]) == ([(-1, "root"), (0, "finish")], "exhausted")
 
 
 def test_a_finish_without_an_answer_is_closed() -> None:
-    config = SearchConfig(children=1)
+    config = numbers(children=1)
     tree = run(config, always(choice="Finish", finish=" Hard to say."))
     assert shape(tree) == [(-1, "root"), (0, "reason"), (1, "finish")]
     assert (tree.nodes[2].verdict, tree.nodes[2].value, tree.nodes[2].closed) == (Verdict.NO_ANSWER, 0.0, True)
@@ -307,40 +328,38 @@ def test_a_finish_without_an_answer_is_closed() -> None:
 def test_a_finish_ends_with_its_first_answer() -> None:
     """A policy that goes on after its answer: what follows is left out, and the answer that stands is judged."""
     text = " So.\n\nStep 3: The answer is A.\n\nStep 4: But wait, no.\n\nStep 5: The answer is B."
-    tree = run(SearchConfig(children=1, wrong_below=0), always(choice="Finish", finish=text))
+    tree = run(numbers(children=1, wrong_below=0), always(choice="Finish", finish=text))
     assert [node.text for node in tree.nodes[2:]] == ["So.", "The answer is A."]
     assert tree.nodes[-1].verdict is Verdict.WRONG
 
 
 def test_a_reason_that_runs_on_keeps_its_first_step() -> None:
     """The stop string is a blank line and "Step"; a policy that parts its steps by one line break runs through it."""
-    tree = run(
-        SearchConfig(children=1, max_nodes=2), always(reason=" First.\nStep 2: Second.\nStep 3: The answer is B.")
-    )
+    tree = run(numbers(children=1, max_nodes=2), always(reason=" First.\nStep 2: Second.\nStep 3: The answer is B."))
     assert tree.nodes[1].text == "First."
 
 
 def test_a_cut_reason_is_no_step_but_a_cut_finish_is_an_answer_that_did_not_come() -> None:
     """With every completion cut, the root has no children; it is closed, and then made to finish all the same."""
-    tree = run(SearchConfig(), always(reason=reply(" The", "length"), forced_finish=reply(" Let us see the", "length")))
+    tree = run(numbers(), always(reason=reply(" The", "length"), forced_finish=reply(" Let us see the", "length")))
     assert shape(tree) == [(-1, "root"), (0, "finish")]
     assert tree.nodes[1].verdict is Verdict.NO_ANSWER
     assert (tree.stats["end"], tree.stats["dropped"]) == ("exhausted", {"empty": 0, "cut": 3})
     # Cut after the mark of the next step, or after the answer: the step itself is whole.
     whole = reply(" First.\nStep 2: Seco", "length")
-    assert run(SearchConfig(children=1, max_nodes=2), always(reason=whole)).nodes[1].text == "First."
+    assert run(numbers(children=1, max_nodes=2), always(reason=whole)).nodes[1].text == "First."
     answered = reply(" The answer is B. Moreo", "length")
-    assert run(SearchConfig(children=1), always(reason=answered)).nodes[1].verdict is Verdict.CORRECT
+    assert run(numbers(children=1), always(reason=answered)).nodes[1].verdict is Verdict.CORRECT
 
 
 def test_a_policy_that_writes_nothing_at_all() -> None:
-    tree = run(SearchConfig(), always(reason="", forced_finish=" \n "))
+    tree = run(numbers(), always(reason="", forced_finish=" \n "))
     assert shape(tree) == [(-1, "root")]
     assert (tree.stats["end"], tree.stats["dropped"]) == ("exhausted", {"empty": 4, "cut": 0})
 
 
 def test_a_node_at_the_greatest_depth_may_only_finish() -> None:
-    config = SearchConfig(children=1, max_depth=2, rollout_budget=2, min_rollouts=1)
+    config = numbers(children=1, max_depth=2, rollout_budget=2, min_rollouts=1)
     tree = run(config, always(finish=WRONG))
     assert shape(tree) == [(-1, "root"), (0, "reason"), (1, "reason"), (2, "finish")]
     assert tree.stats["requests"]["choice"] == 1
@@ -348,21 +367,21 @@ def test_a_node_at_the_greatest_depth_may_only_finish() -> None:
 
 
 def test_expand_reason_never_asks_for_a_choice() -> None:
-    config = SearchConfig(expand=Expand.REASON, max_nodes=20, enough_correct=1)
+    config = numbers(expand=Expand.REASON, max_nodes=20, enough_correct=1)
     tree = run(config, distinct(forced_finish=WRONG))
     assert tree.stats["requests"]["choice"] == tree.stats["requests"]["finish"] == 0
     assert tree.stats["requests"]["forced_finish"] > 0
 
 
 def test_without_rollouts_a_node_takes_the_value_of_its_parent() -> None:
-    config = SearchConfig(rollout_budget=0, min_rollouts=0, children=1, max_nodes=3)
+    config = numbers(rollout_budget=0, min_rollouts=0, children=1, max_nodes=3)
     tree = run(config, always(forced_finish=CORRECT))
     assert (tree.stats["rollouts"], tree.nodes[1].rollout_value) == (0, None)
     assert tree.nodes[3].value == 1.0
 
 
 def test_forced_finishes_go_to_every_leaf_that_is_none() -> None:
-    tree = run(SearchConfig(max_nodes=4), distinct(forced_finish=WRONG))
+    tree = run(numbers(max_nodes=4), distinct(forced_finish=WRONG))
     assert shape(tree) == [(-1, "root"), *[(0, "reason")] * 3, (1, "finish"), (2, "finish"), (3, "finish")]
     assert all(node.closed for node in tree.nodes), "after the search nothing is open below a forced Finish"
     assert tree.stats["requests"]["reflect"] == 0
@@ -372,20 +391,20 @@ def test_a_rollout_does_not_live_on_what_stands_above_it() -> None:
     """The judge would read an answer out of the step; the rollout itself says nothing, so it is not correct."""
     step = "B is correct"
     assert judge(PROBLEM, step).verdict is Verdict.CORRECT
-    tree = run(SearchConfig(children=1, max_nodes=2), always(reason=f" {step}", rollout=" Hm."))
+    tree = run(numbers(children=1, max_nodes=2), always(reason=f" {step}", rollout=" Hm."))
     assert (tree.nodes[1].action, tree.nodes[1].text, tree.nodes[1].rollout_value) == (Action.REASON, step, 0.0)
 
 
 def test_an_unreadable_gold_answer_is_an_error_with_its_id() -> None:
     problem = Problem(id="bad-gold", question="?", answer="Z", options={"A": "x", "B": "y"}, task=Task.CHOICE)
     with pytest.raises(BadRecord, match="bad-gold"):
-        run(SearchConfig(children=1), always(reason=CORRECT), problem)
+        run(numbers(children=1), always(reason=CORRECT), problem)
 
 
 def test_a_tree_is_independent_of_the_one_before_it() -> None:
     """The published code raises the node limit, held in a configuration that all trees share, by each step that a
     Finish writes beyond its first, so the second of two equal searches grew larger than the first."""
-    config = SearchConfig(max_nodes=8)
+    config = numbers(max_nodes=8)
     answer = distinct(finish=" a\n\nStep 3: b\n\nStep 4: The answer is A.", choice="Finish")
     first, second = run(config, answer), run(config, answer)
     assert dump(first) == dump(second)
@@ -418,7 +437,7 @@ def noisy_policy(prompt: Prompt, sampling: Sampling, n: int) -> list[Completion]
 
 
 configs = st.builds(
-    SearchConfig,
+    numbers,
     max_nodes=st.integers(1, 40),
     children=st.integers(1, 4),
     rollout_budget=st.integers(0, 8),
@@ -436,14 +455,15 @@ configs = st.builds(
 
 @settings(max_examples=150, deadline=None)
 @given(configs)
-def test_invariants(config: SearchConfig) -> None:
+def test_invariants(both: tuple[SearchConfig, Rollouts]) -> None:
+    config, rollouts = both
     asked: list[Request] = []
 
     def answer(request: Request) -> list[Completion]:
         asked.append(request)
         return noisy_policy(request.prompt, request.sampling, request.n)
 
-    tree = run(config, answer)
+    tree = run(both, answer)
     nodes = tree.nodes
     children: dict[int, list[int]] = {index: [] for index in range(len(nodes))}
     for index, node in enumerate(nodes[1:], start=1):
@@ -473,7 +493,7 @@ def test_invariants(config: SearchConfig) -> None:
             assert node.text.startswith("But wait, ")
             assert nodes[node.parent].verdict is Verdict.WRONG
         if node.rollouts:
-            assert node.rollouts == config.rollouts(node.depth)
+            assert node.rollouts == rollouts.count(node.depth)
             assert (node.rollout_value or 0) * node.rollouts == pytest.approx(
                 round((node.rollout_value or 0) * node.rollouts)
             )
@@ -497,7 +517,7 @@ def test_invariants(config: SearchConfig) -> None:
     correct = sum(node.verdict is Verdict.CORRECT for node in searched)
     match stats["end"]:
         case "enough_correct":
-            assert correct >= config.enough_correct
+            assert correct >= rollouts.enough_correct
             assert stats["forced_nodes"] == 0
         case "max_nodes":
             assert len(searched) >= config.max_nodes
@@ -511,22 +531,21 @@ def test_invariants(config: SearchConfig) -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(configs)
-def test_budgets_hold_whenever_an_expansion_begins(config: SearchConfig) -> None:
+def test_budgets_hold_whenever_an_expansion_begins(both: tuple[SearchConfig, Rollouts]) -> None:
     """Watched from inside: at the first request of each expansion the tree is below every limit."""
 
-    class Watched(mcts._Search):
-        def expand(self, leaf: int) -> mcts.Talk[None]:
+    config, rollouts = both
+
+    class Watched(mcts.Growth):
+        def expand(self, leaf: int) -> Any:
             assert len(self.tree) < config.max_nodes
-            assert self.tree.finishes(Verdict.CORRECT) < config.enough_correct
+            assert self.tree.finishes(Verdict.CORRECT) < rollouts.enough_correct
             assert not self.tree[leaf].closed
             assert not self.tree[leaf].children
             yield from super().expand(leaf)
 
-    growth = Watched(PROBLEM, config, judge).run()
-    batch = next(growth)
-    with contextlib.suppress(StopIteration):
-        while True:
-            batch = growth.send([noisy_policy(r.prompt, r.sampling, r.n) for r in batch])
+    with patch.object(mcts, "Growth", Watched):
+        run(both, lambda r: noisy_policy(r.prompt, r.sampling, r.n))
 
 
 # Through the driver
@@ -553,7 +572,7 @@ class SlowEngine:
 
 
 def test_a_tree_is_the_same_whatever_the_concurrency() -> None:
-    config = SearchConfig(max_nodes=25, rollout_budget=4, min_rollouts=2, seed=3)
+    config, rollouts = numbers(max_nodes=25, rollout_budget=4, min_rollouts=2, seed=3)
     problems = [
         Problem(id=f"p{i}", question="?", answer="B", options=PROBLEM.options, task=Task.CHOICE) for i in range(40)
     ]
@@ -564,7 +583,7 @@ def test_a_tree_is_the_same_whatever_the_concurrency() -> None:
 
         async def one(problem: Problem) -> Tree:
             async with room:
-                return await grow(problem, config, engine)
+                return await grow(problem, config, engine, rollouts)
 
         trees = await asyncio.gather(*(one(problem) for problem in problems))
         return [json.dumps(dump(tree)).encode() for tree in trees], engine

@@ -18,12 +18,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated, ClassVar
 
 from ..engines.base import Engine
 from ..errors import UsageError
 from ..prompts import gold_text
 from ..records import Message, Problem
 from ..requests import Prompt, Sampling, derive_seed
+from ..settings import Opt, check
 from ..steps import SEPARATOR, mark
 
 JUDGE_PROMPT = """\
@@ -129,6 +131,44 @@ def judged_labels(verdicts: Sequence[bool | None]) -> list[float | None]:
         known = known and verdict is not None
         labels.append(0.0 if wrong else 1.0 if known else None)
     return labels
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeConfig:
+    """Whether steps are judged, and how; which model judges is the engine's affair."""
+
+    GROUP: ClassVar[str] = "Judge"
+
+    judge: Annotated[
+        bool,
+        Opt(
+            "prm: the model of --policy and --engine says which steps are right, a request a trajectory; the first "
+            "wrong one makes all later ones wrong."
+        ),
+    ] = False
+    judge_prompt: Annotated[
+        str | None,
+        Opt(
+            "What the judge is asked, with {question}, {answer}, {documents} and {steps} in their places.",
+            metavar="FILE",
+        ),
+    ] = None
+    temperature: Annotated[
+        float, Opt("Sampling temperature; 0 is greedy.", names=("--temperature", "-T"), least=0, metavar="T")
+    ] = 0.0
+    top_p: Annotated[float, Opt("Nucleus sampling.", above=0, most=1, metavar="P")] = 0.95
+    max_tokens: Annotated[int, Opt("Most tokens of one reply.", least=1, metavar="N")] = 1024
+    seed: Annotated[int, Opt("Where every random draw derives from.", metavar="S")] = 0
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def template(self) -> str:
+        """What the judge is asked. Raises UsageError where the file cannot be read, or leaves out question or steps."""
+        return JUDGE_PROMPT if self.judge_prompt is None else read_prompt(self.judge_prompt)
+
+    def sampling(self) -> Sampling:
+        return Sampling(temperature=self.temperature, top_p=self.top_p, max_tokens=self.max_tokens, seed=self.seed)
 
 
 @dataclass(frozen=True, slots=True)

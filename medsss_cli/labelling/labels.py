@@ -17,15 +17,8 @@ And for .5 .4 .6 .9 1, a slip that is made good: dual gives step 1 .4 - max(0, .
 step makes up for is no fault. Published gives l1 = .4, l2 = .6 - (.4 - .6) = .8, l3 = .9 - (.8 - .9) = 1, l4 = 1:
 all 1.
 
-Departures from the paper (equation 7) and from the authors' script:
-
-1. The paper's labels leave [0, 1] where the penalty is large; ours are clipped.
-2. The last step has no v_{i+1}: the paper does not say what then; here it has no penalty.
-3. Comparisons allow `EPSILON`: ceil(0.30000000000000004 - 0.3) would be 1, and a value that came out of averaging as
-1e-17
-   is 0.
-4. `published` is the authors' script as it was released, whose penalty is signed and refers to the label before (which
-   it has overwritten), not to the values around the step. It is here so that their numbers can be had again.
+What differs from the paper's equation 7 and from the authors' script: docs/algorithms.md, departure 17. Comparisons
+allow `EPSILON`: ceil(0.30000000000000004 - 0.3) would be 1, and a value that came out of averaging as 1e-17 is 0.
 """
 
 from __future__ import annotations

@@ -1,18 +1,19 @@
-"""Training records out of one tree, or out of one samples record. Where there is none to make, the reason is returned
-in its place, worded to follow "3 records ..."."""
+"""Training records out of one tree, or out of one samples record: what `label --to sft, preference, prm` makes, and the
+options of each. Where there is none to make, the reason is returned in its place, worded to follow "3 records ..."."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import msgspec
 
 from ..errors import BadRecord
 from ..prompts import BUT_WAIT, question_text
 from ..records import Action, Message, Preference, Prm, Samples, Sft, Tree, Verdict, problem_fields
+from ..settings import Opt, check
 from ..steps import join_steps, split_steps
 from .documents import Library, documents_of
 from .labels import StepLabels, step_labels
@@ -47,10 +48,19 @@ class SftRows:
     the verified responses of a samples record in their order. `take` sorts by length (in characters) instead, and keeps
     one unless `most` says more."""
 
-    min_value: float = 0.0
-    no_reflect: bool = False
-    take: Take = Take.ALL
+    GROUP: ClassVar[str] = "Sft"
+
+    take: Annotated[
+        Take, Opt("Which correct answers; the shortest or longest is one, or N with --max-per-problem.")
+    ] = Take.ALL
+    min_value: Annotated[float, Opt("Drop trajectories with a step of a smaller value.", least=0, most=1)] = 0.0
+    no_reflect: Annotated[
+        bool, Opt("Leave out trajectories with a Reflect, which write a wrong answer before the right one.")
+    ] = False
     most: int | None = None
+
+    def __post_init__(self) -> None:
+        check(self)
 
     def __call__(self, source: Source) -> list[Sft] | str:
         found = self._of_tree(source) if isinstance(source, Tree) else self._of_samples(source)
@@ -122,9 +132,17 @@ def _joiner(tree: Tree) -> Callable[[Sequence[int]], str]:
 class PreferenceRows:
     """Pairs of a tree by both rules, the largest `margin` first, or of corrections in the order of the record."""
 
-    pairs: Pairs = Pairs.TREE
-    margin: float = 0.8
+    GROUP: ClassVar[str] = "Preference"
+
+    pairs: Annotated[
+        Pairs,
+        Opt("Steps and trajectories of a tree, or the corrections of `sample --correct` with what they put right."),
+    ] = Pairs.TREE
+    margin: Annotated[float, Opt("Values of a tree differ by more than this.", least=0, most=1)] = 0.8
     most: int | None = None
+
+    def __post_init__(self) -> None:
+        check(self)
 
     def __call__(self, source: Source) -> list[Preference] | str:
         match source, self.pairs:
@@ -168,14 +186,30 @@ class Path(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class PathRows:
     """The trajectories of a tree, or the answers of a samples record (each text once), in their order; with `most`,
-    wrong and correct ones by turns. `both`: only of problems that have both. `library` gives documents to those that
-    carry none, `top_k` for each."""
+    wrong and correct ones by turns."""
 
-    values: StepValues = StepValues.BACKED_UP
-    both: bool = False
+    GROUP: ClassVar[str] = "Prm"
+
+    all_problems: Annotated[
+        bool, Opt("Keep problems that have only correct, or only wrong, trajectories.", names=("--all",))
+    ] = False
+    values: Annotated[
+        StepValues,
+        Opt(
+            "Which value of a step its label is made from: the search's (as in the paper), or that of its own "
+            "rollouts, which Reflects below it do not raise."
+        ),
+    ] = StepValues.BACKED_UP
+    documents: Annotated[
+        str | None,
+        Opt("Documents (JSON lines) of which those that fit best go to records that carry none.", metavar="FILE"),
+    ] = None
+    top_k: Annotated[int, Opt("How many documents.", least=1, metavar="K")] = 5
     most: int | None = None
-    library: Library | None = None
-    top_k: int = 5
+    library: Library | None = None  # of `documents`, opened
+
+    def __post_init__(self) -> None:
+        check(self)
 
     def paths(self, source: Source) -> list[Path] | str:
         """The trajectories."""
@@ -184,7 +218,7 @@ class PathRows:
             return "without a judged trajectory" if isinstance(source, Tree) else "without an answer in words"
         correct = [each for each in found if each.correct]
         wrong = [each for each in found if not each.correct]
-        if self.both and not (correct and wrong):
+        if not self.all_problems and not (correct and wrong):
             return f"with {'correct' if correct else 'wrong'} trajectories alone"
         if self.most is not None and len(found) > self.most:
             turns = [each for pair in zip(correct, wrong, strict=False) for each in pair]
@@ -231,10 +265,15 @@ def _answers(samples: Samples) -> list[Path]:
 class ValueRows:
     """Every trajectory of a tree with labels made from its values."""
 
-    paths: PathRows
-    how: StepLabels = StepLabels.DUAL
-    b: float = 1.0
-    threshold: float = 0.5
+    GROUP: ClassVar[str] = "Prm"
+
+    labels: Annotated[StepLabels, Opt("How values become labels; dual is the paper's equation 7.")] = StepLabels.DUAL
+    b: Annotated[float, Opt("Weight of the penalty in dual and published.", names=("--b",), least=0)] = 1.0
+    threshold: Annotated[float, Opt("What `monotone` must exceed.", least=0, most=1)] = 0.5
+    paths: PathRows = PathRows()
+
+    def __post_init__(self) -> None:
+        check(self)
 
     def __call__(self, source: Source) -> list[Prm] | str:
         if not isinstance(source, Tree):
@@ -243,13 +282,13 @@ class ValueRows:
         if isinstance(found, str):
             return found
         made_with = {
-            "labels": str(self.how),
+            "labels": str(self.labels),
             "values": str(self.paths.values),
             "b": self.b,
             "threshold": self.threshold,
         }
         return [
-            labelled(record, step_labels(record.values, self.how, b=self.b, threshold=self.threshold))
+            labelled(record, step_labels(record.values, self.labels, b=self.b, threshold=self.threshold))
             for record in self.paths.unlabelled(source, found, made_with)
         ]
 
@@ -257,3 +296,8 @@ class ValueRows:
 def labelled(record: Prm, labels: list[float | None]) -> Prm:
     """The record with these labels, one for each step."""
     return msgspec.structs.replace(record, labels=labels)
+
+
+def renamed(source: Source, id: str) -> Source:
+    """The record under another id."""
+    return msgspec.structs.replace(source, id=id)

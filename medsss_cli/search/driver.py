@@ -1,5 +1,5 @@
 """Runs a search or a beam against an engine and, where it is guided, a reward model. What they do is in `mcts` and
-`beam`; many problems at once are the affair of `streams`."""
+`beam`; many problems at once are the affair of `stream`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from ..engines.base import Engine
 from ..errors import EngineError, UsageError
 from ..records import Problem, Tree
 from ..requests import Completion
+from .beam import beam
 from .config import SearchConfig
-from .mcts import Judge, Request, Talk, Valuation, search
+from .drawing import Judge, Request, Talk, Valuation
+from .mcts import search
+from .values import RewardModel, Rollouts
 
 _T = TypeVar("_T")
-Values: TypeAlias = Callable[[Problem, Sequence[Sequence[str]]], Awaitable[list[list[float]]]]
-"""Scores the steps of paths (bare steps, step 0 first): [path][step], as `Scorer.score_paths` does."""
+Score: TypeAlias = Callable[[Problem, Sequence[Sequence[str]]], Awaitable[list[list[float]]]]
+"""Scores the steps of paths (bare steps, step 0 first): [path][step]."""
 Watch = Callable[[list[Request], list[list[Completion]]], None]
 """Is told of each batch and its completions, in passing (progress)."""
 
@@ -26,33 +29,37 @@ async def grow(
     problem: Problem,
     config: SearchConfig,
     engine: Engine,
+    values: Rollouts | RewardModel | None = None,
     *,
     judge: Judge = judge,
-    values: Values | None = None,
+    score: Score | None = None,
     watch: Watch | None = None,
 ) -> Tree:
-    """The tree of `problem`; `values` is for a config with `step_aggregation`.
+    """The tree of `problem`; `values` are by rollouts unless said otherwise, `score` is for a reward model's.
 
     Raises EngineError when a request cannot be served (the other requests of its batch are then cancelled), BadRecord
-    when the gold answer cannot be read.
+    when the gold answer cannot be read, UsageError for a reward model's values without `score`.
     """
-    return await converse(search(problem, config, judge), problem, engine, values=values, watch=watch)
+    values = values or Rollouts()
+    if isinstance(values, RewardModel) and values.beam:
+        talk = beam(problem, config, judge, values)
+    else:
+        talk = search(problem, config, judge, values)
+    return await converse(talk, problem, engine, score=score, watch=watch)
 
 
 async def converse(
-    talk: Talk[_T], problem: Problem, engine: Engine, *, values: Values | None = None, watch: Watch | None = None
+    talk: Talk[_T], problem: Problem, engine: Engine, *, score: Score | None = None, watch: Watch | None = None
 ) -> _T:
     """What `talk` returns in the end. The requests of a batch are awaited together, and no problem waits for another.
-
-    Raises EngineError as `grow` does; UsageError for a talk that wants paths valued where there is nothing to do it.
-    """
+    Raises as `grow` does."""
     try:
         batch = next(talk)
         while True:
             if isinstance(batch, Valuation):
-                if values is None:
+                if score is None:
                     raise UsageError("a search by a reward model needs the model", hint="--prm R")
-                batch = talk.send(await values(problem, batch.paths))
+                batch = talk.send(await score(problem, batch.paths))
                 continue
             completions = await _complete(engine, batch)
             if watch:

@@ -1,0 +1,174 @@
+"""What is asked of the policy for a node, and how its replies are read as branches of a tree. Pure: requests are
+yielded, completions are sent.
+
+What a reply gives:
+
+- A Reason or Reflect gives its first step. One that states the answer is a Finish.
+- A Finish gives all its steps up to the first that states the answer: Reasons and, at the end, a Finish.
+- An empty step, and a Reason or Reflect that was cut before its end, give nothing. A Finish that was cut is kept: it is
+  an answer that did not come.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, TypeAlias, TypeVar
+
+from ..answers import Judgement, states_answer
+from ..prompts import BUT_WAIT, CHOICES, choice_prompt, finish_prompt, reason_prompt, reflect_prompt
+from ..records import Action, Problem
+from ..requests import Completion, FinishReason, Prompt, Sampling, derive_seed
+from ..steps import SEPARATOR, STEP_WORD, split_steps
+from .config import SearchConfig
+
+Judge: TypeAlias = Callable[[Problem, str], Judgement]
+
+
+class RequestKind(StrEnum):
+    """What a request is for. The kind is the purpose that its seed derives from."""
+
+    CHOICE = "choice"
+    REASON = "reason"
+    FINISH = "finish"
+    REFLECT = "reflect"
+    ROLLOUT = "rollout"
+    FORCED_FINISH = "forced_finish"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """`n` completions of `prompt`, wanted for node `node`: the one to expand, or the one to roll out."""
+
+    kind: RequestKind
+    node: int
+    prompt: Prompt
+    sampling: Sampling
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Valuation:
+    """Paths whose steps a reward model is to score: bare steps, step 0 first, which gets no score."""
+
+    paths: tuple[tuple[str, ...], ...]
+
+
+_T = TypeVar("_T")
+Talk: TypeAlias = Generator[list[Request] | Valuation, Any, _T]
+"""Yields batches of requests, for which it is sent their completions, [request][draw], and valuations, for which it is
+sent scores in [0, 1], [path][step], [] for a path that cannot be scored. Returns a T."""
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """What one draw adds below a node: bare steps, all but the last being Reasons, the last being `action`."""
+
+    steps: tuple[str, ...]
+    action: Action
+
+
+class Draws:
+    """Asks for one problem, reads, and counts: prompts by kind, tokens, steps that could not be used.
+
+    Every request has its own seed, derived from (config.seed, problem.id, node, kind).
+    """
+
+    def __init__(self, problem: Problem, config: SearchConfig, judge: Judge) -> None:
+        self.problem, self.config, self.judge = problem, config, judge
+        self.requests: Counter[RequestKind] = Counter()
+        self.tokens = self.empty = self.cut = 0
+
+    def ask(self, requests: list[Request]) -> Talk[list[list[Completion]]]:
+        """Yield `requests` together, and count them with what came back. None, nothing is yielded."""
+        if not requests:
+            return []
+        self.requests.update(request.kind for request in requests)
+        replies: list[list[Completion]] = yield requests
+        self.tokens += sum(reply.tokens for completions in replies for reply in completions)
+        return replies
+
+    def whole(self, kind: RequestKind, node: int, prompt: Prompt, n: int) -> Request:
+        """A request for the rest of an answer."""
+        return self._request(kind, node, prompt, n, max_tokens=self.config.max_tokens)
+
+    def step(self, kind: RequestKind, node: int, prompt: Prompt, n: int) -> Request:
+        """A request for one step: it stops where the next one would begin, whatever number the policy gives that."""
+        stop = (SEPARATOR + STEP_WORD,)
+        return self._request(kind, node, prompt, n, max_tokens=self.config.max_step_tokens, stop=stop)
+
+    def _request(self, kind: RequestKind, node: int, prompt: Prompt, n: int, **limits: Any) -> Request:
+        config = self.config
+        seed = derive_seed(config.seed, self.problem.id, node, kind)
+        return Request(kind, node, prompt, Sampling(config.temperature, config.top_p, seed=seed, **limits), n)
+
+    def choices(self, node: int, steps: Sequence[str]) -> Talk[list[Action]]:
+        """Ask for Reason or Finish, once per child."""
+        reason, finish = CHOICES
+        prompt = choice_prompt(self.problem, steps, self.config.prompting)
+        request = self._request(
+            RequestKind.CHOICE, node, prompt, self.config.children, max_tokens=1, allowed_tokens=(reason, finish)
+        )
+        [replies] = yield from self.ask([request])
+        return [Action.FINISH if reply.text.strip() == finish else Action.REASON for reply in replies]
+
+    def branches(self, node: int, steps: Sequence[str], actions: Sequence[Action]) -> Talk[list[Branch]]:
+        """Carry out `actions`, Reasons and Finishes, all asked for in one batch. What came of them stands in their
+        order; what cannot be used is left out."""
+        prompting, requests = self.config.prompting, []
+        reasons, finishes = actions.count(Action.REASON), actions.count(Action.FINISH)
+        if reasons:
+            prompt = reason_prompt(self.problem, steps, prompting)
+            requests.append(self.step(RequestKind.REASON, node, prompt, reasons))
+        if finishes:
+            prompt = finish_prompt(self.problem, steps, prompting)
+            requests.append(self.whole(RequestKind.FINISH, node, prompt, finishes))
+        replies = yield from self.ask(requests)
+        drawn = iter([reply for completions in replies for reply in completions])
+        read = {
+            Action.REASON: [self.read_step(next(drawn), len(steps)) for _ in range(reasons)],
+            Action.FINISH: [self.read_finish(next(drawn), len(steps)) for _ in range(finishes)],
+        }
+        branches = [read[action].pop(0) for action in actions]
+        return [branch for branch in branches if branch]
+
+    def reflection(self, node: int, steps: Sequence[str]) -> Talk[list[Branch]]:
+        """One Reflect, if it can be used."""
+        prompt = reflect_prompt(self.problem, steps, self.config.prompting)
+        [[reply]] = yield from self.ask([self.step(RequestKind.REFLECT, node, prompt, 1)])
+        branch = self.read_step(reply, len(steps), Action.REFLECT)
+        return [branch] if branch else []
+
+    def read_step(self, reply: Completion, k: int, action: Action = Action.REASON) -> Branch | None:
+        """The one step, number `k`, that a Reason or Reflect wrote; None if it cannot be used.
+
+        A policy that writes the mark of step `k`, or "But wait,", once more is read as if it had not.
+        """
+        steps = split_steps(reply.text, first=k)
+        step = steps[0] if steps else ""
+        if action is Action.REFLECT:
+            step = step.removeprefix(BUT_WAIT).strip()
+        if not step:
+            self.empty += 1
+            return None
+        if action is Action.REFLECT:
+            step = f"{BUT_WAIT} {step}"
+        if states_answer(step):
+            return Branch((step,), Action.FINISH)
+        if reply.finish_reason is FinishReason.LENGTH and len(steps) == 1:
+            self.cut += 1
+            return None
+        return Branch((step,), action)
+
+    def read_finish(self, reply: Completion, k: int) -> Branch | None:
+        """The steps, from number `k` on, that a Finish wrote, up to the first that states the answer; None if one of
+        them is empty."""
+        steps = split_steps(reply.text, first=k)
+        last = next((i for i, step in enumerate(steps) if states_answer(step)), len(steps) - 1)
+        steps = steps[: last + 1]
+        if not steps or not all(steps):
+            self.empty += 1
+            return None
+        return Branch(tuple(steps), Action.FINISH)
