@@ -7,6 +7,7 @@ else as JSON lines or a JSON array. `.gz` and `.zst` may follow. Nothing touches
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import os
@@ -141,13 +142,11 @@ def _parquet(source: str) -> Rows:
 
 def _json(source: str, on_bad: OnBad) -> Rows:
     """A .json file: an array or JSON lines as everywhere, or one object that holds the rows."""
-    try:
-        with open_text_in(source) as raw:
-            begin = raw.read(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip()
-            content = begin + raw.read() if begin.startswith(b"{") else b""
-        found = orjson.loads(content) if content else None
-    except (orjson.JSONDecodeError, *READ_ERRORS):
-        found = None  # JSON lines, or broken: the reader of lines says what
+    found = None  # JSON lines, or broken: the reader of lines says what
+    with contextlib.suppress(orjson.JSONDecodeError, *READ_ERRORS), open_text_in(source) as raw:
+        begin = raw.read(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip()
+        if begin.startswith(b"{") and not _is_lines(begin):
+            found = orjson.loads(begin + raw.read())
     if not isinstance(found, dict):
         yield from read_objects([source], on_bad=on_bad)
         return
@@ -157,6 +156,15 @@ def _json(source: str, on_bad: OnBad) -> Rows:
             yield where, row
         else:
             on_bad(where, "expected a JSON object")
+
+
+def _is_lines(begin: bytes) -> bool:
+    """Whether a text begins with a line that is an object of its own, and another: JSON lines are not held whole."""
+    first, _, rest = begin.partition(b"\n")
+    try:
+        return bool(rest.strip()) and isinstance(orjson.loads(first), dict)
+    except orjson.JSONDecodeError:
+        return False
 
 
 def _inside(found: dict[str, Any]) -> Iterator[Any]:
