@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -305,9 +305,9 @@ class Layout:
     needs: tuple[str, ...]
     read: Callable[[Row], Problem]
 
-    def fits(self, obj: Mapping[str, Any]) -> bool:
-        """Whether a row has all the keys."""
-        return all(any(key in obj for key in need.split("|")) for need in self.needs)
+    def fits(self, keys: Collection[str]) -> bool:
+        """Whether a row of these keys has all that it needs."""
+        return all(any(key in keys for key in need.split("|")) for need in self.needs)
 
     @property
     def title(self) -> str:
@@ -342,9 +342,14 @@ LAYOUTS = {
 
 def detect(obj: Mapping[str, Any]) -> Layout | None:
     """The layout that the keys of a row say, None for an unknown one."""
-    if {"task", "question", "answer"} <= obj.keys():
+    return _detect(tuple(obj))
+
+
+@functools.lru_cache(maxsize=256)  # the rows of a file have the same keys
+def _detect(keys: tuple[str, ...]) -> Layout | None:
+    if {"task", "question", "answer"} <= set(keys):
         return LAYOUTS["medsss"]
-    return next((layout for layout in LAYOUTS.values() if layout.fits(obj)), None)
+    return next((layout for layout in LAYOUTS.values() if layout.fits(keys)), None)
 
 
 def read_row(obj: dict[str, Any], where: Where) -> Problem:
