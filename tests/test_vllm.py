@@ -1,4 +1,4 @@
-"""The engine on a real vLLM. A start takes twenty seconds, so a test holds all that one start can show."""
+"""What is vLLM's alone: adapters, what it cannot serve, and that nothing is left behind. The rest: test_engines.py."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,7 @@ from medsss_cli.engines import EngineConfig, open_engine
 from medsss_cli.engines import vllm as ours
 from medsss_cli.errors import EngineError, MissingExtra, UsageError
 from medsss_cli.records import Message
-from medsss_cli.requests import FinishReason, Prompt, Sampling, derive_seed
+from medsss_cli.requests import Prompt, Sampling, derive_seed
 
 pytestmark = pytest.mark.timeout(600)
 needs_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
@@ -54,21 +52,6 @@ def serve(spec: EngineConfig, requests: list[tuple[Prompt, Sampling, int]]) -> l
     return asyncio.run(main())
 
 
-def differ(one: Counter[str], other: Counter[str]) -> float:
-    """The chance that two tables of counts come from one distribution (chi-squared; rare rows put together)."""
-    from scipy.stats import chi2_contingency
-
-    table: list[list[int]] = [[0, 0]]
-    for key in one | other:
-        row = [one[key], other[key]]
-        if sum(row) >= 10:
-            table.append(row)
-        else:
-            table[0] = [table[0][0] + row[0], table[0][1] + row[1]]
-    rows = [row for row in table if sum(row)]
-    return float(chi2_contingency(rows).pvalue) if len(rows) > 1 else 1.0
-
-
 @pytest.fixture(autouse=True)
 def nobody_asked_for_messages(monkeypatch: pytest.MonkeyPatch) -> None:
     """TRL sets the variable when it is imported, as other tests of this process may have done."""
@@ -76,114 +59,23 @@ def nobody_asked_for_messages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @needs_vllm
-def test_one_engine(subtests: pytest.Subtests) -> None:
-    """Everything that holds while an engine is open: what it says, that it is what hf says, and that a completion
-    depends on its request alone."""
+def test_closing_ends_those_who_wait_and_leaves_no_process() -> None:
     before = set(psutil.Process().children(recursive=True))
-    words = Sampling(allowed_tokens=("Reason", "Finish"), seed=5)
-    greedy = [
-        (ask(f"{number} + 2?"), Sampling(temperature=0, max_tokens=80, stop=stop), 1)
-        for number in range(4)
-        # Of two stop strings that are complete at one moment, the one counts that begins first.
-        for stop in ((), ("\n\nStep 2",), ("ep 2", "Step 2"))
-    ]
-    short = Sampling(max_tokens=3, seed=1, top_p=0.9)
-    expected, drawn, chosen_by_hf = [], [], []
-
-    async def hf() -> None:
-        async with open_engine(EngineConfig(engine="hf")) as engine:
-            expected.extend(await asyncio.gather(*(engine.complete(*request) for request in greedy)))
-            drawn.extend(await engine.complete(GAP, short, 800))
-            chosen_by_hf.extend(await engine.complete(GAP, words, 800))
 
     async def main() -> None:
         async with open_engine(EngineConfig(engine="vllm", batch_size=64, engine_args=SMALL)) as engine:
-            context = engine.context  # type: ignore[attr-defined]
-            with subtests.test("a draw is the same alone, in company and after it"):
-                requests = [
-                    (GAP, Sampling(max_tokens=40, seed=seed, temperature=(1.0, 0.7)[seed % 2], stop=stop), 3)
-                    for seed in range(3)
-                    for stop in ((), ("\n\nStep 2",))
-                ]
-                alone = [await engine.complete(*request) for request in requests]
-                together = await asyncio.gather(*(engine.complete(*request) for request in requests[::-1] * 2))
-                assert together == alone[::-1] * 2
-            with subtests.test("completions of one request and of neighbouring seeds are different draws"):
-                several, others, fewer = await asyncio.gather(
-                    *(
-                        engine.complete(GAP, Sampling(max_tokens=60, seed=seed), n)
-                        for seed, n in ((3, 8), (4, 8), (3, 2))
-                    )
-                )
-                assert len({completion.text for completion in several}) > 4
-                assert not {completion.text for completion in several[1:]} <= {one.text for one in others}
-                assert fewer == several[:2]
-            with subtests.test("text, end, stop string and token counts are those of hf"):
-                answers = await asyncio.gather(*(engine.complete(*request) for request in greedy))
-                assert answers == expected
-                ends = {(one.finish_reason, one.stop) for (one,) in answers}
-                assert ends >= {
-                    (FinishReason.EOS, None),
-                    (FinishReason.STOP, "\n\nStep 2"),
-                    (FinishReason.STOP, "Step 2"),
-                }
-            with subtests.test("max_tokens cuts, and the last tokens of the context are used"):
-                (cut,) = await engine.complete(GAP, Sampling(max_tokens=5))
-                assert (cut.finish_reason, cut.tokens) == (FinishReason.LENGTH, 5)
-                length = cut.prompt_tokens
-                dots = " ".join("1" for _ in range(context - length - 40))
-                (last,) = await engine.complete(ask(dots), Sampling(max_tokens=4 * context))
-                assert last.prompt_tokens + last.tokens <= context
-            with subtests.test("a prompt longer than the context fails alone, with its lengths"):
-                many = [engine.complete(ask("1 " * (2 * context)), Sampling()), engine.complete(GAP, Sampling())]
-                failed, fine = await asyncio.gather(*many, return_exceptions=True)
-                assert isinstance(failed, EngineError)
-                assert f"the context holds {context}" in str(failed)
-                assert isinstance(fine, list)
-            with subtests.test("a request that cannot be is refused"):
-                for bad in (Sampling(top_p=0), Sampling(temperature=-1), Sampling(stop=("",)), Sampling(temperature=9)):
-                    with pytest.raises(EngineError):
-                        await engine.complete(GAP, bad)
-                assert await engine.complete(GAP, Sampling(), 0) == []
-            with subtests.test("one token says the whole word"):
-                (choice, *_) = chosen = await engine.complete(GAP, words, 800)
-                assert {one.text for one in chosen} == {"Reason", "Finish"}
-                assert (choice.tokens, choice.finish_reason) == (1, FinishReason.STOP)
-                assert differ(*(Counter(one.text for one in draws) for draws in (chosen, chosen_by_hf))) > 1e-4
-                with pytest.raises(EngineError, match="first token"):
-                    await engine.complete(GAP, Sampling(allowed_tokens=("Reason", "Reasonable")))
-            with subtests.test("samples are distributed as those of hf, and neighbours are independent"):
-                texts = [one.text for one in await engine.complete(GAP, short, 800)]
-                assert differ(Counter(texts), Counter(one.text for one in drawn)) > 1e-4
-                # Seeds of neighbours follow each other: pairs must be as frequent as those of strangers.
-                near = Counter(f"{one}|{other}" for one, other in pairwise(texts))
-                far = Counter(f"{one}|{other}" for one, other in zip(texts, texts[400:], strict=False))
-                assert differ(near, far) > 1e-4
-            with subtests.test("usage counts"):
-                usage = engine.usage
-                was = (usage.requests, usage.completions, usage.tokens, usage.prompt_tokens)
-                counted = await engine.complete(GAP, Sampling(max_tokens=9), 3)
-                tokens = sum(one.tokens for one in counted)
-                now = (usage.requests, usage.completions, usage.tokens, usage.prompt_tokens)
-                assert now == (was[0] + 1, was[1] + 3, was[2] + tokens, was[3] + counted[0].prompt_tokens)
-            with subtests.test("a request that is cancelled leaves, and the engine goes on"):
-                task = asyncio.ensure_future(engine.complete(GAP, Sampling(max_tokens=1000), 8))
-                await asyncio.sleep(0.05)
-                task.cancel()
-                with pytest.raises(asyncio.CancelledError):
-                    await task
-                assert await engine.complete(*requests[0]) == alone[0]
+            assert len(await engine.complete(GAP, Sampling(max_tokens=5), 2)) == 2
+            with pytest.raises(EngineError, match="temperature"):
+                await engine.complete(GAP, Sampling(temperature=9))
             waiting = asyncio.ensure_future(engine.complete(GAP, Sampling(max_tokens=1500, temperature=2.0), 64))
             await asyncio.sleep(0.05)
-        with subtests.test("who waits when it closes hears of it"), pytest.raises(EngineError, match="closed"):
+        with pytest.raises(EngineError, match="closed"):
             await waiting
-        with subtests.test("a closed engine says so"), pytest.raises(EngineError, match="closed"):
+        with pytest.raises(EngineError, match="closed"):
             await engine.complete(GAP, Sampling())
 
-    asyncio.run(hf())
     asyncio.run(main())
-    left = [child.name() for child in set(psutil.Process().children(recursive=True)) - before]
-    assert [name for name in left if "python" not in name] == [], "more than multiprocessing's own tracker is left"
+    assert set(psutil.Process().children(recursive=True)) <= before
 
 
 def make_adapter(base: Path, folder: Path, seed: int) -> Path:

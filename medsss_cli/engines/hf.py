@@ -320,9 +320,11 @@ class _Draw:
     def __init__(self, rows: Sequence[_Row], device: Any) -> None:
         import torch
 
+        self.rows = rows
+        self.written = 0  # tokens of this piece
         sampling = rows[0].job.sampling
         self._temperature, self._top_p = sampling.temperature, sampling.top_p
-        self._step = len(rows[0].ids)
+        self._begin = len(rows[0].ids)
         seeds = [derive_seed(row.job.sampling.seed, row.index) for row in rows]
         self._seeds = torch.tensor(seeds, dtype=torch.long, device=device)
         self._words = [(number, row.job.words) for number, row in enumerate(rows) if row.job.words]
@@ -338,9 +340,9 @@ class _Draw:
             free = scores.clone() if free is scores else free
             free[number] = -torch.inf
             free[number, words] = scores[number, words]
-        tokens = draw(free, self._temperature, self._top_p, self._seeds, self._step)[:, None]
+        tokens = draw(free, self._temperature, self._top_p, self._seeds, self._begin + self.written)[:, None]
         self.logprobs.append((scores.gather(1, tokens) - scores.logsumexp(-1, keepdim=True)).squeeze(1))
-        self._step += 1
+        self.written += 1
         return free.fill_(-torch.inf).scatter_(1, tokens, 0)
 
 

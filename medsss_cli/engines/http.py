@@ -442,7 +442,8 @@ class HttpEngine:
             return Completion(word, FinishReason.STOP, 1, len(job.ids), None, logprob)
         stop = choice.get("stop_reason", choice.get("matched_stop"))
         reason = FinishReason.LENGTH if said in ("length", "max_tokens") else FinishReason.EOS
-        if found := first_stop(text, sampling.stop):  # one that got no stop strings, or that leaves them in
+        # One that got no stop strings may hold one, and of two that are complete at one moment the first counts.
+        if found := first_stop(text + stop if isinstance(stop, str) else text, sampling.stop):
             text, stop, reason, logprob = *found, FinishReason.STOP, logprob if traits.tells_stop else None
         elif isinstance(stop, str):
             reason = FinishReason.STOP

@@ -102,7 +102,8 @@ class VllmEngine:
         words = self._first_tokens(prompt, sampling.allowed_tokens) if sampling.allowed_tokens else []
         if n == 0:
             return []
-        params = self._params(sampling, n, limit, words)
+        asked = 1 if sampling.temperature == 0 else n  # greedy ones are all the same, and vLLM refuses n of them
+        params = self._params(sampling, asked, limit, words)
         request = _Request(str(next(self._numbers)), ids, params, asyncio.get_running_loop().create_future())
         self._open.add(request)
         self._inbox.put(request)
@@ -113,7 +114,7 @@ class VllmEngine:
             raise
         finally:
             self._open.discard(request)
-        done = [self._completion(one, len(ids), sampling, words) for one in output.outputs]
+        done = [self._completion(one, len(ids), sampling, words) for one in output.outputs] * (n // asked)
         self.usage.add(len(ids), done)
         return done
 
