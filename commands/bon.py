@@ -4,7 +4,7 @@ each problem, one pass of the reward model over what its candidates do not share
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import typer
@@ -18,19 +18,7 @@ from medsss_cli.prm.config import PrmConfig
 from medsss_cli.prm.layout import answer_steps
 from medsss_cli.prm.loading import find_format
 from medsss_cli.problems import is_tree, to_prm, to_problem, to_samples, to_tree, without_corrections
-from medsss_cli.records import (
-    Candidate,
-    Prm,
-    Problem,
-    Response,
-    Samples,
-    Scored,
-    Tree,
-    Verdict,
-    dump,
-    pass_rate,
-    problem_fields,
-)
+from medsss_cli.records import Problem, Response, Tree, Verdict, dump, problem_fields
 from medsss_cli.selection import AnswerAggregation, select
 from medsss_cli.settings import Opt
 from medsss_cli.steps import ROOT_TEXT, join_steps
@@ -74,15 +62,8 @@ def run(
             scorer = open_prm(prm)
         for item in records:
             try:
-                if isinstance(item, Steps):
-                    if scorer is None:
-                        raise BadRecord("steps of its own are scored by --prm R")
-                    found = {"step_scores": scorer.score(item.record, [item.steps])[0]}
-                    records.write(item.id, [item.row | {"id": item.id} | found])
-                else:
-                    texts = [answer_steps(response.text) for response in item.samples.responses[:n]]
-                    scores = item.scores[:n] if scorer is None else scorer.score(item.samples, texts)
-                    records.write(item.id, [choose(item, scores, step_aggregation, answer_aggregation)])
+                scores = item.scores[:n] if scorer is None else scorer.score(item.problem, item.answers[:n])
+                records.write(item.id, [item.with_scores(scores, step_aggregation, answer_aggregation)])
                 progress.advance()
             except (BadRecord, EngineError) as error:
                 records.fail(item.id, "bon", str(error))
@@ -94,46 +75,66 @@ def run(
 
 
 @dataclass(frozen=True)
-class Steps:
-    """A record whose own steps are scored: `steps` are bare, step 0 first; `row` is how it came, and comes back."""
+class Item:
+    """A problem with written `answers` (bare steps, step 0 first) and what is known of each; or, with a `row`, a record
+    whose own steps are the one answer, as it came."""
 
     id: str
-    record: Prm
-    steps: list[str]
-    row: dict[str, Any]
+    problem: Problem
+    answers: list[list[str]]
+    candidates: list[dict[str, Any]] = field(default_factory=list)
+    row: dict[str, Any] | None = None
+
+    @property
+    def scores(self) -> list[Any]:
+        """Of each answer the step scores that the record carries, None where it carries none."""
+        return [None] if self.row is not None else [candidate.get("step_scores") for candidate in self.candidates]
+
+    def with_scores(self, scores_N: list[Any], by_step: StepAggregation, by_answer: AnswerAggregation) -> Any:
+        """What is written: the row with the scores of its steps, or a scored record. Raises BadRecord for no scores."""
+        if None in scores_N:
+            raise BadRecord("it carries no step scores to select by; give --prm R")
+        if self.row is not None:
+            return self.row | {"id": self.id, "step_scores": scores_N[0]}
+        try:
+            totals = [aggregate_steps(steps, by_step) for steps in scores_N]
+        except (TypeError, ValueError) as error:
+            raise BadRecord(f"step scores that are none: {error}") from None
+        chosen = zip(self.candidates, scores_N, totals, strict=False)
+        candidates = [each | {"step_scores": steps, "score": total} for each, steps, total in chosen]
+        keys = [answer_key(self.problem, candidate["answer"]) for candidate in candidates]
+        return dump(Problem(**problem_fields(self.problem))) | {
+            "candidates": candidates,
+            "selected": select(keys, totals, by_answer),
+            "strategy": f"{by_step}-{by_answer}",
+        }
 
 
-@dataclass(frozen=True)
-class Answers:
-    """A problem with written answers. Beside each run what it carries of scores (None: nothing) and the fields that are
-    no candidate's own (gold `labels` of its steps, say), which come back with it."""
-
-    id: str
-    samples: Samples
-    scores: list[Any]
-    kept: list[dict[str, Any]]
-
-
-def read(obj: dict[str, Any], where: Where) -> Answers | Steps:
+def read(obj: dict[str, Any], where: Where) -> Item:
     """A record of the input. Raises BadRecord where there is nothing to score."""
     obj = without_corrections(obj)
     if is_tree(obj):
-        tree = endings(to_tree(obj, where))
-        return Answers(tree.id, tree, [None] * len(tree.responses), [{}] * len(tree.responses))
+        tree = to_tree(obj, where)
+        # What a trajectory cost is not known, for trajectories share their steps; what all of them did is.
+        fields = problem_fields(tree) | {"meta": tree.meta | {"search": {"tokens": tree.stats.get("tokens", 0)}}}
+        ends = endings(tree)
+        return Item(tree.id, Problem(**fields), [answer_steps(end.text) for end in ends], [dump(end) for end in ends])
     if any(key in obj for key in ("responses", "candidates", "response", "output")):
         samples = to_samples(obj, where)
         written = obj.get("responses", obj.get("candidates"))
-        own = Candidate.__struct_fields__
-        items = [item if isinstance(item, dict) else {} for item in (written if isinstance(written, list) else [{}])]
-        kept = [{key: value for key, value in item.items() if key not in own} for item in items]
-        return Answers(samples.id, samples, [item.get("step_scores") for item in items], kept)
+        known = written if isinstance(written, list) else [{}] * len(samples.responses)
+        candidates = [
+            (own if isinstance(own, dict) else {}) | dump(response)  # fields that we do not know come back
+            for own, response in zip(known, samples.responses, strict=True)
+        ]
+        return Item(samples.id, samples, [answer_steps(response.text) for response in samples.responses], candidates)
     if {"prompt", "completions", "labels"} <= obj.keys() or {"problem", "steps", "label"} <= obj.keys():
         record = to_prm(obj, where)
         # Its first step is step 0 where it has no label.
         steps = record.completions if record.labels[:1] == [None] else [ROOT_TEXT, *record.completions]
         if len(steps) < 2:
             raise BadRecord(f"record {record.id} has no steps to score")
-        return Steps(record.id, record, steps, obj)
+        return Item(record.id, record, [steps], row=obj)
     problem = to_problem(obj, where)
     raise BadRecord(
         f"{problem.id}: a problem without candidates, and bon draws none: "
@@ -141,46 +142,16 @@ def read(obj: dict[str, Any], where: Where) -> Answers | Steps:
     )
 
 
-def endings(tree: Tree) -> Samples:
-    """The trajectories of a tree as answers, in the order of their ends."""
-    paths = [path.nodes for path in trajectories(tree)]
-    try:
-        responses = [
-            Response(
-                text=join_steps([tree.nodes[index].text for index in path]),
-                answer=tree.nodes[path[-1]].answer,
-                verdict=tree.nodes[path[-1]].verdict or Verdict.NOT_JUDGED,
-            )
-            for path in paths
-        ]
-    except ValueError as error:
-        raise BadRecord(f"{tree.id}: {error}") from None
-    if not responses:
-        raise BadRecord(f"{tree.id}: no path of the tree ends in a judged Finish, so there is nothing to select from")
-    # What a trajectory cost is not known, for trajectories share their steps; what all of them did is.
-    fields = problem_fields(tree) | {"meta": tree.meta | {"search": {"tokens": tree.stats.get("tokens", 0)}}}
-    return Samples(**fields, responses=responses, pass_rate=pass_rate(responses))
-
-
-def choose(
-    item: Answers, scores_N: list[Any], by_step: StepAggregation, by_answer: AnswerAggregation
-) -> dict[str, Any]:
-    """The scored record of answers with the scores of their steps. Raises BadRecord for answers without scores."""
-    problem: Problem = item.samples
-    candidates = []
-    for response, steps in zip(item.samples.responses, scores_N, strict=False):
-        if not isinstance(steps, list):
-            raise BadRecord("its candidates carry no step scores to select by; give --prm R")
-        shared = {name: getattr(response, name) for name in Candidate.__struct_fields__ if hasattr(response, name)}
+def endings(tree: Tree) -> list[Response]:
+    """The trajectories of a tree as answers, in the order of their ends. Raises BadRecord where there are none."""
+    found = []
+    for path in trajectories(tree):
+        end = tree.nodes[path.nodes[-1]]
         try:
-            candidates.append(Candidate(**shared, step_scores=steps, score=aggregate_steps(steps, by_step)))
-        except (TypeError, ValueError) as error:
-            raise BadRecord(f"step scores that are none: {error}") from None
-    keys = [answer_key(problem, candidate.answer) for candidate in candidates]
-    selected = select(keys, [candidate.score for candidate in candidates], by_answer)
-    scored = Scored(
-        **problem_fields(problem), candidates=candidates, selected=selected, strategy=f"{by_step}-{by_answer}"
-    )
-    plain = dump(scored)
-    plain["candidates"] = [extra | own for extra, own in zip(item.kept, plain["candidates"], strict=False)]
-    return plain
+            text = join_steps([tree.nodes[index].text for index in path.nodes])
+        except ValueError as error:
+            raise BadRecord(f"{tree.id}: {error}") from None
+        found.append(Response(text=text, answer=end.answer, verdict=end.verdict or Verdict.NOT_JUDGED))
+    if not found:
+        raise BadRecord(f"{tree.id}: no path of the tree ends in a judged Finish, so there is nothing to select from")
+    return found

@@ -1,9 +1,10 @@
-"""The output folder of a training: a run that is killed goes on with the same numbers, another run is refused, and what
-is not ours stays."""
+"""Trainings of all kinds: one that is killed goes on with the same numbers, what is not ours stays in the folder, and
+what an 8B needs of memory is decided before it is loaded."""
 
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -140,3 +141,60 @@ def test_what_is_not_ours_stays(base: Path, tmp_path: Path) -> None:
     train(base, out, "sft", rows, restart=True)
     assert not (out / "model-00001-of-00002.safetensors").exists()
     assert (out / "thesis.txt").read_text() == "mine"
+
+
+def test_what_an_8b_needs_is_decided_before_it_is_loaded(base: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """The trainer's arguments (which under DeepSpeed and FSDP decide how weights are loaded) come before the model;
+    above a billion weights, on a GPU, gradients are checkpointed; LoRA's base is bfloat16 there, the weights of a full
+    training float32. Weights are counted without making any."""
+    import torch
+
+    from medsss_cli.models import count_parameters, load_config, load_model
+    from medsss_cli.training import run
+    from medsss_cli.training.config import PolicyConfig, WeightType
+
+    about = load_config(str(base))
+    model = load_model(str(base), dtype=torch.float32, head="causal")
+    assert count_parameters(about) == sum(parameter.numel() for parameter in model.parameters())
+
+    seen: list[str] = []
+    given: dict[str, Any] = {}
+
+    def arguments(make: Any, free: dict[str, Any], ours: dict[str, Any]) -> Any:
+        seen.append("arguments")
+        given.update(free)
+        raise UsageError("enough")
+
+    monkeypatch.setattr(run, "trainer_arguments", arguments)
+    monkeypatch.setattr(run, "load_model", lambda *_, **__: seen.append("model"))
+    monkeypatch.setattr(run, "count_parameters", lambda _: 8_000_000_000)
+    rows = write_jsonl(tmp_path / "rows.jsonl", [row("sft", 0)])
+    for on_gpu in (False, True):
+        monkeypatch.setattr(run, "precision", lambda _, on_gpu=on_gpu: run.Precision(not on_gpu, on_gpu, None))
+        with pytest.raises(UsageError, match="enough"):
+            train(base, tmp_path / "out", "sft", rows)
+        assert given["gradient_checkpointing"] is on_gpu
+    assert seen == ["arguments", "arguments"]
+
+    monkeypatch.undo()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for lora, dtype, wanted in (
+        (True, WeightType.AUTO, (False, True, torch.bfloat16)),
+        (False, WeightType.AUTO, (False, True, torch.float32)),
+        (False, WeightType.BFLOAT16, (False, False, torch.bfloat16)),
+    ):
+        config = PolicyConfig(output="x", lora=lora, dtype=dtype)
+        assert run.precision(config) == wanted
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_dpo_keeps_no_second_model(lora: bool, base: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    from medsss_cli.training import policy
+
+    trainers: list[Any] = []
+    plain = policy.build_trainer
+    monkeypatch.setattr(policy, "build_trainer", lambda *a: trainers.append(plain(*a)) or trainers[0])
+    rows = write_jsonl(tmp_path / "rows.jsonl", [row("dpo", i) for i in range(4)])
+    summary = train(base, tmp_path / "out", "dpo", rows, lora=lora, epochs=1.0)
+    assert trainers[0].ref_model is None
+    assert summary.loss_first == pytest.approx(math.log(2), rel=1e-4)
