@@ -24,7 +24,7 @@ from medsss_cli.requests import Sampling, derive_seed
 from medsss_cli.steps import join_steps
 from medsss_cli.stream.jsonl import Where
 from medsss_cli.training.prm import prm_rows
-from medsss_cli.training.run import Counts
+from medsss_cli.training.rows import Counts
 
 PROBLEM = Problem(
     id="q1", question="Which drug?", answer="B", options={"A": "Furosemide", "B": "Metoprolol"}, task=Task.CHOICE

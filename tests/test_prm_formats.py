@@ -83,7 +83,7 @@ def test_what_a_written_answer_is_cut_into(text: str, steps: list[str]) -> None:
 def test_training_and_scoring_see_the_same_tokens(tokenizer: Any) -> None:
     """A prm record and the text of the same answer, each through its own command's way to ids."""
     from medsss_cli.training.prm import prm_rows
-    from medsss_cli.training.run import Counts
+    from medsss_cli.training.rows import Counts
 
     problem = Problem(id="a", question="Which dose?", answer="B", options={"A": "1 mg", "B": "2 mg"})
     steps = [ROOT_TEXT, "As in Step 3: no mark.", "The answer is B."]
@@ -255,10 +255,9 @@ def test_med_prm_with_and_without_documents(tmp_path: Path) -> None:
     assert names == ["Ġ-", "Ġ+"]
 
 
-def test_med_prm_reads_the_documents_of_a_record_as_label_writes_it(tmp_path: Path) -> None:
-    """Written out: a PRM that was trained with guidelines in front must find them there, whether `label --documents`
-    put texts into the prm record or the problem came with objects of its own."""
-    tokenizer = foreign_tokenizer(tmp_path, [*HEADERS, " ки"], LLAMA)
+def test_med_prm_reads_the_documents_of_a_record_as_label_writes_it() -> None:
+    """A PRM that was trained with guidelines in front must find them there, whether `label --documents` put texts into
+    the prm record or the problem came with objects of its own."""
     fields: dict[str, Any] = {"id": "a", "question": "Which?", "answer": "B", "options": {"A": "1 mg", "B": "2 mg"}}
     labelled = {
         **fields,
@@ -274,26 +273,8 @@ def test_med_prm_reads_the_documents_of_a_record_as_label_writes_it(tmp_path: Pa
     }
     own = {**fields, "documents": [{"title": "Dosing", "text": "Add."}, {"id": "y", "text": "Doses are in mg."}]}
     expected = Asked("Which?\n\n(A) 1 mg\n(B) 2 mg", ("Dosing\nAdd.", "Doses are in mg."))
-    record = to_prm(labelled, Where("x", 1))
-    assert asked(Format.MED_PRM, record) == expected
+    assert asked(Format.MED_PRM, to_prm(labelled, Where("x", 1))) == expected
     assert asked(Format.MED_PRM, to_problem(own, Where("x", 1))) == expected
-    pieces = [
-        "<|begin_of_text|><|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n"
-        "You are an evaluator assessing the logicality and validity of the reasoning in each step of the given "
-        "explanation. In order to support the evaluation, the relevant documents, the question, and the explanation "
-        "are provided sequentially. If the reasoning contains errors, output - after that step. If the reasoning in a "
-        "step is logical and valid, output + after that step.<|eot_id|>"
-        "<|start_header_id|>user<|end_header_id|>\n\n"
-        "Document 1: Dosing\nAdd.\n\nDocument 2: Doses are in mg.\n\n"
-        "Question: Which?\n\n(A) 1 mg\n(B) 2 mg\n\nExplanation: Step 1: Add 2 + 2. ки",
-        " Step 2: The answer is B. ки",
-    ]
-    ids: list[int] = []
-    readouts = []
-    for piece in pieces:
-        ids += whole(tokenizer, piece)
-        readouts.append(len(ids) - 1)
-    assert laid(tokenizer, "med-prm", record.completions, asked(Format.MED_PRM, record)) == (ids, readouts)
 
 
 def test_trl_puts_its_separator_after_each_step(tokenizer: Any) -> None:

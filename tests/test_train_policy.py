@@ -88,7 +88,7 @@ def log_probabilities(folder: Path, prompt: list[int], ids: list[int]) -> Any:
 
 def read(tokenizer: Any, records: list[dict[str, Any]], kind: str) -> list[Any]:
     from medsss_cli.training.policy import preference_rows, sft_rows, turn_end
-    from medsss_cli.training.run import Counts
+    from medsss_cli.training.rows import Counts
 
     end = turn_end(tokenizer, {tokenizer.eos_token_id})
     reader = sft_rows if kind == "sft" else preference_rows

@@ -230,27 +230,10 @@ def test_it_learns_what_separates_steps_and_a_scorer_reads_it(base: Path, tmp_pa
     assert not list(out.glob("*.bin"))
 
 
-def test_scores_do_not_depend_on_the_batch_and_odd_texts_are_told(base: Path, tmp_path: Path) -> None:
-    from medsss_cli.training.prm import train_prm
-
-    out = tmp_path / "prm"
-    train_prm(options(base, out, epochs=1.0), rows(8))
-    problem = Problem(id="x", question="Case 1?", answer="B")
-    texts = [join_steps([ROOT_TEXT, *[GOOD] * k]) for k in range(1, 5)] + ["", "no marks", " Step 0: only"]
-    texts += ["Step 1: " + "word " * 400, texts[0]]
-    wide, narrow = opened(out), opened(out, batch_tokens=1)
-    scores = scores_of(wide, problem, texts)
-    assert [len(steps) for steps in scores] == [1, 2, 3, 4, 0, 1, 0, 0, 1]
-    assert scores[-1] == scores[0]
-    for steps, alone in zip(scores, scores_of(narrow, problem, texts), strict=True):
-        assert steps == pytest.approx(alone, rel=1e-5)
-    assert (wide.too_long, wide.scored) == (1, 8)  # the 400 words are over the 512 tokens of the context
-
-
 def test_packed_scores_are_those_of_single_sequences(base: Path, tmp_path: Path) -> None:
     """Candidates as a pack, one of them twice, score what each does in a padded batch; what they share goes through the
-    model once. Then a device that holds no more than 150 tokens: the budget is halved until
-    they fit, no score is lost, and one sequence that does not fit alone is an error and no score."""
+    model once. Then a device that holds no more than 150 tokens: the budget is halved until they fit, no score is lost,
+    and one sequence that does not fit alone is an error and no score."""
     import torch
 
     from medsss_cli.errors import EngineError
@@ -394,7 +377,7 @@ def test_usage_errors_come_at_once(base: Path, tmp_path: Path) -> None:
 
 
 def test_the_order_of_rows_is_a_permutation_that_groups_lengths() -> None:
-    from medsss_cli.training.run import grouped_order
+    from medsss_cli.training.rows import grouped_order
 
     lengths = [(7 * i) % 101 for i in range(1003)]
     order = grouped_order(lengths, 10, random.Random(0))

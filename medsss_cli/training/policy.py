@@ -28,7 +28,7 @@ No departures from the paper in the numbers: sft 1e-6, dpo 5e-7, one epoch, cosi
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..answers import states_answer
@@ -40,13 +40,11 @@ from ..requests import Prompt
 from ..steps import SEPARATOR, split_steps
 from ..stream.jsonl import Where
 from .config import Method, PolicyConfig
-from .run import Counts, Recipe, Row, Say, TrainingSummary, in_order, lora_config, run_training
+from .rows import Counts, OnBad, Row, Say, Source, in_order, usable
+from .run import Recipe, TrainingSummary, lora_config, run_training
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Trainer
-
-Source = Iterable[tuple[Where, dict[str, Any]]]
-OnBad = Callable[[Where, str], None]
 
 COLUMNS = {
     Method.SFT: {"input_ids": "[int32]", "labels": "[int32]"},
@@ -62,10 +60,10 @@ def train_policy(
     A row that cannot be used goes to `on_bad(where, what)` and is counted. Raises UsageError where nothing is left to
     train on, or the rows are of the other kind.
     """
-    reader = sft_rows if config.method is Method.SFT else preference_rows
+    rows_of = sft_rows if config.method is Method.SFT else preference_rows
 
     def read(tokenizer: PreTrainedTokenizerBase, base: str, counts: Counts) -> Iterable[Row]:
-        return reader(rows, tokenizer, turn_end(tokenizer, stop_ids(base, tokenizer)), counts, on_bad)
+        return rows_of(rows, tokenizer, turn_end(tokenizer, stop_ids(base, tokenizer)), counts, on_bad)
 
     return run_training(
         config,
@@ -92,15 +90,12 @@ def stop_ids(base: str, tokenizer: PreTrainedTokenizerBase) -> set[int]:
 
     ids = {tokenizer.eos_token_id}
     with contextlib.suppress(OSError, ValueError):  # without generation settings it ends where its tokenizer says
-        ids |= listed(GenerationConfig.from_pretrained(adapter_base(base)).eos_token_id)
+        own = GenerationConfig.from_pretrained(adapter_base(base)).eos_token_id
+        ids |= set(own) if isinstance(own, list | tuple) else {own}
     ids.discard(None)
     if not ids:
         raise UsageError(f"neither the tokenizer nor the generation settings of {base} name an end of text")
     return ids
-
-
-def listed(value: Any) -> set[Any]:
-    return set(value) if isinstance(value, (list, tuple)) else {value}
 
 
 def turn_end(tokenizer: PreTrainedTokenizerBase, stops: set[int]) -> list[int]:
@@ -150,16 +145,14 @@ def sft_rows(
     rows: Source, tokenizer: PreTrainedTokenizerBase, end: list[int], counts: Counts, on_bad: OnBad = lambda *_: None
 ) -> Iterable[Row]:
     """sft records as `input_ids` and `labels`, -100 on the prompt."""
-    for where, data in rows:
-        try:
-            if "completion" not in data:
-                raise wrong_kind(data, "sft")
-            record = parse(Sft, bare(data, where) | {"min_value": data.get("min_value", 0.0)})
-            text = only_turn(record.id, "completion", record.completion)
-        except BadRecord as error:
-            counts.bad += 1
-            on_bad(where, str(error))
-            continue
+
+    def read(data: dict[str, Any], where: Where) -> tuple[Sft, str]:
+        if "completion" not in data:
+            raise wrong_kind(data, "sft")
+        record = parse(Sft, bare(data, where) | {"min_value": data.get("min_value", 0.0)})
+        return record, only_turn(record.id, "completion", record.completion)
+
+    for record, text in usable(rows, read, counts, on_bad):
         asked, ids = turn_ids(tokenizer, tuple(record.prompt), text, end)
         yield Row(record.id, len(asked) + len(ids), {"input_ids": asked + ids, "labels": [-100] * len(asked) + ids})
 
@@ -169,33 +162,27 @@ def preference_rows(
 ) -> Iterable[Row]:
     """preference records as `prompt_ids`, `chosen_ids`, `rejected_ids`. Notes: how many of each kind, and open
     turns."""
-    kinds: dict[str, int] = {}
-    open_turns = 0
-    for where, data in rows:
-        try:
-            if "chosen" not in data:
-                raise wrong_kind(data, "preference")
-            defaults = {"margin": 1.0, "kind": "trajectory"}
-            record = parse(Preference, defaults | bare(data, where))
-            chosen = only_turn(record.id, "chosen", record.chosen)
-            rejected = only_turn(record.id, "rejected", record.rejected)
-            if chosen == rejected:
-                raise BadRecord(f"record {record.id}: chosen and rejected are the same text")
-        except BadRecord as error:
-            counts.bad += 1
-            on_bad(where, str(error))
-            continue
-        ends = [end if is_complete(record.kind, text) else None for text in (chosen, rejected)]
-        asked, good = turn_ids(tokenizer, tuple(record.prompt), chosen, ends[0])
-        _, poor = turn_ids(tokenizer, tuple(record.prompt), rejected, ends[1])
-        kinds[record.kind] = kinds.get(record.kind, 0) + 1
-        open_turns += ends.count(None)
-        counts.notes |= {"kinds": kinds, "open_turns": open_turns}
-        yield Row(
-            record.id,
-            len(asked) + max(len(good), len(poor)),
-            {"prompt_ids": asked, "chosen_ids": good, "rejected_ids": poor},
-        )
+
+    def read(data: dict[str, Any], where: Where) -> tuple[Preference, tuple[str, str]]:
+        if "chosen" not in data:
+            raise wrong_kind(data, "preference")
+        record = parse(Preference, {"margin": 1.0, "kind": "trajectory"} | bare(data, where))
+        chosen = only_turn(record.id, "chosen", record.chosen)
+        rejected = only_turn(record.id, "rejected", record.rejected)
+        if chosen == rejected:
+            raise BadRecord(f"record {record.id}: chosen and rejected are the same text")
+        return record, (chosen, rejected)
+
+    notes: dict[str, Any] = {"kinds": {}, "open_turns": 0}
+    for record, texts in usable(rows, read, counts, on_bad):
+        ends = [end if is_complete(record.kind, text) else None for text in texts]
+        asked, good = turn_ids(tokenizer, tuple(record.prompt), texts[0], ends[0])
+        _, poor = turn_ids(tokenizer, tuple(record.prompt), texts[1], ends[1])
+        notes["kinds"][record.kind] = notes["kinds"].get(record.kind, 0) + 1
+        notes["open_turns"] += ends.count(None)
+        counts.notes = notes
+        columns = {"prompt_ids": asked, "chosen_ids": good, "rejected_ids": poor}
+        yield Row(record.id, len(asked) + max(len(good), len(poor)), columns)
 
 
 def is_complete(kind: str, text: str) -> bool:

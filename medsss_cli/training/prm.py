@@ -28,37 +28,23 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import BadRecord
 from ..prm.attention import open_tree, pack_inputs
 from ..prm.layout import encode
 from ..prm.packing import Part, pack, split
 from ..problems import to_prm
 from ..prompts import question_text
-from ..stream.jsonl import Where
 from .config import Packing, PrmTrainingConfig
-from .run import (
-    DEFAULT_MAX_LENGTH,
-    Counts,
-    Recipe,
-    Row,
-    Say,
-    TrainingSummary,
-    lora_config,
-    processes,
-    run_training,
-)
+from .rows import Counts, OnBad, Row, Say, Source, processes, usable
+from .run import DEFAULT_MAX_LENGTH, Recipe, TrainingSummary, lora_config, run_training
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase, Trainer
-
-Source = Iterable[tuple[Where, dict[str, Any]]]
-OnBad = Callable[[Where, str], None]
 
 
 def train_prm(
@@ -102,13 +88,7 @@ def prm_rows(
     kinds: dict[str, int] = {}
     unlabelled = labelled = other_prompt = 0
     total = 0.0
-    for where, data in rows:
-        try:
-            record = to_prm(data, where)
-        except BadRecord as error:
-            counts.bad += 1
-            on_bad(where, str(error))
-            continue
+    for record in usable(rows, to_prm, counts, on_bad):
         pairs = [(step, label) for step, label in enumerate(record.labels) if label is not None]
         if not pairs:
             unlabelled += 1
