@@ -15,11 +15,9 @@ are a trie, and a trie is one packed sequence (`prm.packing`): each shared token
 backward. Loss and gradients are those of one sequence for each trajectory ("path"); what differs is which rows make an
 update (`plan`).
 
-Departures from the paper and the authors' code: 1. their loss trains one of the two logits, their scoring reads both;
-here both are one quantity. 2. the loss is divided by the labelled steps of the whole update, whatever the accumulation
-and the number of processes; the loss that transformers brings divides by micro-batch and sums (it is wrong under
-accumulation). 3. a sequence that is too long is left out and named, never cut. 4. The paper does not tell its
-schedule: ours is cosine with a warm-up of .03.
+What differs from the authors' code: docs/algorithms.md, departures 22 and 23. The schedule, cosine with a warm-up of
+.03, is that of their script. The loss is divided by the labelled steps of the whole update, whatever the accumulation
+and the number of processes; the one that transformers brings divides by micro-batch and sums (wrong so).
 
 This stands on transformers' Trainer as it comes: TRL has no PRM trainer since 1.14, and before it rounded labels.
 """
