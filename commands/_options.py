@@ -1,7 +1,10 @@
-"""Options from dataclasses: `@options` makes a command's options of the fields of its parameters (`settings.py`).
+"""Options made of annotated dataclasses: `@options` is what every command stands on.
 
-@options
-def run(*, search: SearchConfig, policy: EngineConfig, stream: StreamOptions) -> None:
+    @options
+    def run(*, search: SearchConfig, stream: StreamOptions) -> None:
+
+A parameter whose type is a dataclass stands as one option for each of its fields that says `Opt` (settings.py), and the
+command is handed the dataclass. So each option has one spelling, one help text and one range everywhere.
 """
 
 from __future__ import annotations
@@ -15,7 +18,6 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
-from medsss_cli.answers import Extract as Extract
 from medsss_cli.errors import UsageError
 from medsss_cli.settings import Opt, options_of
 

@@ -18,12 +18,13 @@ import typer
 from medsss_cli.console import Progress, note, warn
 from medsss_cli.correction import CorrectConfig, corrections, with_corrections
 from medsss_cli.engines import notes_of, open_engine
-from medsss_cli.engines.base import Engine, EngineConfig
+from medsss_cli.engines.base import EngineConfig
 from medsss_cli.errors import BadRecord, UsageError
 from medsss_cli.problems import to_problem, to_samples
 from medsss_cli.problems.curriculum import Curriculum
 from medsss_cli.prompts import Prompting
 from medsss_cli.records import Problem, Response, Samples, Verdict
+from medsss_cli.requests import Engine
 from medsss_cli.sampling import SamplingConfig, answers, with_responses
 from medsss_cli.settings import Opt, options_of
 from medsss_cli.stream.faults import Faults

@@ -30,11 +30,10 @@ from msgspec import UNSET
 from msgspec.structs import replace as copied
 
 from .answers import states_answer
-from .engines.base import Engine
 from .errors import UsageError
 from .prompts import BUT_WAIT, Prompting, correction_messages, finish_prompt, reflect_prompt
 from .records import Response, Samples, Verdict, problem_fields
-from .requests import Completion, FinishReason, Prompt, derive_seed
+from .requests import Completion, Engine, FinishReason, Prompt, derive_seed
 from .sampling import SamplingConfig, judged
 from .settings import Opt, check
 from .steps import ROOT_TEXT, SEPARATOR, STEP_WORD, join_steps, mark, split_steps, starts_at

@@ -1,10 +1,12 @@
-"""What a policy is asked and what it answers: the words that the search and the engines share. No engine, no model."""
+"""What a policy is asked, what it answers and what an engine is: the words that the search and the engines share."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Protocol
 
 from .records import Message
 
@@ -57,6 +59,37 @@ class Completion:
     prompt_tokens: int = 0
     stop: str | None = None
     logprob: float | None = field(default=None, compare=False)
+
+
+@dataclass(slots=True)
+class Usage:
+    """What an engine has done since it was opened."""
+
+    requests: int = 0
+    completions: int = 0
+    prompt_tokens: int = 0
+    tokens: int = 0
+
+    def add(self, prompt_tokens: int, done: Sequence[Completion]) -> None:
+        """A request was served."""
+        self.requests += 1
+        self.completions += len(done)
+        self.prompt_tokens += prompt_tokens
+        self.tokens += sum(completion.tokens for completion in done)
+
+
+class Engine(Protocol):
+    """Many `complete` calls may be awaited at once; an engine serves them together.
+
+    `concurrency` is how many records a driver should have in flight. Raises EngineError when a request cannot be served
+    (a prompt longer than the context, say).
+    """
+
+    name: str
+    concurrency: int
+    usage: Usage
+
+    async def complete(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> list[Completion]: ...
 
 
 def derive_seed(seed: int, *parts: object) -> int:

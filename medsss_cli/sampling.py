@@ -12,11 +12,10 @@ from typing import Annotated, Any, ClassVar
 from msgspec import UNSET
 
 from .answers import Extract, judge
-from .engines.base import Engine
 from .errors import UsageError
 from .prompts import Prompting, Template, answer_messages
 from .records import Problem, Response, Samples, Verdict, pass_rate, problem_fields
-from .requests import Completion, Prompt, Sampling, derive_seed
+from .requests import Completion, Engine, Prompt, Sampling, derive_seed
 from .settings import Opt, check
 from .thoughts import in_steps, refusal
 

@@ -59,6 +59,7 @@ def test_no_module_is_needed_by_what_it_needs() -> None:
 @pytest.mark.parametrize(
     ("room", "other"),
     [
+        ("search", "engines"),
         ("engines", "search"),
         ("engines", "labelling"),
         ("stream", "engines"),

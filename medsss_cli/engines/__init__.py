@@ -9,8 +9,8 @@ from importlib.util import find_spec
 
 from .. import console
 from ..errors import UsageError
-from ..requests import Completion, FinishReason, Prompt, Sampling, derive_seed
-from .base import Device, Dtype, Engine, EngineConfig, Usage, notes_of
+from ..requests import Completion, Engine, FinishReason, Prompt, Sampling, Usage, derive_seed
+from .base import Device, Dtype, EngineConfig, notes_of
 
 __all__ = [
     "Completion",

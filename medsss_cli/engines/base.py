@@ -14,44 +14,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Protocol, TypeVar, cast
+from typing import Annotated, Any, ClassVar, TypeVar, cast
 
 from ..errors import EngineError, UsageError
-from ..requests import Completion, Prompt, Sampling
+from ..requests import Engine, Sampling
 from ..settings import Opt, check
 
 T = TypeVar("T")
-
-
-@dataclass(slots=True)
-class Usage:
-    """What an engine has done since it was opened."""
-
-    requests: int = 0
-    completions: int = 0
-    prompt_tokens: int = 0
-    tokens: int = 0
-
-    def add(self, prompt_tokens: int, done: Sequence[Completion]) -> None:
-        """A request was served."""
-        self.requests += 1
-        self.completions += len(done)
-        self.prompt_tokens += prompt_tokens
-        self.tokens += sum(completion.tokens for completion in done)
-
-
-class Engine(Protocol):
-    """Many `complete` calls may be awaited at once; an engine serves them together.
-
-    `concurrency` is how many records a driver should have in flight. Raises EngineError when a request cannot be served
-    (a prompt longer than the context, say).
-    """
-
-    name: str
-    concurrency: int
-    usage: Usage
-
-    async def complete(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> list[Completion]: ...
 
 
 class Device(StrEnum):

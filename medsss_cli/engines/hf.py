@@ -21,8 +21,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EngineError
-from ..requests import Completion, FinishReason, Prompt, Sampling, derive_seed
-from .base import EngineConfig, Usage, Worker, check_request, room, settle
+from ..requests import Completion, FinishReason, Prompt, Sampling, Usage, derive_seed
+from .base import EngineConfig, Worker, check_request, room, settle
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -30,8 +30,8 @@ from urllib.parse import urlsplit
 
 from ..errors import EngineError, UsageError
 from ..records import Message
-from ..requests import Completion, FinishReason, Prompt, Sampling, derive_seed
-from .base import EngineConfig, Usage, Worker, check_request, room
+from ..requests import Completion, FinishReason, Prompt, Sampling, Usage, derive_seed
+from .base import EngineConfig, Worker, check_request, room
 
 URL_VARIABLE = "OPENAI_BASE_URL"
 KEY_VARIABLE = "OPENAI_API_KEY"

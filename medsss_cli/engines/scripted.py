@@ -15,8 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequenc
 from typing import Any
 
 from ..errors import EngineError, UsageError
-from ..requests import Completion, FinishReason, Prompt, Sampling
-from .base import Usage
+from ..requests import Completion, FinishReason, Prompt, Sampling, Usage
 
 Source = Callable[[Prompt, Sampling, int], Sequence[str | Completion]] | Iterable[str | Completion]
 

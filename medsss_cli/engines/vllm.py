@@ -31,8 +31,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EngineError, MissingExtra, UsageError
-from ..requests import Completion, FinishReason, Prompt, Sampling, derive_seed
-from .base import Device, Dtype, EngineConfig, Usage, Worker, check_request, room, settle
+from ..requests import Completion, FinishReason, Prompt, Sampling, Usage, derive_seed
+from .base import Device, Dtype, EngineConfig, Worker, check_request, room, settle
 
 CPU_SEQUENCES = 256
 GPU_SEQUENCES = 512

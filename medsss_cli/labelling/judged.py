@@ -20,11 +20,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from ..engines.base import Engine
 from ..errors import UsageError
 from ..prompts import gold_text
 from ..records import Message, Problem
-from ..requests import Prompt, Sampling, derive_seed
+from ..requests import Engine, Prompt, Sampling, derive_seed
 from ..settings import Opt, check
 from ..steps import SEPARATOR, mark
 

@@ -8,10 +8,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias, TypeVar
 
 from ..answers import judge
-from ..engines.base import Engine
 from ..errors import EngineError, UsageError
 from ..records import Problem, Tree
-from ..requests import Completion
+from ..requests import Completion, Engine
 from .beam import beam
 from .config import SearchConfig
 from .drawing import Judge, Request, Talk, Valuation
