@@ -34,6 +34,9 @@ else:
 T = TypeVar("T")
 Record = msgspec.Struct | dict[str, Any]
 
+STDOUT = (None, "-", "/dev/stdout")
+"""The names of stdout as an output. (While `guarded_stdout` holds, /dev/stdout itself is stderr.)"""
+
 READ_ERRORS = (EOFError, OSError, zlib.error, zstd.ZstdError)
 """What reading a file may raise, packed data that is cut or broken included."""
 
@@ -256,16 +259,16 @@ def encode(record: Record) -> bytes:
 class LineWriter:
     """Writes groups of whole lines, each group in one write, readable by the other side at once.
 
-    `target` is a file (overwritten), or None or `-` for stdout. With `fd` it takes over that descriptor, and `target`
+    `target` is a file (overwritten), or one of STDOUT. With `fd` it takes over that descriptor, and `target`
     only names it. Errors of the system come out as MedsssError with the file's name; BrokenPipeError alone passes as it
     is.
     """
 
     def __init__(self, target: str | None = None, *, fd: int | None = None) -> None:
-        self.name = "stdout" if target in (None, "-") else str(target)
+        self.name = "stdout" if target in STDOUT else str(target)
         if fd is not None:
             self._fd = fd
-        elif target is None or target == "-":
+        elif target is None or target in STDOUT:
             self._fd = stdout_fd()
         else:
             try:

@@ -62,7 +62,7 @@ class LockedFile:
         try:
             if self.regular:
                 if not keep and self.made and not self.size:
-                    os.unlink(self.path)
+                    os.unlink(os.path.realpath(self.path))
                 else:
                     os.fsync(self.fd)
         finally:

@@ -125,6 +125,8 @@ class GrowingOutput:
         self._begun = False
         self._writer = LineWriter(path, fd=os.dup(self._file.fd))
         try:
+            if self._file.regular and not os.access(os.path.dirname(path) or ".", os.W_OK | os.X_OK):
+                raise UsageError(f"cannot write {state_path(path)}: no permission", hint="choose another -o")
             if self._file.size and self._file.regular and not restart:
                 self._look(path)
         except BaseException:

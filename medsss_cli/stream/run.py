@@ -23,7 +23,7 @@ from .. import console, signals
 from ..errors import BadRecord, Finished, MedsssError, UsageError
 from ..settings import Opt, check
 from .faults import Faults
-from .jsonl import LineWriter, Record, Where, check_inputs, count_records, read_records
+from .jsonl import STDOUT, LineWriter, Record, Where, check_inputs, count_records, read_records
 from .resume import GrowingOutput, State
 from .shard import Shard, digest
 from .whole import check_outputs
@@ -149,7 +149,7 @@ class Stream(Generic[T]):
         options = self.options
         self.faults = Faults(errors=options.errors, strict=options.strict)
         try:
-            if options.output is None or options.output == "-":
+            if options.output is None or options.output in STDOUT:
                 self._out = LineWriter()
             else:
                 state = State(self._command, self._config, shard=str(options.shard or "all"))

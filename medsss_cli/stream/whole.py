@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 
 from ..errors import UsageError
-from .jsonl import LineWriter, packed, stdout_fd
+from .jsonl import STDOUT, LineWriter, packed, stdout_fd
 from .resume import forget_state
 
 
@@ -34,7 +34,7 @@ def open_whole(
     Raises UsageError where the output is an input or the errors file, where something stands in `path` and `restart`
     is not set, and where the folder is not there or not writable.
     """
-    target = None if path in (None, "-") else path
+    target = None if path in STDOUT else path
     check_outputs(inputs, {option: target, "--errors": errors})
     if target is None or (os.path.exists(target) and not os.path.isfile(target) and not os.path.isdir(target)):
         with LineWriter(target) as writer:
@@ -85,8 +85,8 @@ def check_outputs(inputs: Sequence[str], outputs: Mapping[str, str | None]) -> N
         if path is not None and packed(path):
             bare = path.removesuffix(f".{packed(path)}")
             raise UsageError(f"{option} {path}: outputs are not packed", hint=f"write {bare}, and pack it then")
-        name = "stdout" if path in (None, "-") else f"{option} {path}"
-        identity = _identity(path or "-", reading=False)
+        name = "stdout" if path in STDOUT else f"{option} {path}"
+        identity = _identity("-" if path is None or path in STDOUT else path, reading=False)
         if identity in names:
             raise UsageError(f"{names[identity]} and {name} are the same file")
         if identity is not None:
