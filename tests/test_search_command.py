@@ -14,8 +14,6 @@ from helpers import Ran, clean_env, problem, program, read_jsonl, run_medsss, to
 
 from medsss_cli.prompts import CHOICE_TURN
 from medsss_cli.records import Tree, parse
-from medsss_cli.search.config import SearchConfig, as_record
-from medsss_cli.search.values import RewardModel, Rollouts
 
 Medsss = Callable[..., Ran]
 SMALL = ["--max-nodes", "12", "--rollouts", "4", "--min-rollouts", "2"]
@@ -172,14 +170,3 @@ def test_help_names_every_number_and_loads_no_torch() -> None:
     assert done.stdout.rstrip().endswith("[]")
     for option in ("--max-nodes", "--children", "--ucb-c", "--rollouts", "--expand", "--prompting", "--seed"):
         assert option in done.stdout
-
-
-def test_the_docs_name_every_option_with_its_default() -> None:
-    docs = (Path(__file__).parents[1] / "docs" / "search.md").read_text(encoding="utf-8")
-    rows = [line for line in docs.splitlines() if line.startswith("| `--")]
-    for name, value in {**as_record(SearchConfig()), **as_record(Rollouts()), **as_record(RewardModel())}.items():
-        if value is None:
-            continue
-        option = "--rollouts" if name == "rollout_budget" else f"--{name.replace('_', '-')}"
-        shown = f"{value:g}" if isinstance(value, float) else str(value)
-        assert any(f"`{option}`" in row and shown in row.split("|")[2] for row in rows), (option, shown)
