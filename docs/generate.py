@@ -15,7 +15,7 @@ from pathlib import Path
 BEGIN = "<!-- options: written by `make docs` -->"
 END = "<!-- end of options -->"
 PAGES = Path(__file__).parent / "commands"
-WIDTH = 100
+WIDTH = 80
 
 
 def option_list(command: str) -> str:

@@ -65,13 +65,16 @@ class Command(TyperCommand):
             return super().invoke(ctx)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """The options by group (`Opt.group`), those of no group first; Typer's plain help knows no groups."""
+        """The options by group (`Opt.group`), those of no group first and those of every command (Output) last; Typer's
+        plain help knows no groups."""
         groups: dict[str, list[tuple[str, str]]] = {"": []}
         for param in self.get_params(ctx):
             if row := param.get_help_record(ctx):
                 name = "Arguments" if param.param_type_name == "argument" else getattr(param, "rich_help_panel", "")
                 groups.setdefault(name or "", []).append(row)
-        for name, rows in sorted(groups.items(), key=lambda group: group[0] != "Arguments"):
+        for name, rows in sorted(
+            groups.items(), key=lambda group: {"Arguments": 0, "": 1, "Output": 3}.get(group[0], 2)
+        ):
             with formatter.section(name or "Options"):
                 formatter.write_dl(rows)
 
