@@ -23,7 +23,7 @@ al. 2017, arXiv 1706.04599, equation 5).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, NamedTuple
@@ -79,11 +79,10 @@ def read_steps(obj: dict[str, Any], where: Where) -> StepItem:
     item = StepItem(name, dataset)
     candidates = obj.get("candidates")
     if isinstance(candidates, list):
-        gold = _gold_of(obj, where)
         for number, candidate in enumerate(candidates):
             if not isinstance(candidate, dict):
                 raise BadRecord(f"{name}: an entry of `candidates` must be an object")
-            _add(item, candidate.get("step_scores"), gold(candidate), f"{name}: candidate {number}")
+            _add(item, candidate.get("step_scores"), _gold(obj, candidate, where, name), f"{name}: candidate {number}")
         return item
     steps = next((obj[key] for key in ("steps", "completions") if isinstance(obj.get(key), list)), None)
     if steps is None:
@@ -101,34 +100,23 @@ def read_steps(obj: dict[str, Any], where: Where) -> StepItem:
     return item
 
 
-def _gold_of(obj: dict[str, Any], where: Where) -> Callable[[dict[str, Any]], list[bool | None]]:
+def _gold(obj: dict[str, Any], candidate: dict[str, Any], where: Where, name: str) -> list[bool | None]:
     """The gold labels of a candidate, from wherever this record has them."""
-    name = obj.get("id")
-    meta = obj.get("meta") if isinstance(obj.get("meta"), dict) else {}
-    assert isinstance(meta, dict)
-    marked = next((source for source in (obj, meta) if "label" in source), None)
-    problem = None
-
-    def gold(candidate: dict[str, Any]) -> list[bool | None]:
-        nonlocal problem
-        if candidate.get("labels") is not None:
-            return _read_labels(candidate["labels"], f"{name}")
-        if marked is not None:
-            scores = candidate.get("step_scores")
-            count = len(scores) if isinstance(scores, list) else 0
-            return _first_wrong(marked["label"], count, f"{name}") if count else []
-        if "clinic" not in meta:
-            raise BadRecord(
-                f"{name}: no gold for the steps: neither `labels` in the candidates, nor `label`, nor meta.clinic"
-            )
-        if problem is None:
-            problem = to_problem(obj, where)
-        text = candidate.get("text")
-        if not isinstance(text, str):
-            raise BadRecord(f"{name}: an entry of `candidates` must have a `text`")
-        return [None if label is None else label == 1 for label in gold_labels(problem, answer_steps(text))]
-
-    return gold
+    if candidate.get("labels") is not None:
+        return _read_labels(candidate["labels"], name)
+    meta = obj["meta"] if isinstance(obj.get("meta"), dict) else {}
+    marked = next((source["label"] for source in (obj, meta) if "label" in source), None)
+    if marked is not None:
+        scores = candidate.get("step_scores")
+        return _first_wrong(marked, len(scores), name) if isinstance(scores, list) and scores else []
+    if "clinic" not in meta:
+        raise BadRecord(
+            f"{name}: no gold for the steps: neither `labels` in the candidates, nor `label`, nor meta.clinic"
+        )
+    text = candidate.get("text")
+    if not isinstance(text, str):
+        raise BadRecord(f"{name}: an entry of `candidates` must have a `text`")
+    return [None if label is None else label == 1 for label in gold_labels(to_problem(obj, where), answer_steps(text))]
 
 
 def _read_labels(labels: object, name: str) -> list[bool | None]:
@@ -252,17 +240,9 @@ def first_error(answers: _Answers, threshold: float) -> dict[str, Any]:
 
 
 def _at_threshold(answers: _Answers, threshold: float) -> dict[str, float | None]:
-    hits, wrong = answers.hits(threshold), ~np.isnan(answers.first_P)
-    shares = [float(hits[chosen].mean()) if chosen.any() else None for chosen in (wrong, ~wrong)]
-    known = [share for share in shares if share is not None]
-    f1 = harmonic_mean(known) if len(known) == 2 else None
-    return {
-        "threshold": threshold,
-        **{
-            name: None if share is None else round(share, 6)
-            for name, share in zip(("wrong", "right", "f1"), (*shares, f1), strict=True)
-        },
-    }
+    """The values of `first_error` alone."""
+    found = first_error(answers, threshold)
+    return {"threshold": threshold} | {kind: row and row["value"] for kind, row in found.items()}
 
 
 def harmonic_mean(values: Sequence[float]) -> float:
