@@ -341,12 +341,12 @@ def read_view(found: dict[str, Any], draw: random.Random) -> object:
 def label_rows(found: dict[str, Any], draw: random.Random) -> object:
     source = label._read(found, HERE)
     most = draw.choice((None, 1))
-    paths = PathRows(draw.choice(list(StepValues)), draw.random() < 0.5, most)
+    paths = PathRows(all_problems=draw.random() < 0.5, values=draw.choice(list(StepValues)), most=most)
     make = draw.choice(
         (
-            SftRows(draw.choice((0.0, 0.5)), draw.random() < 0.5, draw.choice(list(Take)), most),
+            SftRows(draw.choice(list(Take)), draw.choice((0.0, 0.5)), draw.random() < 0.5, most),
             PreferenceRows(draw.choice(list(Pairs)), draw.choice((0.0, 0.8)), most),
-            ValueRows(paths, draw.choice(list(StepLabels))),
+            ValueRows(draw.choice(list(StepLabels)), paths=paths),
         )
     )
     records = make(source)
