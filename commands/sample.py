@@ -228,7 +228,4 @@ class _Tally:
             warn(f"no {self.what} is right: there is nothing here to train on")
 
 
-_REFUSED = {
-    "refused-no-steps": "without numbered steps",
-    "refused-betrays": "that betray the answer they were shown",
-}
+_REFUSED = {"refused-no-steps": "without numbered steps", "refused-betrays": "that betray the answer they were shown"}

@@ -50,8 +50,7 @@ def run(
         int | None, Opt("Columns; default the terminal's, 80 in a pipe.", least=40, most=1000, metavar="N")
     ] = None,
     color: Annotated[
-        bool | None,
-        Opt("Colours; default on a terminal, unless NO_COLOR is set.", names=("--color/--no-color",)),
+        bool | None, Opt("Colours; default on a terminal, unless NO_COLOR is set.", names=("--color/--no-color",))
     ] = None,
     restart: Annotated[bool, Opt("Overwrite the page that is there.")] = False,
     strict: Annotated[bool, Opt("Stop at the first bad line.")] = False,

@@ -10,15 +10,7 @@ import pytest
 from helpers import read_jsonl, run_medsss, to_lines, write_jsonl
 from msgspec import UNSET
 
-from medsss_cli.correction import (
-    Band,
-    corrections,
-    mended_step,
-    other_attempts,
-    replaced,
-    to_correct,
-    with_corrections,
-)
+from medsss_cli.correction import Band, corrections, mended_step, other_attempts, replaced, to_correct, with_corrections
 from medsss_cli.engines.scripted import ScriptedEngine
 from medsss_cli.problems import without_corrections
 from medsss_cli.prompts import Prompting

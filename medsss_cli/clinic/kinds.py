@@ -303,11 +303,7 @@ def _volume_solve(v: Values, slip: str | None) -> Solution:
 
 
 def _divided_draw(r: Random) -> Values | None:
-    v = {
-        "kg": r.randint(3, 24),
-        "daily": r.choice([24, 30, 40, 48, 60, 72, 90, 120]),
-        "hours": r.choice([6, 8, 12]),
-    }
+    v = {"kg": r.randint(3, 24), "daily": r.choice([24, 30, 40, 48, 60, 72, 90, 120]), "hours": r.choice([6, 8, 12])}
     return v if v["kg"] * v["daily"] % 24 == 0 else None
 
 
