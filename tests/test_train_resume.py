@@ -198,3 +198,20 @@ def test_dpo_keeps_no_second_model(lora: bool, base: Path, tmp_path: Path, monke
     summary = train(base, tmp_path / "out", "dpo", rows, lora=lora, epochs=1.0)
     assert trainers[0].ref_model is None
     assert summary.loss_first == pytest.approx(math.log(2), rel=1e-4)
+
+
+def test_a_refused_run_forgets_only_what_it_began(tmp_path: Path) -> None:
+    """A run that is under way and has no checkpoint yet must outlive a second one that was refused."""
+    from medsss_cli.training.folder import begin, close_folder, open_folder
+
+    out = tmp_path / "out"
+    assert open_folder(out, "none", restart=False)
+    close_folder(out)
+    assert not out.exists()
+    assert open_folder(out, "none", restart=False)
+    begin(out, {"seed": 0})
+    assert not open_folder(out, "none", restart=False)
+    with pytest.raises(UsageError, match="seed: 0 -> 1"):
+        begin(out, {"seed": 1})
+    begin(out, {"seed": 0})
+    assert open_folder(out, "none", restart=True)

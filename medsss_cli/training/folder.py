@@ -29,8 +29,9 @@ WORK = ".training"
 _OLD = ("model*.safetensors*", "adapter_*")  # the files of cards that list none: weights that might be read by mistake
 
 
-def open_folder(out: Path, policy: str, *, restart: bool) -> None:
+def open_folder(out: Path, policy: str, *, restart: bool) -> bool:
     """Refuse an output folder that is not ours or is the policy's own; with `restart`, remove what an earlier run left.
+    Returns whether it holds no run.
 
     Called before anything slow, in process 0.
     """
@@ -47,10 +48,11 @@ def open_folder(out: Path, policy: str, *, restart: bool) -> None:
         _remove_model(out)
         shutil.rmtree(out / WORK, ignore_errors=True)
     (out / WORK).mkdir(parents=True, exist_ok=True)  # by which the folder is known as ours
+    return not (out / CARD).exists() and not (out / WORK / "run.json").exists()
 
 
 def close_folder(out: Path) -> None:
-    """Leave nothing of ours behind where nothing has been trained."""
+    """Leave nothing of ours behind in a folder that held no run, where nothing has been trained."""
     if last_checkpoint(out / WORK) is None:
         shutil.rmtree(out / WORK, ignore_errors=True)
         with contextlib.suppress(OSError):

@@ -97,13 +97,12 @@ def run_training(config: TrainingConfig, recipe: Recipe, say: Say) -> TrainingSu
     that the user has to put right."""
     out = Path(config.output)
     base = resolve_policy(config.policy)
-    if is_main_process():
-        open_folder(out, base, restart=config.restart)
+    fresh = is_main_process() and open_folder(out, base, restart=config.restart)
     try:
         with quiet_libraries():
             return _train(config, recipe, base, out, say)
     except UsageError:
-        if is_main_process():
+        if fresh:
             close_folder(out)
         raise
 
