@@ -1,8 +1,8 @@
 """Ctrl-C and SIGTERM: the first asks the program to end, the second ends it at once.
 
-The first comes out as KeyboardInterrupt, or as the cancelling of what asyncio runs; `streams.py` then writes what is
+The first comes out as KeyboardInterrupt, or as the cancelling of what asyncio runs; `stream/run.py` then writes what is
 complete. Whoever unwinds calls `next_is_final`, and from there on a signal leaves the process as it stands, which
-loses nothing that was written (streams.py, rules 1 to 3). Exit status 130 for SIGINT, 143 for SIGTERM.
+loses nothing that was written (stream/resume.py, rules 1 to 3). Exit status 130 for SIGINT, 143 for SIGTERM.
 """
 
 from __future__ import annotations
