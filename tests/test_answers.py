@@ -185,6 +185,63 @@ def test_weak_readers_must_agree_and_stated_ones_come_first() -> None:
     assert judge(choice(), "The answer is B. No, that is wrong.").verdict is NONE
 
 
+BESIDE_5 = """
+√5; \\sqrt{5}; log 5; ln(5); e^5; 2^5; 5^0; -(-5); double 5; twice 5; square root of 5; half of 5;
+5 × 2; 5*10^3; 5 E3; 5e3; 5 lakh; 5 mil; 5 trillion; 5 bn; 5 point 2; 5 . 2; 5 over 2;
+5 divided by 2; 5 less than 10; 5 more; 5 and a bit; 5 pm; 5:1; 5:30; 5x; 5a; x5; 5ish; 5+; 5.0.0;
+5,2; 5 | 6; 5 & 6; (5, 6); 5-year survival; 5 year survival of 80%; 5 mg in 2 mL; 5 mg per 2 mL;
+5mg/2mL; 5 to the power 3; 5 dozen; 5倍; 5分之1; 5千; 5至6; 5或6
+"""
+
+
+@pytest.mark.parametrize("stated", BESIDE_5.strip().replace("\n", " ").split("; "))
+def test_what_stands_beside_a_number_makes_it_another_or_none(stated: str) -> None:
+    """Each holds a 5 and is not 5; most were called right once."""
+    assert judge(number("5"), f"The answer is {stated}.").verdict is not RIGHT
+    assert judge(number("5"), f"\\boxed{{{stated}}}").verdict is not RIGHT
+    assert judge(number("5"), stated).verdict is not RIGHT
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "The answer is B and T cells.",
+        "The answer is B+.",
+        "The answer is B (incorrect).",
+        "The answer is B: incorrect.",
+        "B. Metoprolol - wrong because it is slow",
+        "Metoprolol, which is contraindicated.",
+        "The worst answer is B.",
+        "\\boxed{A} not \\boxed{B}",
+        "A=B",
+        "A -> B",
+        "1. A\n" * 70 + "B?",
+    ],
+)
+def test_a_letter_that_is_judged_wrong_or_part_of_a_name_is_no_answer(written: str) -> None:
+    assert judge(choice(), written).verdict is not RIGHT
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "The answer is low instead of high.",
+        "The answer is low rather than high.",
+        "The answer is low, which is not high.",
+        "The answer is low or high.",
+        "The answer is high and low.",
+        "The answer is low, with high ruled out.",
+        "The answer is absence of high.",
+        "It could be high.",
+        "I don't think the answer is high.",
+        "If obese, the answer is high.",
+        "Rule out high.",
+    ],
+)
+def test_a_phrase_that_is_denied_guessed_or_one_of_two_is_not_right(written: str) -> None:
+    assert judge(text("high"), written).verdict is not RIGHT
+
+
 def test_options_beyond_e_and_the_pronoun() -> None:
     many = {letter: f"finding {letter.lower()}{letter.lower()}" for letter in "ABCDEFGHIJ"}
     assert judge(choice("H", many), "The answer is H.").verdict == RIGHT

@@ -48,7 +48,7 @@ _EITHER = re.compile(r"[\s(]{0,3}either\b", re.IGNORECASE)
 
 _CJK = "\u3400-\u9fff"
 _FOLLOWS = re.compile(
-    rf"\s?(?:$|[)\]}}]|[.,:;!/+&](?![^\W{_CJK}])|[…。！？；，、]|[/+&,、，]\s?\(?[A-Za-z]\b|[({{\[]|[-–—→]\s|[{_CJK}]"
+    rf"\s?(?:$|[)\]}}]|[.,:;!/&](?![^\W{_CJK}])|[…。！？；，、]|[/+&,、，]\s?\(?[A-Za-z]\b|[({{\[]|[-–—→]\s|[{_CJK}]"
     r"|(?i:because|since|as|for|given|due|based|which|in|on|and|or|not|but|rather|instead|over|is|are|was|were|would|has"
     r"|explanation|rationale|reason|confidence)\b(?!-))"
 )  # scoped (?i:): ignoring case in a pattern with the range of Chinese characters takes 20 ms to compile
@@ -84,11 +84,17 @@ _SPACED = re.compile(r"[A-Z](?:\s[A-Z]){1,25}(?=\s?(?:$|[.,;)\]}。，；]))")
 _GOLD_SEPARATORS = re.compile(r"[\s,;/&+、，；和]{1,4}|\band\b")
 _APPOSED = re.compile(r"(?:,\s(?:option\s)?|\s?[(\[](?:option\s|选项)?)(?P<letter>[A-Z])[)\]]?[.!。]?$", re.IGNORECASE)
 _TAIL = re.compile(
-    r"(?:\b(?:so|thus|hence|therefore)\b[,:]?(?:\soption)?|\s(?:->|→|=>)|=)\s?\(?(?P<letter>[A-Z])\)?[.!。]?$"
+    r"(?:\b(?:so|thus|hence|therefore)\b[,:]?(?:\soption)?|(?<=\w\w\w)\s(?:->|→|=>))\s?\(?(?P<letter>[A-Z])\)?[.!。]?$"
 )
 _OTHER_WORD = re.compile(r"[\s,/]{1,3}(?:yes|no|maybe)\b(?=\s?(?:$|[.,!]))", re.IGNORECASE)
 _NAME = re.compile(
     r"(?:hepatitis|vitamin|type|class|group|grade|stage|influenza|factor|protein|point|table|Child-Pugh)[,\s]*$",
+    re.IGNORECASE,
+)
+_OTHER_LETTER = re.compile(r"[B-HJ-Z]\b(?!\s(?:is|are|was|were|can)\b)")
+_WRONG_AFTER = re.compile(
+    r"[)\].]{0,2}\s?[(:,–—-]{1,2}\s?(?:which\sis\s)?(?:clearly\s)?(?:(?:wrong|incorrect|false|contraindicated|unlikely|excluded"
+    r"|not\s(?:sure|correct|right|certain|indicated))\b|no[.!]?$)",
     re.IGNORECASE,
 )
 _SET_OFF = re.compile(r"\s?(?:\(|,\soption\s)(?:option\s)?([A-Z])\b\)?", re.IGNORECASE)
@@ -199,9 +205,11 @@ class _Reading:
             if not between:
                 break
             position = between.end()
+            if _OTHER_LETTER.match(text, position) and self.item(text, position) is None:
+                return None  # "B and T cells"
             if _ALTERNATIVE.search(between.group()) and re.match(r"\w", text[position:]):
                 unsure = True
-        if not letters or _ELSEWHERE.match(text, end):
+        if not letters or _ELSEWHERE.match(text, end) or _WRONG_AFTER.match(text, end):
             return None
         other = _CORRECTED.match(text, end)
         unsure = unsure or UNSURE in letters or bool(other and self.item(text, other.end()))

@@ -112,21 +112,21 @@ _OUT_OF = re.compile(
 _PLUS_MINUS = re.compile(r"\s?(?:±|\\pm|\+\s?/?\s?[-−])\s?(?P<size>\d{1,12}(?:\.\d{1,12})?)\s?(?P<percent>%)?")
 _FEET = re.compile(r"\s?['’]\s?(?P<inches>\d{1,2})(?:\s?(?:\"|''|”|’’))?(?!\d)")
 _EQUALS = re.compile(r"[=≈]")
-_CLAUSE_END = re.compile(r"[.!?](?=\s|$)|;(?=\s(?!\d)|$)|[。；\n]")
+_CLAUSE_END = re.compile(r"(?<=\S)[.!?](?=\s(?!\d)|$)|;(?=\s(?!\d)|$)|[。；\n]")
 _NOT = re.compile(r"(?:not|never|neither)\b|不是|并非", re.IGNORECASE)
 _BUT = re.compile(r"\b(?:but|rather)\b|而是|,\sit\sis\b", re.IGNORECASE)
 # Before a number, these make it no value: bounds, other numbers' places, denials.
 _UNFIT_BEFORE = re.compile(
-    r"[<>≥≤]|\b(?:than|above|below|over|under|least|at\smost|up\sto|range|not|never|neither|exceeds?|within|may|might|could|or|half|dozen|times"
+    r"[<>≥≤√^×]|\\(?!approx)|\w\($|[-−]\s?\($|\b(?:log|ln|exp|root|double|twice|triple|square|cube|than|above|below|over|under|least|at\smost|up\sto|range|not|never|neither|exceeds?|within|may|might|could|or|half|dozen|times"
     r"|plus|from|years?|divided|per|step|tablets?\sof)\b|n['’]t|大于|小于|超过|不",
     re.IGNORECASE,
 )
 # After a number and its unit: the end, a mark that ends it, or words that cannot change it.
 _FIT_AFTER = re.compile(
     r"\s?(?:$|[.!;)\]}。；，、](?:\s|$|[\u3400-\u9fff])(?!\s?\d)|,(?=\s[^\W\d])|:(?=\s?$)|\((?!\d{1,3}[,;])|[—–-]\s(?=[^\W\d])"
-    r"|[\u3400-\u9fff](?<![到至或和比×]))|\s?[}\])]{1,3}(?:\s|$)|!"
-    r"|\s(?!(?i:dozen|tens|squared|cubed|if|unless|when|provided|fold|of|[a-z]{1,12}/\d+|per|or|to|times|plus|minus|x|divided"
-    r"|percentile)\b|(?i:in|and|by)\s(?:a\s)?(?:\d|[a-z]{1,5}\s?hundred))[A-Za-z]"
+    r"|[\u3400-\u9fff](?<![到至或和比×倍分成折]))|\s?[}\])]{1,3}(?:\s|$)|!"
+    r"|\s(?!(?i:dozen|tens|more|less|fewer|greater|higher|lower|point|over|lakh|crore|mil|mio|mn|bn|trillion|and|am|pm|[a-z]{1,12}\s?(?:/|per\s)\s?\d+|[a-z]{1,3}\d+|(?:[a-z]{1,20}\s){1,4}(?<!range\s)of\s\d+|squared|cubed|if|unless|when|provided|fold|of|[a-z]{1,12}/\d+|per|or|to|times|plus|minus|x|divided"
+    r"|percentile)\b|(?i:in|by)\s(?:a\s)?(?:\d|[a-z]{1,5}\s?hundred))[A-Za-z]"
 )
 _NAMED = re.compile(
     r"^(?:(?:so|thus|hence|therefore|and|then)\b,?\s)?(?:the|his|her|its|this|mean|total|x)?\b[^=:.!?\d]{0,80}?\s"
@@ -202,8 +202,10 @@ def read_number(place: Place) -> Number | str | None:
 
 def _clause(text: str) -> str:
     """`text` up to the end of its first sentence; the point of "12.5" ends nothing."""
-    end = _CLAUSE_END.search(text)
-    return text[: end.start()] if end and any(c.isdigit() for c in text[: end.start()]) else first_sentence(text)
+    for end in _CLAUSE_END.finditer(text):
+        if any(c.isdigit() for c in text[: end.start()]):
+            return text[: end.start()]
+    return text if _CLAUSE_END.search(text) is None else first_sentence(text)
 
 
 def _stated(clause: str) -> Number | str | None:
@@ -379,7 +381,11 @@ def _scaled(text: str, end: int, value: float, half: float, *, whole: bool) -> t
 
 def is_score(number: Number, gold: Number, question: str) -> bool:
     """Whether "3/5" is meant as 3 out of 5."""
-    return not number.fraction or bool(_SCORE.search(question)) or bool(gold.out_of and not gold.fraction)
+    return (
+        not (number.fraction or gold.fraction)
+        or bool(_SCORE.search(question))
+        or bool(gold.out_of and not gold.fraction)
+    )
 
 
 def as_value(number: Number, gold: Number, question: str) -> Number:

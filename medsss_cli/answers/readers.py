@@ -62,7 +62,8 @@ _WRAPPED = re.compile(
     r"\\(?:text|f?boxed|mathrm|mathit|mathbf|mathsf)(?:bf|rm|it|sf|tt|sl|sc|normal)?\s?\{([^{}]{0,400})\}"
 )
 _MARKUP = re.compile(
-    r"\\[()\[\],;! ]|\\(?=%)|[*_`$\"“”‘✅✔]|</?(?:b|i|em|strong)>|(?<!\w)['’](?=\w)|(?<=[A-Za-z])['’](?!\w)"
+    r"\\[()\[\],;! ]|\\(?=%)|[_`$\"“”‘✅✔]|(?<!\d)\*|\*(?!\d)|</?(?:b|i|em|strong)>"
+    r"|(?<!\w)['’](?=\w)|(?<=[A-Za-z])['’](?!\w)"
 )
 _SPACES = re.compile(r"\s+")
 _GROUPED = re.compile(r"(?<=\d)(?:[\u00a0\u2009\u202f]|\{,\}|\\[,;: ])(?=\d{3}(?!\d))")
@@ -122,7 +123,7 @@ _NEW_CLAUSE = re.compile(
     r"[.!?;:。！？；，,\n](?=\s|[\u3400-\u9fff]|$)|\b(?i:so|therefore|thus|hence|but|because|although)\b|所以|因此|但"
 )
 _LESSER = re.compile(
-    r"\b(?:wrong|incorrect|second(?:[\s-]best)?|other|another|alternative|next|previous|least\s\w{1,12}|false)\s$",
+    r"\b(?:wrong|incorrect|second(?:[\s-]best)?|other|another|alternative|worst|least|next|previous|least\s\w{1,12}|false)\s$",
     re.IGNORECASE,
 )
 _WITHDRAWN = re.compile(
@@ -137,7 +138,7 @@ _TAKEN_BACK = re.compile(rf"[^\n]{{0,120}}?[.!?…]\s{{0,2}}{_WITHDRAWN.pattern}
 def asserted(text: str, start: int, end: int) -> bool:
     """Whether the words of the sentence before `start` let what follows it (to `end`) be an assertion: no condition,
     no denial ("I don't think the answer is"), nobody else's opinion, no question."""
-    sentence = _SENTENCE_BREAK.split(text[max(start - 160, 0) : start] + text[start : start + 1].upper())[-1][:-1]
+    sentence = _SENTENCE_BREAK.split(text[max(start - 160, 0) : start] + "X")[-1][:-1]
     clause = sentence
     for clause_start in _NEW_CLAUSE.finditer(sentence):
         clause = sentence[clause_start.end() :]
@@ -166,6 +167,8 @@ def _withdrawn(text: str, end: int) -> bool:
 _BOXED = re.compile(r"\\f?boxed\s?\{")
 _OR = re.compile(r"[\s$.,*]{0,6}\b(?:or|and)\b[\s$*]{0,6}|[\s$]{0,4}(?:或|和)[\s$]{0,4}|[ $,;]{0,6}", re.IGNORECASE)
 
+_NOT_THIS = re.compile(r"\bnot[\s$:]{0,4}$", re.IGNORECASE)
+
 
 def boxed(text: str) -> list[Place]:
     """`\\boxed{X}`; two that are joined by "or" are one place, of two answers. A box that is not closed is none."""
@@ -173,7 +176,7 @@ def boxed(text: str) -> list[Place]:
     end = -1
     for found in deque(_BOXED.finditer(text), maxlen=MOST_PLACES):
         inside = _braced(text[found.end() : found.end() + LONGEST])
-        if inside is None:
+        if inside is None or _NOT_THIS.search(text, max(found.start() - 12, 0), found.start()):
             continue
         start, close = found.end(), found.end() + len(inside) + 1
         joined = _OR.fullmatch(text, end, found.start()) if end >= 0 else None
@@ -347,13 +350,13 @@ _CONCLUSION = re.compile(
     r"(?:the|a|her|his)\s(?:[\w-]{1,20}\s){0,3}?(?:most|best|correct|right|first-line|underlying|causative|likely|first)\b[^.:;=\n]{0,60}?\s(?:is|are|would\sbe|should\sbe)"
     r"|the\s(?:diagnosis|organism|pathogen|cause|agent|treatment\sof\schoice|drug\sof\schoice|statement|claim|conclusion)\sis"
     r"|is\s(?:most\s)?consistent\swith|(?:the\s\w{1,12}|this|that|it)\s(?:corresponds\sto|matches|points\sto)|(?:this|that|it)\s(?:must\sbe|is)|it['’]s|that['’]s"
-    r"|(?:so|thus|hence|therefore)(?=[\s,(])|(?<=\s)(?:→|->|=>)"
+    r"|(?:so|thus|hence|therefore)(?=[\s,(])|(?<=\w\w\w\s)(?:→|->|=>)"
     r")[\s,]{0,2}(?:(?:therefore|thus|most\slikely|likely|probably|clearly|hence)\s){0,2}",
     re.IGNORECASE,
 )
 _HOWEVER = re.compile(r",\s(?:but|although)\s(?!not)")
 _NOT_FINAL = re.compile(
-    r"\b(?:least|second|less|other|another|alternative|next\smost|current|previous)\b", re.IGNORECASE
+    r"\b(?:least|second|less|other|another|alternative|worst|least|next\smost|current|previous)\b", re.IGNORECASE
 )
 
 

@@ -10,33 +10,20 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from .readers import UNSURE, Place, first_sentence, plain
+from .readers import UNSURE, Place, asserted, first_sentence, plain
 
 _WORD = re.compile(r"\d{1,40}(?:\.\d{1,40})?|[^\W\d_]{1,80}|%")
 _TOKEN = re.compile(r"[\u3400-\u9fff]|[^\s\u3400-\u9fff]+")
 _ARTICLES = {"a", "an", "the"}
-_NEGATIONS = {
-    "not",
-    "no",
-    "never",
-    "neither",
-    "nor",
-    "without",
-    "except",
-    "than",
-    "unlike",
-    "anything",
-    "unlikely",
-    "不",
-    "非",
-    "无",
-    "isn",
-    "cannot",
-}
+_NEGATIONS = frozenset(
+    "not no never neither nor without except than unlike anything unlikely isn cannot exclude excludes denies negative"  # noqa: SIM905
+    " absence non out 不 非 无".split()
+)
 _TURNS = {"but", "rather", "instead", "而"}
 _DENIED_AFTER = re.compile(
-    r"(?:is|was|are|seems)\s(?:\w+\s)?(?:not|unlikely|excluded|wrong|incorrect|absent|ruled)\b|excluded\b"
+    r"(?:is|was|are|seems)\s(?:\w+\s)?(?:not|unlikely|excluded|wrong|incorrect|absent|ruled)\b|excluded\b|ruled\sout\b"
 )
+_ASIDE = re.compile(r",\s(?:which|who|where|because|since|as)\b|\sbecause\b", re.IGNORECASE)
 _NEGATED_WITHIN = 4
 _MAX_WORDS = 20
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
@@ -66,8 +53,11 @@ def read_text(place: Place) -> str | None:
     if place.withdrawn:
         return UNSURE
     line = plain(place.text.strip("\n").partition("\n")[0])
-    sentence = first_sentence(line)
+    sentence = _ASIDE.split(first_sentence(line), maxsplit=1)[0]
     phrase = normalise(line if place.whole else sentence)
+    bare = line.rstrip(" .!。")
+    if place.whole and not asserted(bare + " ", len(bare) + 1, len(bare) + 1):
+        return None
     if place.subject or (place.whole and (len(words_of(phrase)) > _MAX_WORDS or line[-1:] in "?？")):
         return None
     return phrase or None
@@ -91,17 +81,15 @@ def words_of(phrase: str) -> list[str]:
 
 
 def _negated(words: list[str], start: int, end: int) -> bool:
-    if "or" in (words[start - 1 : start] + words[end : end + 1]) or words[end : end + 1] == ["或"]:
+    if {"or", "and", "或"} & {*words[max(start - 1, 0) : start], *words[end : end + 1]}:
         return True
     if _DENIED_AFTER.match(" ".join(words[end : end + 4])):
         return True
     before = words[max(start - _NEGATED_WITHIN, 0) : start]
     for place, word in reversed(list(enumerate(before))):
-        if (
-            word in _TURNS
-            and before[place + 1 : place + 2] not in (["than"], ["of"])
-            and before[place - 1 : place] != ["anything"]
-        ):
+        if word in _TURNS and before[place + 1 : place + 2] in (["than"], ["of"]):
+            return True
+        if word in _TURNS and before[max(place - 1, 0) : place] != ["anything"]:
             return False
         if word in _NEGATIONS:
             return True
