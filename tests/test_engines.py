@@ -344,6 +344,24 @@ def test_auto_says_which_engine_it_took_and_why(capsys: pytest.CaptureFixture[st
     assert told[1].startswith("medsss: warning: --max-context 100000 is more than the model was made for")
 
 
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        (EngineConfig(engine="hf", base_url=("http://a/v1",)), "--base-url is for --engine http"),
+        (EngineConfig(engine="scripted:x.jsonl", engine_args=("timeout=1",)), "--engine scripted takes no -E timeout"),
+        (EngineConfig(engine="hf", engine_args=("trust_remote_cod=true",)), "--engine hf takes no -E trust_remote_cod"),
+        (EngineConfig(engine="gpt"), "no engine 'gpt'"),
+    ],
+)
+def test_what_an_engine_cannot_be_told_is_refused(config: EngineConfig, told: str) -> None:
+    async def main() -> None:
+        async with open_engine(config):
+            pass
+
+    with pytest.raises(UsageError, match=told):
+        asyncio.run(main())
+
+
 def test_engine_arguments() -> None:
     """JSON where it parses; dashes are underscores; an unknown key is refused with the nearest one."""
     known = ("max_num_seqs", "quantization", "enforce_eager", "rope_scaling")

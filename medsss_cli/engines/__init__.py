@@ -43,6 +43,8 @@ async def open_engine(config: EngineConfig) -> AsyncIterator[Engine]:
         kind, why = pick_kind(config)
         if not console.is_quiet():
             console.note(f"engine {kind}: {why}")
+    if config.base_url and kind != "http":
+        raise UsageError(f"--base-url is for --engine http, not for {kind}")
     opened = _open(kind, rest, config)
     async with contextlib.AsyncExitStack() as stack:
         with console.doing(f"loading {config.policy}"):
@@ -69,6 +71,7 @@ def _open(kind: str, rest: str, config: EngineConfig) -> contextlib.AbstractAsyn
         case "scripted":
             from .scripted import open_scripted
 
+            config.arguments((), of="--engine scripted")
             return open_scripted(rest)
         case _:
             raise UsageError(f"no engine {config.engine!r}", hint=f"one of: {', '.join(KINDS)}")

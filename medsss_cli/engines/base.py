@@ -167,11 +167,15 @@ class Worker:
 
     def __init__(self) -> None:
         self._todo: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        threading.Thread(target=self._work, name="medsss-engine", daemon=True).start()
+        self._thread = threading.Thread(target=self._work, name="medsss-engine", daemon=True)
+        self._busy = False
+        self._thread.start()
 
     def _work(self) -> None:
         while (work := self._todo.get()) is not None:
+            self._busy = True
             work()
+            self._busy = False
 
     async def do(self, work: Callable[[], T]) -> T:
         """The result of `work()`, or what it raises."""
@@ -189,8 +193,10 @@ class Worker:
         return await future
 
     def close(self) -> None:
-        """The thread ends after what it is at."""
+        """The thread ends after what it is at. One that is at nothing is waited for: Python must not end around it."""
         self._todo.put(None)
+        if not self._busy:
+            self._thread.join(1.0)
 
 
 def settle(future: asyncio.Future[T], result: T | None, error: BaseException | None = None) -> None:

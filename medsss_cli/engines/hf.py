@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING, Any
 from ..errors import EngineError
 from ..requests import Completion, FinishReason, Prompt, Sampling, Usage, derive_seed
 from .base import EngineConfig, Worker, check_request, room, settle
+from .loading import Loaded, load_policy, plain_config
+from .rendering import Speller, end_tokens, first_stop, first_tokens, render
+from .sampling import draw
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from .loading import Loaded
 
 _PIECE = 16  # tokens between two looks at which rows have ended
 _COMPANY = 0.002  # seconds that a batch waits for requests that are about to come
@@ -66,9 +67,6 @@ class HfEngine:
     name = "hf"
 
     def __init__(self, loaded: Loaded, config: EngineConfig) -> None:
-        from .loading import plain_config
-        from .rendering import Speller, end_tokens
-
         self.model, self.tokenizer = loaded.model, loaded.tokenizer
         self.usage = Usage()
         self.warnings = list(loaded.warnings)
@@ -102,8 +100,6 @@ class HfEngine:
     async def complete(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> list[Completion]:
         """n completions of `prompt`. See engines/base.py. Raises EngineError for a prompt that leaves no room in the
         context; `max_tokens` is cut to the room that there is."""
-        from .rendering import first_tokens, render
-
         check_request(sampling, n)
         if self._closed:
             raise EngineError("the engine is closed")
@@ -222,10 +218,10 @@ class HfEngine:
         ids, mask = ids[which], mask[which]
         while rows and not self._closed:
             most = max(row.job.limit - len(row.ids) for row in rows)
-            draw = _Draw(rows, device)
-            written = self._write(ids, mask, cache, min(most, _PIECE) if cache else most, draw, self._halted)
+            drawing = _Draw(rows, device)
+            written = self._write(ids, mask, cache, min(most, _PIECE) if cache else most, drawing, self._halted)
             new = written[:, ids.shape[1] :]
-            logprobs = torch.stack(draw.logprobs, 1).tolist()
+            logprobs = torch.stack(drawing.logprobs, 1).tolist()
             stay = [
                 number
                 for number, row in enumerate(rows)
@@ -240,20 +236,18 @@ class HfEngine:
                     cache.batch_select_indices(kept)
 
     def _write(
-        self, ids: Tensor, mask: Tensor, cache: Any, most: int, draw: _Draw | None = None, halted: Any = None
+        self, ids: Tensor, mask: Tensor, cache: Any, most: int, drawing: _Draw | None = None, halted: Any = None
     ) -> Tensor:
         """`ids` with at most `most` more tokens."""
-        from .loading import plain_config
-
         settings: dict[str, Any] = {"max_new_tokens": most, "do_sample": False, "pad_token_id": 0}
-        if draw is not None:
+        if drawing is not None:
             settings["eos_token_id"] = sorted(self._ends) or None
         return self.model.generate(  # type: ignore[no-any-return]
             ids,
             attention_mask=mask,
             past_key_values=cache,
             generation_config=plain_config(**settings),
-            logits_processor=[] if draw is None else [draw],
+            logits_processor=[] if drawing is None else [drawing],
             stopping_criteria=[] if halted is None else [halted],
         )
 
@@ -265,8 +259,6 @@ class HfEngine:
 
     def _ended(self, row: _Row, new: Sequence[int], logprobs: Sequence[float]) -> bool:
         """Add the piece `new` to a row, and finish it if that ends it."""
-        from .rendering import first_stop
-
         job, sampling = row.job, row.job.sampling
         before = len(row.ids)
         row.over = True
@@ -332,8 +324,6 @@ class _Draw:
 
     def __call__(self, ids: Tensor, scores: Tensor) -> Tensor:
         import torch
-
-        from .sampling import draw
 
         free = scores
         for number, words in self._words:
@@ -420,14 +410,8 @@ def _out_of_memory(error: Exception) -> bool:
 async def open_hf(config: EngineConfig) -> AsyncIterator[HfEngine]:
     """Load the policy of `config` and serve it until the block ends. Raises UsageError where it cannot be loaded."""
     worker = Worker()
-
-    def load() -> HfEngine:
-        from .loading import load_policy
-
-        return HfEngine(load_policy(config), config)
-
     try:
-        engine = await worker.do(load)
+        engine = await worker.do(lambda: HfEngine(load_policy(config), config))
         serving = asyncio.create_task(engine.serve(worker))
         # The worker gives the interpreter lock away at every tensor operation and waits to get it back while other code
         # runs: at the usual 5 ms a step of 200 operations could take a second.

@@ -32,6 +32,8 @@ from ..errors import EngineError, UsageError
 from ..records import Message
 from ..requests import Completion, FinishReason, Prompt, Sampling, Usage, derive_seed
 from .base import EngineConfig, Worker, check_request, room
+from .loading import base_of, generation_config_of, quiet_transformers, remarks_on, resolve_policy, tokenizer_of
+from .rendering import encode_text, end_tokens, first_stop, first_tokens, render, rendered_pieces
 
 URL_VARIABLE = "OPENAI_BASE_URL"
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -132,8 +134,6 @@ class HttpEngine:
     async def open(self, worker: Worker) -> None:
         """Find the servers, load the tokenizer and learn what the servers can do. Raises UsageError where none can be
         used, and for one that is there and is not what the command line says."""
-        from .loading import resolve_policy
-
         self._folder = resolve_policy(self._config.policy, weights=False)
         # Before the tokenizer, whose import takes seconds: a wrong URL is told at once.
         deadline = time.monotonic() + _OPENING
@@ -196,9 +196,6 @@ class HttpEngine:
             raise UsageError(f"{server.url} refuses {who}: {_told(error)}", hint=f"set {KEY_VARIABLE}")
 
     def _load_tokenizer(self) -> None:
-        from .loading import base_of, generation_config_of, quiet_transformers, remarks_on, tokenizer_of
-        from .rendering import end_tokens
-
         quiet_transformers()
         base = base_of(self._folder)
         try:
@@ -211,8 +208,6 @@ class HttpEngine:
 
     async def _learn(self, server: Server) -> None:
         """Find the traits of `server` by requests of one token. Raises UsageError for one that cannot be used."""
-        from .rendering import encode_text, render
-
         ids = render(self.tokenizer, _PROBE)
         odd = encode_text(self.tokenizer, " zebra")[-1]  # no answer would begin with it by itself
         spelled = self.tokenizer.decode([odd]).strip()
@@ -267,8 +262,6 @@ class HttpEngine:
     async def complete(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> list[Completion]:
         """n completions of `prompt`. See engines/base.py. Raises EngineError where the prompt leaves no room in the
         context, the server refuses it, or no server gave an answer after all retries."""
-        from .rendering import first_tokens, render
-
         check_request(sampling, n)
         if self._closed.is_set():
             raise EngineError("the engine is closed")
@@ -391,8 +384,6 @@ class HttpEngine:
     def _text(self, job: _Job, *, own_bos: bool) -> str:
         """The prompt as text. The special tokens of the template must stay whole; one that a question spells is cut
         where `rendering` cuts it, and a space keeps the halves apart."""
-        from .rendering import rendered_pieces
-
         text = " ".join(rendered_pieces(self.tokenizer, job.prompt))
         bos = self.tokenizer.bos_token
         return text.removeprefix(bos) if own_bos and bos else text
@@ -430,8 +421,6 @@ class HttpEngine:
 
         {"index": 0, "text": "...", "finish_reason": "stop", "stop_reason": null, "logprobs": {"token_logprobs": [...]}}
         """
-        from .rendering import encode_text, first_stop
-
         text, sampling = choice["text"], job.sampling
         said = choice.get("finish_reason")
         if said in ("abort", "error", "cancelled"):

@@ -33,6 +33,18 @@ from typing import Any
 from ..errors import EngineError, MissingExtra, UsageError
 from ..requests import Completion, FinishReason, Prompt, Sampling, Usage, derive_seed
 from .base import Device, Dtype, EngineConfig, Worker, check_request, room, settle
+from .loading import (
+    base_of,
+    check_adapter,
+    generation_config_of,
+    load_policy,
+    plain_config,
+    quiet_transformers,
+    remarks_on,
+    resolve_policy,
+    tokenizer_of,
+)
+from .rendering import Speller, end_tokens, first_stop, first_tokens, render
 
 CPU_SEQUENCES = 256
 GPU_SEQUENCES = 512
@@ -70,8 +82,6 @@ class VllmEngine:
     name = "vllm"
 
     def __init__(self, started: _Started, config: EngineConfig) -> None:
-        from .rendering import Speller, first_tokens, render
-
         self._llm, self._lora, self._ends = started.llm, started.lora, started.ends
         self.warnings = started.warnings
         self.tokenizer = started.tokenizer
@@ -142,8 +152,6 @@ class VllmEngine:
 
     def _completion(self, output: Any, length: int, sampling: Sampling, words: list[int]) -> Completion:
         """One of vLLM's outputs as a completion."""
-        from .rendering import first_stop
-
         ids: list[int] = list(output.token_ids)
         known = (len(ids), length)
         logprob = None if output.cumulative_logprob is None else round(output.cumulative_logprob, 4)
@@ -229,15 +237,6 @@ class _Started:
 def _start(config: EngineConfig, scratch: Path) -> _Started:
     """Start vLLM on the policy of `config`; a merged copy of it goes into `scratch`. Raises UsageError where vLLM
     cannot serve it."""
-    from .loading import (
-        check_adapter,
-        generation_config_of,
-        quiet_transformers,
-        remarks_on,
-        resolve_policy,
-        tokenizer_of,
-    )
-    from .rendering import end_tokens
 
     folder = resolve_policy(config.policy)
     if config.adapter is not None:
@@ -346,7 +345,6 @@ class _Model:
 
 def _choose_model(config: EngineConfig, folder: str, given: dict[str, Any], scratch: Path, *, cpu: bool) -> _Model:
     """How the policy and its adapters are loaded. A merged copy goes into `scratch`."""
-    from .loading import base_of, load_policy, plain_config
 
     base = base_of(folder)
     own = folder if base != folder else None
