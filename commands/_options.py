@@ -45,10 +45,12 @@ def options(command: Callable[..., None]) -> Callable[..., None]:
     def run(ctx: typer.Context, **given: Any) -> None:
         _context.set(ctx)
         for name, kind in made.items():
-            values = {field: given.pop(field) for field in options_of(kind)}
-            given[name] = kind(**{field: _given(kind, field, value) for field, value in values.items()})
+            given[name] = kind(
+                **{field: _given(hint, given.pop(field)) for field, (hint, _) in options_of(kind).items()}
+            )
         for name, (hint, _) in asked.items():
-            if name in given and (said := _said(hint)):
+            if said := _said(hint):
+                given[name] = _given(hint.__origin__, given[name])
                 said.check(name, given[name])
         command(**given)
 
@@ -120,6 +122,6 @@ def _said(hint: Any) -> Opt | None:
     return next((each for each in getattr(hint, "__metadata__", ()) if isinstance(each, Opt)), None)
 
 
-def _given(kind: type, field: str, value: Any) -> Any:
-    """A value as the field holds it: Typer gives lists, and None for none of them."""
-    return tuple(value or ()) if get_origin(options_of(kind)[field][0]) is tuple else value
+def _given(kind: Any, value: Any) -> Any:
+    """A value of this type as Typer gives it: a list for a tuple, and None for none."""
+    return tuple(value or ()) if get_origin(kind) is tuple else value

@@ -16,8 +16,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-MODEL = """app bon clinic_policy correct docs engines evolve guided hf http kill packaging prm_formats prm_packing recipes
-sample scale search_command train_policy train_prm train_resume vllm""".split()
+# fmt: off
+MODEL = [
+    "app", "bon", "clinic_policy", "correct", "docs", "engines", "evolve", "guided", "hf", "http", "kill",
+    "packaging", "prm_formats", "prm_packing", "recipes", "sample", "scale", "search_command", "train_policy",
+    "train_prm", "train_resume", "vllm",
+]
+# fmt: on
 """Test files that open a model or a server, or build something: `make quick` leaves them out."""
 
 
