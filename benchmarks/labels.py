@@ -3,7 +3,7 @@
 Each folder is one run of the demo (`SEED=s OUT=FOLDER make demo`). For every kind of labels a reward model is trained
 as the demo does it (what the demo left there is used), scores the evolved policy's sixteen answers to each test
 problem, and is measured twice: on the steps, which the clinic's checker knows to be right or wrong, and by the answers
-that it selects. Prints a table for docs/benchmarks.md; what is in a folder already is not done again.
+that it selects. Prints a table for docs/internals/benchmarks.md; what is in a folder already is not done again.
 """
 
 from __future__ import annotations

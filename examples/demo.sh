@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # make demo: the evolution loop on the built-in clinic, small enough for two CPU cores and a quarter of an hour.
 # It is evolve.sh with these settings and nothing else; SEED=1 OUT=out/demo1 make demo repeats it with other draws.
-# Each setting stands beside its reason; the figures are in docs/benchmarks.md, "What the clinic needs".
+# Each setting stands beside its reason; the figures are in docs/internals/benchmarks.md, "What the clinic needs".
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -136,7 +136,7 @@ def test_the_page_on_records_names_every_field() -> None:
         assert all(f"`{member}`" in page for member in enum)
 
 
-# What it is made of: docs/supply-chain.md says what is promised here
+# What it is made of: docs/internals/supply-chain.md says what is promised here
 
 
 def project() -> dict[str, Any]:
@@ -156,7 +156,7 @@ def pins(name: str) -> dict[str, str]:
 
 def tighter_bounds() -> dict[str, str]:
     """The exceptions from the rule of the next major version, from the table of the page that gives their reasons."""
-    page = (ROOT / "docs" / "supply-chain.md").read_text()
+    page = (ROOT / "docs" / "internals" / "supply-chain.md").read_text()
     return dict(re.findall(r"^\| `([\w-]+)` \| `(<[\d.]+)` \|", page, re.M))
 
 
