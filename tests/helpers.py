@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from warm import run_warm
+
 
 @dataclass(frozen=True)
 class Ran:
@@ -57,13 +59,20 @@ def run_medsss(
     env: dict[str, str] | None = None,
     cwd: Path | None = None,
     timeout: float = 240,
+    fresh: bool = False,
 ) -> Ran:
-    """Run the program to its end. `stdin` is text, bytes, a file, or None for empty input."""
+    """Run the program to its end. `stdin` is text, bytes, a file, or None for empty input; `fresh` is a process from
+    scratch, where others are forked from a warm one (warm.py)."""
     data = stdin.read_bytes() if isinstance(stdin, Path) else stdin.encode() if isinstance(stdin, str) else stdin or b""
-    done = subprocess.run(
-        program(*args), input=data, capture_output=True, env=clean_env(**(env or {})), cwd=cwd, timeout=timeout
-    )
-    return Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
+    environment = clean_env(**(env or {}))
+    if fresh or any(not name.startswith("MEDSSS") for name in env or {}):
+        done = subprocess.run(
+            program(*args), input=data, capture_output=True, env=environment, cwd=cwd, timeout=timeout
+        )
+        return Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
+    argv = [str(arg) for arg in args]
+    status, out, err = run_warm(argv, data, environment, cwd or Path.cwd(), timeout)
+    return Ran(status, out.decode(), err.decode())
 
 
 def write_jsonl(path: Path, records: Iterable[dict[str, Any]]) -> Path:

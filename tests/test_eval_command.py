@@ -473,6 +473,7 @@ def test_a_terminal_gets_the_tables_alone_at_80_columns(tmp_path: Path, more: li
 # Reward models
 
 
+@pytest.mark.model
 def test_steps_end_to_end(tmp_path: Path) -> None:
     """clinic | bon | eval --steps: a reward model of random weights on right solutions, through the real pipe."""
     from tiny_models import make_tiny_tokenizer

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from helpers import clean_env, read_jsonl, run_medsss, write_jsonl
+from warm import put_medsss
 
 ROOT = Path(__file__).parent.parent
 SMALL = {
@@ -19,12 +19,9 @@ SMALL = {
 
 
 def run_script(name: str, tmp_path: Path, **settings: str) -> subprocess.CompletedProcess[str]:
-    bin = tmp_path / "bin"
-    bin.mkdir(exist_ok=True)
-    (bin / "medsss").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m medsss_cli.app "$@"\n')
-    (bin / "medsss").chmod(0o755)
+    put_medsss(tmp_path / "bin")
     env = clean_env(**SMALL, **settings, OUT=str(tmp_path / "out"))
-    env["PATH"] = f"{bin}{os.pathsep}{env['PATH']}"
+    env["PATH"] = f"{tmp_path / 'bin'}{os.pathsep}{env['PATH']}"
     script = ["bash", str(ROOT / "examples" / name)]
     return subprocess.run(script, env=env, capture_output=True, text=True, check=False)
 
@@ -33,7 +30,7 @@ def clinic(tmp_path: Path) -> tuple[str, str]:
     """Questions to learn from, and one to measure on."""
     pool, test = tmp_path / "pool.jsonl", tmp_path / "test.jsonl"
     run_medsss(["clinic", "-n", "8", "--seed", "4", "-o", pool]).ok()
-    run_medsss(["clinic", "-n", "4", "--seed", "4", "--split", "test", "-o", test]).ok()
+    run_medsss(["clinic", "-n", "2", "--seed", "4", "--split", "test", "-o", test]).ok()
     return str(pool), str(test)
 
 
