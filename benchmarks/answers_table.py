@@ -102,6 +102,7 @@ TABLES: dict[str, Callable[[], Iterator[Written]]] = {
     "answers_rest.jsonl": partial(written, "answers_rest.jsonl"),
     "answers_second.jsonl": partial(written, "answers_second.jsonl"),
     "answers_third.jsonl": partial(written, "answers_third.jsonl"),
+    "answers_realistic.jsonl": partial(written, "answers_realistic.jsonl"),
     "answers_letters.jsonl": letters,
 }
 
