@@ -141,8 +141,8 @@ def _texts(problem: Problem) -> _Read:
     gold = _gold_text(problem)
 
     def read(place: Place) -> tuple[str, bool] | str | None:
-        phrase = read_text(place)
-        return phrase if phrase is None or phrase == UNSURE else (phrase, holds(phrase, gold))
+        sentence = read_text(place)
+        return sentence if sentence is None or sentence == UNSURE else (normalise(sentence), holds(sentence, gold))
 
     return read
 

@@ -50,7 +50,7 @@ _CJK = "\u3400-\u9fff"
 _FOLLOWS = re.compile(
     rf"\s?(?:$|[)\]}}]|[.,:;!/&](?![^\W{_CJK}])|[…。！？；，、]|[/+&,、，]\s?\(?[A-Za-z]\b|[({{\[]|[-–—→]\s|[{_CJK}]"
     r"|(?i:because|since|as|for|given|due|based|which|in|on|and|or|not|but|rather|instead|over|is|are|was|were|would|has"
-    r"|explanation|rationale|reason|confidence)\b(?!-))"
+    r"|daily|explanation|rationale|reason|confidence)\b(?!-))"
 )  # scoped (?i:): ignoring case in a pattern with the range of Chinese characters takes 20 ms to compile
 _TEXT_FOLLOWS = re.compile(rf"(?!\s?(?i:in|(?:,\s?)?(?:and|or))\b)(?:{_FOLLOWS.pattern})|\s\d")
 _POLAR_FOLLOWS = re.compile(r"\s?(?:$|[.,;:!)…。，；！]|\(|[-–—]\s|because\b)", re.IGNORECASE)

@@ -130,7 +130,7 @@ _FIT_AFTER = re.compile(
 )
 _NAMED = re.compile(
     r"^(?:(?:so|thus|hence|therefore|and|then)\b,?\s)?(?:the|his|her|its|this|mean|total|x)?\b[^=:.!?\d]{0,80}?\s"
-    r"(?:is|was|are|equals|will\sbe|would\sbe|should\sbe|should\sreceive|comes\sto|becomes|needs)\s|^[^=:.!?\d]{0,40}(?:为|是|等于)(?=\s?[-+−\d])",
+    r"(?:is|was|are|equals|will\sbe|would\sbe|should\sbe|should\sreceive|comes\sto|becomes|needs)\s|^[^=:.!?\d]{0,40}(?:为|是|等于|给予)(?=\s?[-+−\d])",
     re.IGNORECASE,
 )
 _NO_RESULT = re.compile(
@@ -147,6 +147,26 @@ _SCORE = re.compile(r"\b(?:scores?|scale|points|gcs|apgar|criteria|index)\b|评�
 MULTIVALENT = re.compile(
     r"\b(?:calcium|magnesium|phosph\w{1,6}|sul(?:f|ph)ate|iron|zinc|ca|mg\+\+|mg2\+)\b|[钙镁磷]", re.IGNORECASE
 )
+
+
+_HALF_A = re.compile(r"(?<!and\s)\bhalf\san?\s(?=[a-z])", re.IGNORECASE)
+_ORDER = re.compile(
+    r"^(?:(?:so|thus|hence|therefore)\b,?\s)?(?:(?:give|administer|infuse|prescribe)\s(?=[\d.]))?", re.IGNORECASE
+)
+_WHICH_IS = re.compile(r",\swhich\sis\s(?:normal|low|high|elevated|(?:with)?in)\b.*$", re.IGNORECASE)
+_CHINESE = re.compile(
+    r"^(?:[一二两三四五六七八九])?十?[一二两三四五六七八九]?(?=[片次个天克岁种周支粒]{0,1}[。.!\s]{0,2}$)"
+)
+_CHINESE_DIGITS = "零一二三四五六七八九"
+
+
+def _of_chinese(numeral: str) -> str:
+    """Chinese numerals to ninety-nine, as digits; two digits beside each other ("三四", three or four) stay."""
+    tens, ten, ones = numeral.replace("两", "二").rpartition("十")
+    if len(ones) > 1 or not numeral:
+        return numeral
+    value = 10 * (_CHINESE_DIGITS.index(tens) if tens else 1) if ten else 0
+    return str(value + (_CHINESE_DIGITS.index(ones) if ones else 0))
 
 
 def read_gold(answer: str) -> Number | None:
@@ -181,7 +201,8 @@ def read_number(place: Place) -> Number | str | None:
         return UNSURE
     if place.subject or place.text[:1] == "—":
         return None
-    line = plain(place.text.strip("\n").partition("\n")[0])
+    line = _HALF_A.sub("0.5 ", plain(place.text.strip("\n").partition("\n")[0]))
+    line = _CHINESE.sub(lambda numeral: _of_chinese(numeral.group()), line)
     if not place.whole:
         return _stated(_clause(line))
     line = re.sub(r"^(?:[-•>]\s|\\\[)", "", line).rstrip(". 。\\]")
@@ -192,11 +213,11 @@ def read_number(place: Place) -> Number | str | None:
     elif named:
         if _NO_RESULT.search(line[: named.end()]) or _UNFIT_BEFORE.search(line[: named.end()]):
             return None
-        line = line[named.end() :]
+        line = _WHICH_IS.sub("", line[named.end() :])
         if len(re.findall(r"\d+(?:[.,]\d+)*", line)) > 1 and not re.search(r"10\s?\^|\(", line):
             return None
     else:
-        line = re.sub(r"^(?:so|thus|hence|therefore)\b,?\s", "", line, flags=re.IGNORECASE)
+        line = _ORDER.sub("", line)
     return _number(line, most_words=3)
 
 

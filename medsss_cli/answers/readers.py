@@ -133,6 +133,12 @@ _WITHDRAWN = re.compile(
     re.IGNORECASE,
 )
 _TAKEN_BACK = re.compile(rf"[^\n]{{0,120}}?[.!?…]\s{{0,2}}{_WITHDRAWN.pattern}", re.IGNORECASE)
+_DOUBTED = re.compile(
+    r"[^\n]{0,120}?(?:\b(?:I\sam|I['’]m|am|be|we\sare)\s(?:not\s(?:\w{1,12}\s|100\s?%\s)?(?:sure|certain|confident)|unsure|uncertain|guessing)\b"
+    r"|\bnot\s(?:\w{1,12}\s)?(?:sure|certain)\s(?:about|of)\b|\bI\s(?:don['’]t|do\snot)\sknow\b"
+    r"|\b(?:just|only|but|is|it['’]s|though)\s(?:a|my)\s(?:\w{1,10}\s)?guess\b|\bcould\sbe\swrong\b|不(?:太|大|能|敢)?(?:确定|肯定))",
+    re.IGNORECASE,
+)
 
 
 def asserted(text: str, start: int, end: int) -> bool:
@@ -143,6 +149,8 @@ def asserted(text: str, start: int, end: int) -> bool:
     for clause_start in _NEW_CLAUSE.finditer(sentence):
         clause = sentence[clause_start.end() :]
     if _DENIED.search(clause) or _LESSER.search(clause) or _QUESTION_WORD.match(sentence):
+        return False
+    if _DOUBTED.match(sentence):
         return False
     elsewhere = _ELSEWHERE.search(sentence)
     if elsewhere and not _ON_THE_OTHER_HAND.search(sentence, elsewhere.end()):
@@ -157,8 +165,9 @@ _QUESTION_WORD = re.compile(
 
 
 def _withdrawn(text: str, end: int) -> bool:
-    """Whether the statement that begins at `end` is taken back: "The answer is B. No, that is wrong."."""
-    return bool(_TAKEN_BACK.match(text, end, end + LONGEST))
+    """Whether the statement that begins at `end` is taken back or doubted: "The answer is B. No, that is wrong.", "The
+    answer is B, but I'm not sure."."""
+    return bool(_TAKEN_BACK.match(text, end, end + LONGEST) or _DOUBTED.match(text, end, end + LONGEST))
 
 
 # The readers
@@ -180,7 +189,7 @@ def boxed(text: str) -> list[Place]:
             continue
         start, close = found.end(), found.end() + len(inside) + 1
         joined = _OR.fullmatch(text, end, found.start()) if end >= 0 else None
-        withdrawn = bool(_WITHDRAWN.match(text, close, close + 120))
+        withdrawn = any(doubt.match(text, close, close + 120) for doubt in (_WITHDRAWN, _DOUBTED))
         before = places.pop().text if joined else ""
         places.append(Place(f"{before}{joined.group() if joined else ''}{inside}", start, withdrawn=withdrawn))
         end = close
@@ -293,8 +302,8 @@ _RIGHT = re.compile(
     r"\s(?:is|are|must\sbe|would\sbe|seems)\s(?:(?:therefore|thus|clearly|both|also|indeed|hence|all)\s)?"
     r"(?:(?:the|our|my|a)\s)?(?:(?P<bare>correct|right)(?=\s?(?:[.;,!)*]|$|\n|\b(?:because|since|as|here)\b))"
     r"|(?:single\s|only\s)?(?:(?:best|better|correct|right|most\s(?:likely|appropriate|probable|suitable))\s)?"
-    r"(?:answers?|choices?|options?|one)\b|(?:most\s(?:likely|probable|appropriate|suitable)|best|first-line|preferred)\s(?:cause|organism"
-    r"|pathogen|diagnosis|agent|explanation|treatment|therapy|drug|test|next\sstep|step|management|initial\s\w{1,12})\b"
+    r"(?:answers?|choices?|options?|one(?!\s(?:of|possible|option|choice)\b))\b|(?:most\s(?:likely|probable|appropriate|suitable)(?=\s?[*]{0,2}(?:[.;]|$|\n))|(?:most\s(?:likely|probable|appropriate|suitable)|best)\s(?:[\w-]{1,20}\s){1,3}(?=(?:for|in)\sthis\s(?:patient|case|man|woman|child|setting)\b)|(?:most\s(?:likely|probable|appropriate|suitable)|best|first-line|preferred)\s(?:cause|organism"
+    r"|pathogen|diagnosis|agent|explanation|treatment|therapy|drug|test|next\sstep|step|management|initial\s\w{1,12})\b)"
     r"|(?:drug|treatment|test|agent)\sof\schoice\b(?!\sfor\s(?!this)))"
     r"|(?P<chinese>(?:选项|项)?(?:是|都|均)?(?:正确|对的|最佳|最合适|最恰当|最符合题意))"
 )
@@ -305,7 +314,10 @@ _TURN = re.compile(
     r"\b(?:actually|(?<!all\s)(?<!anything\s)(?<!everything\s)but|however|wait|no|rather|instead|correction|in\sfact)\b[,:]?",
     re.IGNORECASE,
 )
-_ONLY_IF = re.compile(r"[\s,]{0,2}(?:in\s(?!this|our|the\sgiven)|only|if|unless|when|of\smany)", re.IGNORECASE)
+_ONLY_IF = re.compile(
+    r"[\s,]{0,2}(?:in\s(?!this|our|the\sgiven|(?:the\s|his\s|her\s)?management\b)|only|if|unless|when|of\smany)",
+    re.IGNORECASE,
+)
 
 
 def correct(text: str) -> list[Place]:
@@ -332,8 +344,27 @@ def correct(text: str) -> list[Place]:
         later = before[:cut].rstrip()[-1:] != "" and bool(
             re.match(r"\s*(?:actually|no|wait|correction)\b", before[cut:], re.IGNORECASE)
         )
-        places.append(Place(subject, at, subject=True, stated=bool(turn) or later))
-    return places
+        withdrawn = bool(_DOUBTED.match(text, found.end(), found.end() + 120))
+        places.append(Place(subject, at, subject=True, stated=bool(turn) or later, withdrawn=withdrawn))
+    return [*places, *_marked(text)]
+
+
+_MARK = re.compile(
+    r"(?:^|\n)[\s*#>-]{0,6}(?:\d{1,2}\.\s)?(?:option\s)?\(?(?P<letter>[A-Z])[.):][^\n]{0,120}?[-–—:→|][\s*]{1,4}(?:(?:this|it)\sis\s)?(?:the\s)?"
+    r"(?:(?P<right>(?:correct|right|best)(?:\s(?:answer|choice|option))?)|(?:incorrect|wrong|not\s(?:correct|right)))"
+    r"(?=\s?(?:[.,;:!*)|–—]|\n|$|because\b))",
+    re.IGNORECASE,
+)
+
+
+def _marked(text: str) -> list[Place]:
+    """The options that a list marks: "A. Aspirin - incorrect", a line for each. Where more are called correct than not,
+    the question may have asked for the wrong one."""
+    marks = list(deque(_MARK.finditer(text), maxlen=MOST_PLACES))
+    right = [mark["letter"] for mark in marks if mark["right"]]
+    if not 0 < len(right) <= len(marks) - len(right):
+        return []
+    return [Place(", ".join(right), marks[0].start(), whole=True, stated=False)]
 
 
 def first_line(text: str) -> list[Place]:
@@ -346,10 +377,12 @@ def first_line(text: str) -> list[Place]:
 
 
 _CONCLUSION = re.compile(
-    r"(?:^|(?<=[\s(,;]))(?:"
+    r"(?:^|(?<=[\s(,;，]))(?:"
     r"(?:the|a|her|his)\s(?:[\w-]{1,20}\s){0,3}?(?:most|best|correct|right|first-line|underlying|causative|likely|first)\b[^.:;=\n]{0,60}?\s(?:is|are|would\sbe|should\sbe)"
-    r"|the\s(?:diagnosis|organism|pathogen|cause|agent|treatment\sof\schoice|drug\sof\schoice|statement|claim|conclusion)\sis"
-    r"|is\s(?:most\s)?consistent\swith|(?:the\s\w{1,12}|this|that|it)\s(?:corresponds\sto|matches|points\sto)|(?:this|that|it)\s(?:must\sbe|is)|it['’]s|that['’]s"
+    r"|the\s(?:appropriate\s|maintenance\s|recommended\s|correct\s){0,2}(?:diagnosis|dose|organism|pathogen|cause|agent|treatment\sof\schoice|drug\sof\schoice|statement|claim|conclusion)\sis"
+    r"|is\s(?:most\s)?consistent\swith|(?:the\s\w{1,12}|this|that|it)\s(?:corresponds\sto|matches|points\sto)|(?:this|that|it)\s(?:must\sbe|is)(?:\sa\scase\sof)?|it['’]s|that['’]s|(?:strongly|clearly)\s(?:suggests?|indicates?)|(?:that|this|which)\sleaves(?:\sus\swith)?"
+    r"|(?:he|she|(?:the|this)\spatient)\s(?:needs|requires|should\s(?:be\s(?:started\son|given|treated\swith)|receive|undergo))(?!\s?[*]{0,2}\d)"
+    r"|(?:首选|最可能的?|最佳的?)[\u3400-\u9fff]{0,8}[是为]"
     r"|(?:so|thus|hence|therefore)(?=[\s,(])|(?<=\w\w\w\s)(?:→|->|=>)"
     r")[\s,]{0,2}(?:(?:therefore|thus|most\slikely|likely|probably|clearly|hence)\s){0,2}",
     re.IGNORECASE,
@@ -386,9 +419,17 @@ def conclusion(text: str) -> list[Place]:
     return places[-1:]
 
 
+_REMARK = re.compile(
+    r"\s*(?:this|that|it)(?:\s(?:value|result))?\s(?:is|lies|falls)\s(?:with)?in\sthe\s(?:\w{1,12}\s)?range\b",
+    re.IGNORECASE,
+)
+
+
 def last_line(text: str) -> list[Place]:
-    """The last line with a word on it."""
+    """The last line with a word on it, but for a remark on a number ("This is within the normal range")."""
     lines = lines_of(text[-4_000:])
+    if len(lines) > 1 and _REMARK.match(lines[-1]):
+        lines = lines[:-1]
     if (
         not lines
         or _ANNOUNCED.search(lines[-1])

@@ -26,6 +26,21 @@ _DENIED_AFTER = re.compile(
 _ASIDE = re.compile(r",\s(?:which|who|where|because|since|as)\b|\sbecause\b", re.IGNORECASE)
 _NEGATED_WITHIN = 4
 _MAX_WORDS = 20
+_MARKS = re.compile(r"[(),:;—–→=\"*](?!\d)|\s-\s")
+_UNFINISHED = re.compile(r"\b(?:is|are|was|be|of|to|an?|the|and|or)$|(?:[是为]|:)$", re.IGNORECASE)
+# Words beside a phrase that leave it what it is; any other may make another name of it.
+_PLAIN_BEFORE = frozenset(
+    "is are was be been that this of to with by as has have from for in on at due likely probable"  # noqa: SIM905
+    " probably most therefore thus so hence clearly called namely but acute chronic severe mild moderate"
+    " primary essential arterial systemic classic typical suspected bacterium organism hormone drug enzyme"
+    " vitamin disease diagnosis use give start choose it its my your both indeed rather option".split()
+)
+_PLAIN_AFTER = frozenset(
+    "is are was be because since as due in on at of by with for from to which that rather but than"  # noqa: SIM905
+    " not if when given based after before instead over dose level levels syndrome disease mellitus"
+    " infection value here therefore via causes caused has 的 是 而 病 症 伴 引 所 导 不".split()
+)
+_CHINESE_BEFORE = tuple("是 为 即 有 患 用 选 原发性 急性 慢性 严重".split())  # noqa: SIM905
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _COMBINING = re.compile(r"[\u0300-\u036f]")
 _GREEK = {
@@ -48,7 +63,7 @@ def normalise(text: str) -> str:
 
 
 def read_text(place: Place) -> str | None:
-    """The normalised phrase of the first sentence at `place`; a line without a cue counts where it has at most 20 words
+    """The first sentence at `place`; a line without a cue counts where it has at most 20 words
     and asks nothing. UNSURE where it is taken back."""
     if place.withdrawn:
         return UNSURE
@@ -60,19 +75,43 @@ def read_text(place: Place) -> str | None:
         return None
     if place.subject or (place.whole and (len(words_of(phrase)) > _MAX_WORDS or line[-1:] in "?？")):
         return None
-    return phrase or None
+    if not phrase or _UNFINISHED.search(bare):
+        return None
+    return line if place.whole else sentence
 
 
-def holds(phrase: str, gold: str) -> bool:
-    """Whether the normalised `phrase` equals `gold` or holds it in whole words, at least once without a denial in the
-    four words before it ("not a high dose"; but "not low but high" is high) or after it, and not as one of two."""
-    if phrase == gold:
+def holds(sentence: str, gold: str) -> bool:
+    """Whether `sentence` equals the normalised `gold` or holds it in whole words, at least once without a denial in the
+    four words before it ("not a high dose"; but "not low but high" is high) or after it, not as one of two, and not as
+    a part of another name ("gestational diabetes", "diabetes insipidus")."""
+    if normalise(sentence) == gold:
         return True
-    words, wanted = words_of(phrase), words_of(gold)
+    words, marks = list[str](), {0}
+    for part in _MARKS.split(sentence):
+        words += words_of(normalise(part))
+        marks.add(len(words))
+    wanted = words_of(gold)
     return any(
-        words[start : start + len(wanted)] == wanted and not _negated(words, start, start + len(wanted))
+        words[start : start + len(wanted)] == wanted
+        and not _negated(words, start, start + len(wanted))
+        and not _named(words, start, start + len(wanted), marks)
         for start in range(len(words) - len(wanted) + 1)
     )
+
+
+def _named(words: list[str], start: int, end: int, marks: set[int]) -> bool:
+    """Whether a word before or after makes another name of the phrase; numbers have none."""
+    if any(c.isdigit() for word in words[start:end] for c in word):
+        return False
+    before, after = words[max(start - 4, 0) : start], words[end : end + 1]
+    if (
+        before
+        and start not in marks
+        and before[-1] not in _PLAIN_BEFORE
+        and not "".join(before).endswith(_CHINESE_BEFORE)
+    ):
+        return True
+    return bool(after and end not in marks and after[0] not in _PLAIN_AFTER)
 
 
 def words_of(phrase: str) -> list[str]:
