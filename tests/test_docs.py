@@ -171,7 +171,7 @@ def anchors(text: str) -> set[str]:
 
 
 def links(page: Path) -> list[str]:
-    text = re.sub(r"^```.*?^```$|^    .*$|`[^`\n]*`", "", page.read_text(), flags=re.M | re.S)
+    text = re.sub(r"^```.*?^```$|^    [^\n]*$|`[^`\n]*`", "", page.read_text(), flags=re.M | re.S)
     return re.findall(r"\]\(([^)\s]+)\)", text)
 
 
