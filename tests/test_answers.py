@@ -41,7 +41,7 @@ def text(answer: str) -> Problem:
 
 
 # What a careful reader reads and the judge does not: rather no answer than a wrong reading.
-MISSES = {"answers_second.jsonl": 6, "answers_third.jsonl": 8, "answers_realistic.jsonl": 6}
+MISSES = {"answers_second.jsonl": 5, "answers_third.jsonl": 8, "answers_realistic.jsonl": 8}
 
 
 @pytest.mark.parametrize("name", TABLES)

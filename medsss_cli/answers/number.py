@@ -151,9 +151,13 @@ MULTIVALENT = re.compile(
 
 _HALF_A = re.compile(r"(?<!and\s)\bhalf\san?\s(?=[a-z])", re.IGNORECASE)
 _ORDER = re.compile(
-    r"^(?:(?:so|thus|hence|therefore)\b,?\s)?(?:(?:give|administer|infuse|prescribe)\s(?=[\d.]))?", re.IGNORECASE
+    r"^(?:(?:so|thus|hence|therefore)\b,?\s)?(?:(?:(?:(?:you|we|I)\s(?:would|should|must|will)\s)?(?:give|administer|infuse|prescribe|draw\sup)|set\sthe\s\w{1,12}\s(?:at|to))\s(?=[\d.]))?",
+    re.IGNORECASE,
 )
-_WHICH_IS = re.compile(r",\swhich\sis\s(?:normal|low|high|elevated|(?:with)?in)\b.*$", re.IGNORECASE)
+_WHICH_IS = re.compile(
+    r",\swhich\sis\s(?:normal|low|high|elevated|abnormal|\w{4,5}weight|obese|mild|severe|(?:with)?in)\b.*$",
+    re.IGNORECASE,
+)
 _CHINESE = re.compile(
     r"^(?:[一二两三四五六七八九])?十?[一二两三四五六七八九]?(?=[片次个天克岁种周支粒]{0,1}[。.!\s]{0,2}$)"
 )
@@ -209,7 +213,7 @@ def read_number(place: Place) -> Number | str | None:
     named = _NAMED.match(line) or _LABEL.match(line)
     equals = [match.end() for match in _EQUALS.finditer(line)]
     if equals:
-        line = line[equals[-1] :]
+        line = _WHICH_IS.sub("", line[equals[-1] :])
     elif named:
         if _NO_RESULT.search(line[: named.end()]) or _UNFIT_BEFORE.search(line[: named.end()]):
             return None

@@ -123,7 +123,7 @@ _NEW_CLAUSE = re.compile(
     r"[.!?;:。！？；，,\n](?=\s|[\u3400-\u9fff]|$)|\b(?i:so|therefore|thus|hence|but|because|although)\b|所以|因此|但"
 )
 _LESSER = re.compile(
-    r"\b(?:wrong|incorrect|second(?:[\s-]best)?|other|another|alternative|worst|least|next|previous|least\s\w{1,12}|false)\s$",
+    r"\b(?:wrong|incorrect|second(?:[\s-]best)?|other|another|alternative|worst|least|next|previous|least\s\w{1,12}|false|his|her|their|your|student['’]s|whose)\s$",
     re.IGNORECASE,
 )
 _WITHDRAWN = re.compile(
@@ -270,7 +270,7 @@ _ANSWER = re.compile(
 _CHOICE = re.compile(
     r"""
     \b(?:I|we)(?:\s(?:would|will|should|must|therefore|thus)|['’](?:d|ll))?(?:\sam\sgoing|\sgo(?=\swith))?
-      \s? (?:choose|pick|select|say|with|go\swith)\b (?!\s(?:the\s)?(?:between|one|from))
+      \s? (?:choose|pick|select|say|recommend|opt\sfor|with|go\swith)\b (?!\s(?:the\s)?(?:between|one|from))
     | \bI\s(?:think|believe)\s(?:that\s)?it\sis\b | \bI\sam\sgoing\swith\b
     | (?:^|\n)[\s*#>]{0,6}
       (?:(?:selected\s)?(?:choice|option|answer)|conclusion|selection|(?:my\s)?pick|(?:most\slikely\s|final\s)?diagnosis|(?:final\s)?decision|result)\s?[*]{0,2}:
@@ -379,11 +379,11 @@ def first_line(text: str) -> list[Place]:
 _CONCLUSION = re.compile(
     r"(?:^|(?<=[\s(,;，]))(?:"
     r"(?:the|a|her|his)\s(?:[\w-]{1,20}\s){0,3}?(?:most|best|correct|right|first-line|underlying|causative|likely|first)\b[^.:;=\n]{0,60}?\s(?:is|are|would\sbe|should\sbe)"
-    r"|the\s(?:appropriate\s|maintenance\s|recommended\s|correct\s){0,2}(?:diagnosis|dose|organism|pathogen|cause|agent|treatment\sof\schoice|drug\sof\schoice|statement|claim|conclusion)\sis"
-    r"|is\s(?:most\s)?consistent\swith|(?:the\s\w{1,12}|this|that|it)\s(?:corresponds\sto|matches|points\sto)|(?:this|that|it)\s(?:must\sbe|is)(?:\sa\scase\sof)?|it['’]s|that['’]s|(?:strongly|clearly)\s(?:suggests?|indicates?)|(?:that|this|which)\sleaves(?:\sus\swith)?"
-    r"|(?:he|she|(?:the|this)\spatient)\s(?:needs|requires|should\s(?:be\s(?:started\son|given|treated\swith)|receive|undergo))(?!\s?[*]{0,2}\d)"
+    r"|the\s(?:appropriate\s|maintenance\s|recommended\s|correct\s){0,2}(?:diagnosis|dose|organism|pathogen|cause|agent|treatment\sof\schoice|drug\sof\schoice|statement|claim|conclusion|next\sstep)\sis(?:\sto(?=\s\w))?"
+    r"|is\s(?:most\s)?consistent\swith|(?:the\s(?:\w{1,12}\s){0,2}\w{1,12}|this|that|it)\s(?:corresponds\sto|matches|points\sto)|(?:this|that|it)\s(?:must\sbe|is)(?:\sa\scase\sof)?|it['’]s|that['’]s|(?:strongly|clearly)\s(?:suggests?|indicates?)|(?:that|this|which)\sleaves(?:\sus\swith)?"
+    r"|(?:he|she|(?:the|this)\spatient)\s(?:(?:most\slikely|probably|likely)\shas|needs|requires|should\s(?:be\s(?:started\son|given|treated\swith)|receive|undergo))(?!\s?[*]{0,2}\d)"
     r"|(?:首选|最可能的?|最佳的?)[\u3400-\u9fff]{0,8}[是为]"
-    r"|(?:so|thus|hence|therefore)(?=[\s,(])|(?<=\w\w\w\s)(?:→|->|=>)"
+    r"|(?:so(?!\s(?:is|are|was|does|do)\b)|thus|hence|therefore)(?=[\s,(])|(?<=\w\w\w\s)(?:→|->|=>)"
     r")[\s,]{0,2}(?:(?:therefore|thus|most\slikely|likely|probably|clearly|hence)\s){0,2}",
     re.IGNORECASE,
 )
