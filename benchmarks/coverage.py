@@ -1,6 +1,6 @@
 """How often the 95 % intervals of `medsss eval` hold the truth, beside the percentile bootstrap of version 0.1.
 
-python benchmarks/coverage.py            # half a minute; the table of docs/evaluation.md
+python benchmarks/coverage.py            # half a minute; the table of docs/internals/benchmarks.md
 """
 
 from __future__ import annotations

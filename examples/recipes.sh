@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One column of the table in docs/recipes.md: base, rejection sampling alone, MedCritical and MedS3 on the clinic at about
+# One column of the table in docs/internals/benchmarks.md: base, rejection sampling alone, MedCritical and MedS3 on the clinic at about
 # equal generated tokens, for one SEED. MedCritical runs first, and what it generates is the budget of the other two.
 #
 #   SEED=0 examples/recipes.sh       (then SEED=1, SEED=2; a few minutes each on two cores)
