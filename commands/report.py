@@ -105,15 +105,19 @@ def report_rows(report: dict[str, Any], default_name: str, *, every: bool = Fals
         raise ValueError("its `kind` is not `report`")
     strategies = list(report["made_from"]["strategies"])
     most = max((int(size) for size in report["responses_per_problem"]), default=0)
+    curves = all_curves(report)
+    if most <= 1:
+        yield row("accuracy", report["micro"])
+    else:
+        # What a reward model has to beat stands above what it brings.
+        yield row("one of N", curves["pass@k"][0])
+        for curve in ("majority@k", "likeliest@k", *(() if strategies else ("pass@k",))):
+            if curve in curves:
+                yield row(curve.replace("@k", f"@{curves[curve][-1]['k']}"), curves[curve][-1])
     if strategies:
         yield row(f"best of {most}, {' / '.join(strategies)}", report["micro"])
-    else:
-        yield row("one of N" if most > 1 else "accuracy", report["micro"])
-    for curve, points in all_curves(report).items():
-        if "@" in curve:
-            if curve == "likeliest@k" or not strategies:
-                yield row(curve.replace("@k", f"@{points[-1]['k']}"), points[-1])
-        elif curve not in strategies and (every or curve == "min-vote-sum"):
+    for curve, points in curves.items():
+        if "@" not in curve and curve not in strategies and (every or curve == "min-vote-sum"):
             yield row(f"best of {points[-1]['k']}, {curve}", points[-1])
 
 

@@ -19,6 +19,8 @@ N=${N:-16}                        # candidates a question at the end
 LABELS=${LABELS:-"dual"}          # of the reward models, one each
 PRM_POOL=${PRM_POOL:-}            # questions whose trees train the reward models; none: the last iteration's trees
 JOBS=${JOBS:-1}                   # processes side by side, each with a shard of the questions
+GPUS=${GPUS:-0}                   # GPUs to share out: each process gets the one of its number; 0: as it is
+TRAIN=${TRAIN:-medsss}            # what runs a training: "torchrun --standalone --nproc_per_node 4 -m medsss_cli.app"
 PROMPTING=${PROMPTING:-native}    # of the first iteration: instruct for a general chat model
 EXTRA=${EXTRA:-} SAMPLE_EXTRA=${SAMPLE_EXTRA:-} SEARCH_EXTRA=${SEARCH_EXTRA:-} LABEL_EXTRA=${LABEL_EXTRA:-}
 SFT_LABEL=${SFT_LABEL:-} DPO_LABEL=${DPO_LABEL:-} PRM_LABEL=${PRM_LABEL:-} PRM_SEARCH=${PRM_SEARCH:-}
@@ -29,7 +31,10 @@ say() { printf '\n== %s (%d s)\n' "$*" "$SECONDS" >&2; }
 # shellcheck disable=SC2086  # the EXTRA variables are lists of words
 sharded() {  # sharded OUT COMMAND...: the command on JOBS shards at once, their outputs merged
     local out=$1 pids=() shard; shift
-    for shard in $(seq 0 $((JOBS - 1))); do "$@" --shard "$shard/$JOBS" -o "$out.$shard" & pids+=($!); done
+    for shard in $(seq 0 $((JOBS - 1))); do
+        (if [ "$GPUS" -gt 0 ]; then export CUDA_VISIBLE_DEVICES=$((shard % GPUS)); fi
+         "$@" --shard "$shard/$JOBS" -o "$out.$shard") & pids+=($!)
+    done
     for shard in "${pids[@]}"; do wait "$shard"; done
     cat $(seq -f "$out.%g" 0 $((JOBS - 1))) > "$out"
 }
@@ -62,7 +67,7 @@ for i in $(seq "$ITERATIONS"); do
     say "iteration $i: fine-tuning on the correct trajectories so far"
     medsss label "${trees[@]}" --to sft $LABEL_EXTRA $SFT_LABEL -o "$o/sft.jsonl"
     if [ -s "$o/sft.jsonl" ]; then
-        medsss train-policy "$o/sft.jsonl" --policy "$policy" --method sft --seed "$SEED" $SFT_EXTRA -o "$o/policy"
+        $TRAIN train-policy "$o/sft.jsonl" --policy "$policy" --method sft --seed "$SEED" $SFT_EXTRA -o "$o/policy"
         policy=$o/policy prompting=native
     else
         say "iteration $i: no correct trajectory: the policy stays as it is"
@@ -73,7 +78,7 @@ done
 say "preference learning on the trees of all iterations"
 medsss label "${trees[@]}" --to preference $LABEL_EXTRA $DPO_LABEL -o "$OUT/preference.jsonl"
 if [ -s "$OUT/preference.jsonl" ]; then
-    medsss train-policy "$OUT/preference.jsonl" --policy "$policy" --method dpo --seed "$SEED" $DPO_EXTRA -o "$OUT/policy"
+    $TRAIN train-policy "$OUT/preference.jsonl" --policy "$policy" --method dpo --seed "$SEED" $DPO_EXTRA -o "$OUT/policy"
     policy=$OUT/policy
 else
     say "no preference pair: no DPO"
@@ -92,7 +97,7 @@ reward() {  # reward LABELS: a process reward model, and the best of N by it, of
     local of
     medsss label "${trees[@]}" --to prm --labels "$1" $LABEL_EXTRA $PRM_LABEL -o "$OUT/prm-$1.jsonl"
     if [ ! -s "$OUT/prm-$1.jsonl" ]; then say "no tree has correct and wrong trajectories: no reward model"; return; fi
-    medsss train-prm "$OUT/prm-$1.jsonl" --policy "$policy" --seed "$SEED" $PRM_EXTRA -o "$OUT/prm-$1"
+    $TRAIN train-prm "$OUT/prm-$1.jsonl" --policy "$policy" --seed "$SEED" $PRM_EXTRA -o "$OUT/prm-$1"
     for of in base evolved; do
         medsss bon "$OUT/$of.samples.jsonl" --prm "$OUT/prm-$1" -o "$OUT/$of.bon-$1.jsonl"
         medsss eval "$OUT/$of.bon-$1.jsonl" --name "$of, PRM on $1 labels" -q > "$OUT/$of.bon-$1.report.json"
