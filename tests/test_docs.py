@@ -35,7 +35,7 @@ SMALLER = {
     "medsss search": "medsss search --max-nodes 12 --rollouts 4 --min-rollouts 2",
     "-n 16": "-n 2",
 }
-"""README's loop takes twelve minutes: here with fewer problems, smaller trees, fewer answers; all else word for word."""
+"""README's loop takes twelve minutes: here with fewer problems, smaller trees, fewer answers; else word for word."""
 
 OF_THE_LOOP = "medsss report base16.json evolved16.json"
 """The table at the loop's end: of the smaller loop it has the same rows, with other figures."""
@@ -126,7 +126,7 @@ def test_every_line_of_the_readme_runs(console: Console, tmp_path: Path) -> None
             command = command.replace(words, more)
         ran = console.run(command, tmp_path)
         if command == OF_THE_LOOP:
-            example.shown = ["..." if line[:1] in "be" else line for line in example.shown[:1]] + ["..."]
+            example.shown = []
             for row in ("base     one of N", "evolved  majority@2", "evolved  likeliest@2", "min-vote-sum"):
                 assert row in ran.stdout
         example.check(ran.returncode, ran.stdout)
