@@ -236,8 +236,3 @@ def test_steps_are_scored_and_evaluated_as_they_come(folders: tuple[Path, Path],
 
     report = run_medsss(["eval", "--steps", "--json"], ran.stdout).ok()
     assert "gsm8k" in report.stdout
-
-
-def test_empty_input_is_no_error(folders: tuple[Path, Path]) -> None:
-    ran = bon(folders[1]).ok()
-    assert ran.stdout == ""

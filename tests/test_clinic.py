@@ -84,15 +84,15 @@ def test_splits_share_no_values() -> None:
     keys = {
         split: {
             value_key(p.meta["clinic"]["kind"], p.meta["clinic"]["values"])
-            for seed in range(3)
-            for p in problems(1000, seed=seed, split=split)
+            for seed in range(2)
+            for p in problems(500, seed=seed, split=split)
         }
         for split in Split
     }
     assert not keys[Split.TRAIN] & keys[Split.SEED]
     assert not keys[Split.TRAIN] & keys[Split.TEST]
     assert not keys[Split.SEED] & keys[Split.TEST]
-    questions = {split: {(p.question, str(p.options)) for p in problems(1000, split=split)} for split in Split}
+    questions = {split: {(p.question, str(p.options)) for p in problems(500, split=split)} for split in Split}
     assert not questions[Split.TRAIN] & questions[Split.TEST]
 
 
@@ -137,7 +137,7 @@ def test_no_values_twice_while_there_are_new_ones_and_no_end() -> None:
 
 
 def test_forms() -> None:
-    some = list(problems(1700))
+    some = list(problems(600))
     choices = [p for p in some if p.task is Task.CHOICE]
     assert 0.2 < len(choices) / len(some) < 0.35  # four kinds of fifteen are choices
     for p in some:

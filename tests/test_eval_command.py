@@ -198,36 +198,6 @@ def test_the_report_to_a_file(tmp_path: Path) -> None:
     assert json.loads(out.read_text())["n"] == 2
 
 
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        (["s", "-o", "s", "--restart"], "are the same file"),
-        (["s", "-o", "x", "--errors", "x"], "are the same file"),
-        (["s", "--plot", "x.png", "-o", "x.png"], "are the same file"),
-        (["s", "-o", "no/such/x"], "cannot write"),
-        (["s", "--plot", "no/such/x.png"], "cannot write"),
-    ],
-)
-def test_outputs_that_would_eat_something(tmp_path: Path, args: list[str], message: str) -> None:
-    """`-o /nonexistent/x` was found out after the work; `-o X --errors X` lost the errors."""
-    write_jsonl(tmp_path / "s", [samples("a", "BA")])
-    before = (tmp_path / "s").read_text()
-    ran = run_medsss(["eval", *args], cwd=tmp_path)
-    assert (ran.rc, ran.stdout) == (2, "")
-    assert message in ran.stderr
-    assert "accuracy" not in ran.stderr
-    assert (tmp_path / "s").read_text() == before
-
-
-def test_the_errors_of_both_runs_are_kept(tmp_path: Path) -> None:
-    """`--compare A B --errors E` kept those of B alone."""
-    for name in "ab":
-        (tmp_path / name).write_text("{broken\n" + to_lines([samples("p", "B")]))
-    ran = run_medsss(["eval", "--compare", "a", "b", "--errors", "e"], cwd=tmp_path)
-    assert ran.rc == 1
-    assert [json.loads(line)["id"] for line in (tmp_path / "e").read_text().splitlines()] == ["a:1", "b:1"]
-
-
 @pytest.mark.parametrize("stdin", ["", "\n\n", "{broken\n"])
 def test_nothing_to_evaluate(stdin: str) -> None:
     ran = run_medsss(["eval"], stdin)
@@ -270,18 +240,6 @@ def test_wrong_usage(args: list[str], message: str) -> None:
     ran = run_medsss(["eval", *args], to_lines([samples("a", "BA")]))
     assert (ran.rc, ran.stdout) == (2, "")
     assert message in ran.stderr
-
-
-def test_a_closed_pipe_ends_quietly() -> None:
-    process = subprocess.Popen(
-        program("eval"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=clean_env()
-    )
-    assert process.stdout is not None
-    process.stdout.close()
-    process.stdout = None
-    _, stderr = process.communicate(to_lines([samples("a", "BA")]).encode(), timeout=60)
-    assert "Traceback" not in stderr.decode()
-    assert process.returncode == 0
 
 
 def test_no_torch_is_imported() -> None:

@@ -7,12 +7,11 @@ import json
 import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import clean_env, read_jsonl, run_medsss, to_lines, write_jsonl
+from helpers import clean_env, read_jsonl, run_medsss, write_jsonl
 from trees import record as tree_record
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
@@ -111,29 +110,6 @@ def test_an_output_that_may_not_be_written(tmp_path: Path) -> None:
     done = echo(write_jsonl(tmp_path / "in.jsonl", problems(2)), "-o", "/sys/out.jsonl")
     assert done.returncode == 2
     assert done.stderr.startswith("medsss: cannot write -o /sys/out.jsonl: ")
-
-
-def test_a_second_process_on_one_output_is_refused(tmp_path: Path) -> None:
-    source, out, errors = write_jsonl(tmp_path / "in.jsonl", problems(1)), tmp_path / "out.jsonl", tmp_path / "e.jsonl"
-    echo(source, "-o", out)
-    first = subprocess.Popen(
-        [*ECHO, "-o", str(out), "--errors", str(errors)], stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=clean_env()
-    )
-    with first:
-        assert first.stdin is not None
-        first.stdin.write(to_lines([{"id": "new", "question": "q", "answer": "a"}]).encode())
-        first.stdin.flush()
-        while len(read_jsonl(out)) < 2:
-            time.sleep(0.02)
-        second = echo(source, "-o", out)
-        assert second.returncode == 2
-        assert f"-o {out} is being written by another process" in second.stderr
-        third = echo(source, "--errors", errors)
-        assert third.returncode == 2
-        assert f"--errors {errors} is being written by another process" in third.stderr
-        first.stdin.close()
-        assert first.wait(120) == 0
-    assert [line["id"] for line in read_jsonl(out)] == ["p0", "new"]
 
 
 def test_another_number_of_shards_is_refused(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import pty
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medsss_cli.errors import BadRecord, MedsssError, UsageError
+from medsss_cli.errors import BadRecord, UsageError
 from medsss_cli.records import Problem
 from medsss_cli.stream import jsonl
 from medsss_cli.stream.jsonl import LineWriter, Where, encode, read_objects
@@ -158,16 +157,6 @@ def test_each_group_can_be_read_while_the_writer_goes_on() -> None:
     os.close(readable)
 
 
-def test_who_is_to_type_the_input_is_told(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """`medsss eval` without a file looked like a program that hangs."""
-    master, slave = pty.openpty()
-    with os.fdopen(slave) as terminal:
-        monkeypatch.setattr("sys.stdin", terminal)
-        jsonl.open_text_in("-")
-    os.close(master)
-    assert capfd.readouterr().err == "medsss: waiting for records from the terminal; Ctrl-D ends them\n"
-
-
 def test_a_closed_pipe_is_a_broken_pipe(tmp_path: Path) -> None:
     readable, writable = os.pipe()
     os.close(readable)
@@ -175,14 +164,6 @@ def test_a_closed_pipe_is_a_broken_pipe(tmp_path: Path) -> None:
     with pytest.raises(BrokenPipeError):
         writer.write([{"a": 1}])
     writer.close()
-
-
-def test_a_full_disk_is_said_with_the_name() -> None:
-    with (
-        LineWriter("/dev/full") as writer,
-        pytest.raises(MedsssError, match="cannot write to /dev/full: No space left"),
-    ):
-        writer.write([{"a": 1}])
 
 
 @pytest.mark.parametrize("value", ["\ud800", object(), 1 << 70], ids=["surrogate", "object", "big"])

@@ -312,6 +312,7 @@ def test_a_judge_that_fails_costs_its_record_and_another_judge_is_another_run(tm
     assert "temperature" in other.stderr
 
 
+@pytest.mark.model
 def test_a_real_model_that_cannot_judge_leaves_no_empty_file_without_a_word() -> None:
     """The clinic's own policy through transformers: it answers in its own words, and none is a verdict."""
     problem, right, _ = clinic()

@@ -155,12 +155,6 @@ def test_wrong_usage(args: list[str], message: str) -> None:
     assert message in ran.stderr
 
 
-def test_empty_input() -> None:
-    ran = run_medsss(["label", "--to", "prm"], "")
-    assert (ran.rc, ran.stdout) == (0, "")
-    assert "holds no record" in ran.stderr
-
-
 def test_broken_lines_are_named_counted_and_passed_over(tmp_path: Path) -> None:
     file = tmp_path / "trees.jsonl"
     no_tree = record("c")
@@ -176,20 +170,6 @@ def test_broken_lines_are_named_counted_and_passed_over(tmp_path: Path) -> None:
     assert run_medsss(["label", "--to", "sft", "--strict", file]).stdout == ""
 
 
-def test_a_closed_pipe_ends_quietly(tmp_path: Path) -> None:
-    file = write_jsonl(tmp_path / "trees.jsonl", (record(f"q{i}") for i in range(3000)))
-    process = subprocess.Popen(
-        program("label", "--to", "prm", file), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=clean_env()
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    process.stdout.readline()
-    process.stdout.close()
-    assert "Traceback" not in process.stderr.read().decode()
-    assert process.wait(60) == 0
-    process.stderr.close()
-
-
 def test_a_question_in_two_files_is_two_trees_to_learn_from(tmp_path: Path) -> None:
     """Two iterations searched q1, with other trees: the second one's records have an id of their own. What stands twice
     in one file is a mistake."""
@@ -201,19 +181,6 @@ def test_a_question_in_two_files_is_two_trees_to_learn_from(tmp_path: Path) -> N
         assert ran.rc == 1
         assert "the id 'q3' came before" in ran.stderr
         assert [row["id"] for row in read_jsonl(out)][::3] == ["q1", "q2", "q1@2", "q3"]
-
-
-def test_a_stopped_run_goes_on(tmp_path: Path) -> None:
-    file = write_jsonl(tmp_path / "trees.jsonl", [record(f"q{i}") for i in range(10)])
-    whole, part = tmp_path / "whole.jsonl", tmp_path / "part.jsonl"
-    run_medsss(["label", "--to", "prm", file, "-o", whole]).ok()
-    run_medsss(["label", "--to", "prm", file, "-o", part, "--limit", "4"]).ok()
-    part.write_bytes(part.read_bytes()[:-40])  # as a kill in the middle of a line leaves it
-    run_medsss(["label", "--to", "prm", file, "-o", part]).ok()
-    assert sorted(part.read_text().splitlines()) == sorted(whole.read_text().splitlines())
-    other = run_medsss(["label", "--to", "prm", "--labels", "soft", file, "-o", part])
-    assert other.rc == 2
-    assert "labels" in other.stderr
 
 
 def test_no_torch_is_imported() -> None:

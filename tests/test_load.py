@@ -111,6 +111,7 @@ def test_a_folder_and_two_files_of_one_name(tmp_path: Path) -> None:
     assert (ran.rc, "holds no data files" in ran.stderr) == (2, True)
 
 
+@pytest.mark.model
 def test_the_hub_through_datasets(tmp_path: Path) -> None:
     """The real library on a local folder: config and split, what a wrong split says, and a name that is not there."""
     folder = tmp_path / "set"

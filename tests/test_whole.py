@@ -39,18 +39,6 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == ["out.json"]
 
 
-def test_what_is_there_is_overwritten_by_restart_alone(tmp_path: Path) -> None:
-    out = tmp_path / "thesis.txt"
-    out.write_text("Chapter 1\n")
-    out.chmod(0o640)
-    with pytest.raises(UsageError, match=r"-o .*thesis.txt is there already"):
-        write(out)
-    assert out.read_text() == "Chapter 1\n"
-    write(out, restart=True)
-    assert out.read_text() == '{"made":1}\n'
-    assert out.stat().st_mode & 0o777 == 0o640
-
-
 def test_what_came_there_meanwhile_stays(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
 
@@ -101,12 +89,6 @@ def test_files_that_the_shell_opened_are_looked_at_too(tmp_path: Path) -> None:
         assert "stdin and -o" in check(f"[], {{'-o': {str(file)!r}}}", stdin=given)
         assert "stdin and stdout are the same file" in check("[], {'-o': None}", stdin=given, stdout=both)
         assert check("['x'], {'-o': None, '--plot': None, '--errors': None}", stdin=given, stdout=made) == ""
-
-
-@pytest.mark.parametrize("out", ["nowhere/out.json", "."])
-def test_what_cannot_be_written_is_found_before_the_work(tmp_path: Path, out: str) -> None:
-    with pytest.raises(UsageError, match="cannot write -o"), open_whole(str(tmp_path / out)):
-        pytest.fail("the work began")
 
 
 def test_a_link_stays_a_link(tmp_path: Path) -> None:

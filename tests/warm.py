@@ -24,14 +24,12 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-LIGHT = (
-    "numpy orjson msgspec medsss_cli.app "
-    + " ".join(
-        f"medsss_cli.commands.{name}"
-        for name in ["bon", "clinic", "eval", "label", "load", "report", "sample", "search", "view"]
-    )
-).split()
-HEAVY = [*LIGHT, "medsss_cli.commands.train_policy", "medsss_cli.commands.train_prm", "torch", "transformers"]
+LIGHT = ["numpy", "orjson", "msgspec", "medsss_cli.app"]
+LIGHT += [
+    f"medsss_cli.commands.{name}" for name in ("clinic", "eval", "label", "load", "report", "sample", "search", "view")
+]
+HEAVY = [*LIGHT, *(f"medsss_cli.commands.{name}" for name in ("bon", "train_policy", "train_prm"))]
+HEAVY += ["torch", "transformers"]
 HEAVY += ["transformers.models.llama.modeling_llama", "transformers.models.qwen2.modeling_qwen2", "datasets", "peft"]
 HEAVY += ["trl.trainer.sft_trainer", "trl.trainer.dpo_trainer"]
 
@@ -165,6 +163,9 @@ def _serve(path: str, modules: list[str]) -> list[str]:
             os.environ.clear()
             os.environ.update(request["env"])
             os.chdir(request["cwd"])
+            if request["argv"][:1] == ["echo"]:  # stream_program.py
+                app = sys.modules["medsss_cli.app"]
+                app.COMMANDS["echo"] = app.Entry("stream_program", "Repeat records.")
             return ["medsss", *request["argv"]]
         for fd in fds:
             os.close(fd)
@@ -181,7 +182,7 @@ def _main(what: str, *args: str) -> None:
         path = heavy if is_heavy(argv) else light
         status = forked(argv, [0, 1, 2], dict(os.environ), Path.cwd(), path, lambda _: None)
         os._exit(status if status >= 0 else 128 - status)
-    sys.path[0] = os.getcwd()  # as after `python -m`
+    sys.path.insert(0, os.getcwd())  # as after `python -m`
     sys.argv = _serve(args[0], list(args[1:]))
     sys.modules["medsss_cli.app"].main()
 
