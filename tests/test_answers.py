@@ -188,7 +188,7 @@ def test_weak_readers_must_agree_and_stated_ones_come_first() -> None:
 BESIDE_5 = """
 √5; \\sqrt{5}; log 5; ln(5); e^5; 2^5; 5^0; -(-5); double 5; twice 5; square root of 5; half of 5;
 5 × 2; 5*10^3; 5 E3; 5e3; 5 lakh; 5 mil; 5 trillion; 5 bn; 5 point 2; 5 . 2; 5 over 2;
-5 divided by 2; 5 less than 10; 5 more; 5 and a bit; 5 pm; 5:1; 5:30; 5x; 5a; x5; 5ish; 5+; 5.0.0;
+5 divided by 2; 5 less than 10; 5 more; 5 and a bit; 5 pm; 5 mg twice; 5:1; 5:30; 5x; 5a; x5; 5ish; 5+; 5.0.0;
 5,2; 5 | 6; 5 & 6; (5, 6); 5-year survival; 5 year survival of 80%; 5 mg in 2 mL; 5 mg per 2 mL;
 5mg/2mL; 5 to the power 3; 5 dozen; 5倍; 5分之1; 5千; 5至6; 5或6
 """
@@ -215,6 +215,9 @@ def test_what_stands_beside_a_number_makes_it_another_or_none(stated: str) -> No
         "\\boxed{A} not \\boxed{B}",
         "A=B",
         "A -> B",
+        "The ECG clearly indicates that metoprolol was not taken.",
+        "The first drug is metoprolol and the second is aspirin.",
+        "I recommend stopping metoprolol.",
         "1. A\n" * 70 + "B?",
     ],
 )

@@ -305,7 +305,7 @@ class _Reading:
             return None
         before = sentence[: whole[0][0]].rstrip(" (*")
         named = sentence[whole[0][0]].isupper() or not sentence[whole[0][0]].isalpha()
-        if before and not (named or _CLOSED.search(before)):
+        if _DISMISSED.match(sentence, whole[0][1]) or (before and not (named or _CLOSED.search(before))):
             return None
         return whole[0][2]
 

@@ -126,7 +126,7 @@ _FIT_AFTER = re.compile(
     r"\s?(?:$|[.!;)\]}。；，、](?:\s|$|[\u3400-\u9fff])(?!\s?\d)|,(?=\s[^\W\d])|:(?=\s?$)|\((?!\d{1,3}[,;])|[—–-]\s(?=[^\W\d])"
     r"|[\u3400-\u9fff](?<![到至或和比×倍分成折]))|\s?[}\])]{1,3}(?:\s|$)|!"
     r"|\s(?!(?i:dozen|tens|more|less|fewer|greater|higher|lower|point|over|lakh|crore|mil|mio|mn|bn|trillion|and|am|pm|[a-z]{1,12}\s?(?:/|per\s)\s?\d+|[a-z]{1,3}\d+|(?:[a-z]{1,20}\s){1,4}(?<!range\s)of\s\d+|squared|cubed|if|unless|when|provided|fold|of|[a-z]{1,12}/\d+|per|or|to|times|plus|minus|x|divided"
-    r"|percentile)\b|(?i:in|by)\s(?:a\s)?(?:\d|[a-z]{1,5}\s?hundred))[A-Za-z]"
+    r"|percentile|thrice|twice(?!\s(?:a|per|every|daily)\b))\b|(?i:in|by)\s(?:a\s)?(?:\d|[a-z]{1,5}\s?hundred))[A-Za-z]"
 )
 _NAMED = re.compile(
     r"^(?:(?:so|thus|hence|therefore|and|then)\b,?\s)?(?:the|his|her|its|this|mean|total|x)?\b[^=:.!?\d]{0,80}?\s"

@@ -1,16 +1,8 @@
 """Where a written answer states its answer: an ordered table of small readers. What stands there is read by choice.py,
 number.py, date.py and text.py, and judged in __init__.py.
 
-| reader | reads X in | strength |
-|---|---|---|
-| boxed | `\\boxed{X}` | stated |
-| tag | `<answer>X</answer>` | stated |
-| json | `{"answer": "X"}` | stated |
-| statement | "The answer is X", "**Final answer:** X", "I choose X", 答案是X, 故选X | stated |
-| correct | "Option X is correct", "X is the best choice", X项正确 | weak; stated after "actually", "but" |
-| first_line | the first line, where it is an answer by itself | weak |
-| conclusion | "The most likely organism is X", "so X", "This is X", in the last sentence | weak |
-| last_line | the last line, where it is an answer by itself | weak |
+docs/answers.md shows what each reads. Stated: boxed, tag, json, statement; correct too, after "actually" or "but".
+Weak: correct, first_line, conclusion, last_line.
 
 Of the stated places the last that can be read counts. Where there is none, all weak ones that can be read must agree.
 
@@ -378,9 +370,9 @@ def first_line(text: str) -> list[Place]:
 
 _CONCLUSION = re.compile(
     r"(?:^|(?<=[\s(,;，]))(?:"
-    r"(?:the|a|her|his)\s(?:[\w-]{1,20}\s){0,3}?(?:most|best|correct|right|first-line|underlying|causative|likely|first)\b[^.:;=\n]{0,60}?\s(?:is|are|would\sbe|should\sbe)"
+    r"(?:the|a|her|his)\s(?:[\w-]{1,20}\s){0,3}?(?:most|best|correct|right|first-line|underlying|causative|likely|first(?=\sstep))\b[^.:;=\n]{0,60}?\s(?:is|are|would\sbe|should\sbe)"
     r"|the\s(?:appropriate\s|maintenance\s|recommended\s|correct\s){0,2}(?:diagnosis|dose|organism|pathogen|cause|agent|treatment\sof\schoice|drug\sof\schoice|statement|claim|conclusion|next\sstep)\sis(?:\sto(?=\s\w))?"
-    r"|is\s(?:most\s)?consistent\swith|(?:the\s(?:\w{1,12}\s){0,2}\w{1,12}|this|that|it)\s(?:corresponds\sto|matches|points\sto)|(?:this|that|it)\s(?:must\sbe|is)(?:\sa\scase\sof)?|it['’]s|that['’]s|(?:strongly|clearly)\s(?:suggests?|indicates?)|(?:that|this|which)\sleaves(?:\sus\swith)?"
+    r"|is\s(?:most\s)?consistent\swith|(?:the\s(?:\w{1,12}\s){0,2}\w{1,12}|this|that|it)\s(?:corresponds\sto|matches|points\sto)|(?:this|that|it)\s(?:must\sbe|is)(?:\sa\scase\sof)?|it['’]s|that['’]s|(?:strongly|clearly)\s(?:suggests?|indicates?)(?!\sthat)|(?:that|this|which)\sleaves(?:\sus\swith)?"
     r"|(?:he|she|(?:the|this)\spatient)\s(?:(?:most\slikely|probably|likely)\shas|needs|requires|should\s(?:be\s(?:started\son|given|treated\swith)|receive|undergo))(?!\s?[*]{0,2}\d)"
     r"|(?:首选|最可能的?|最佳的?)[\u3400-\u9fff]{0,8}[是为]"
     r"|(?:so(?!\s(?:is|are|was|does|do)\b)|thus|hence|therefore)(?=[\s,(])|(?<=\w\w\w\s)(?:→|->|=>)"
