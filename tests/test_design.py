@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -42,6 +43,7 @@ def imports(module: str, path: Path, known: set[str]) -> set[str]:
     return found & known - {module}
 
 
+@functools.cache
 def graph() -> dict[str, set[str]]:
     known = files()
     return {module: imports(module, path, set(known)) for module, path in known.items()}

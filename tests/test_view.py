@@ -226,7 +226,7 @@ def poisoned(text: str) -> list[dict[str, Any]]:
     return [each | more for each in (record(nodes=nodes), sample, score, pair, steps, problem())]
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.text(max_size=300) | st.text("[]/\\ \x1b\n\r\t\x07線a\u0301\u202e", max_size=300), st.sampled_from([40, 61, 80])
 )
