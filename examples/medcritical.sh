@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # MedCritical (arXiv 2509.23368): a teacher's thoughts train a student, then DPO plays the student's wrong answers against
-# its own corrections. docs/recipes.md says what is ours in it.
+# its own corrections. docs/internals/recipes.md says what is ours in it.
 #
 #   POOL=pool.jsonl TEST=test.jsonl STUDENT=path/to/model TEACHER=QwQ-32B OUT=out/medcritical \
 #   TEACHER_EXTRA="--engine http --base-url http://host:8000/v1 --prompting instruct --template thought --reveal-answer" \
