@@ -99,8 +99,9 @@ def random_prm(folder: Path) -> Path:
     """A reward model of random weights, trained on two rows so that the folder is a real one."""
     from tiny_models import make_tiny_model
 
+    from medsss_cli.models import Device
     from medsss_cli.stream.jsonl import Where
-    from medsss_cli.training.config import Device, PrmTrainingConfig
+    from medsss_cli.training.config import PrmTrainingConfig
     from medsss_cli.training.prm import train_prm
 
     base = make_tiny_model(folder / "base")

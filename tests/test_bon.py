@@ -25,8 +25,9 @@ TEXTS = [
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A policy, and a PRM on it: what one pass over two records leaves of random weights."""
+    from medsss_cli.models import Device
     from medsss_cli.stream.jsonl import Where
-    from medsss_cli.training.config import Device, PrmTrainingConfig
+    from medsss_cli.training.config import PrmTrainingConfig
     from medsss_cli.training.prm import train_prm
 
     base = make_tiny_model(tmp_path_factory.mktemp("base"))

@@ -62,7 +62,8 @@ def placed(records: list[dict[str, Any]]) -> list[tuple[Where, dict[str, Any]]]:
 
 
 def options(base: Path, out: Path, method: str = "sft", trainer: tuple[str, ...] = (), **more: Any) -> Any:
-    from medsss_cli.training.config import Device, Method, PolicyConfig
+    from medsss_cli.models import Device
+    from medsss_cli.training.config import Method, PolicyConfig
 
     given = {"batch_size": 8, "accumulation": 1, "lr": 3e-3, "device": Device.CPU}
     arguments = ("logging_steps=1", *trainer)
@@ -263,10 +264,10 @@ def test_dpo_raises_the_margin_and_does_not_teach_to_stop_after_a_step(base: Pat
 
 def test_an_adapter_is_merged_left_or_trained_on(base: Path, tmp_path: Path) -> None:
     """LoRA's folder gives the same model merged and on its base, and is a policy for the next training, a PRM's too."""
-    from medsss_cli.models import load_model
+    from medsss_cli.models import Device, load_model
     from medsss_cli.prm.config import PrmConfig
     from medsss_cli.prm.scorer import open_prm
-    from medsss_cli.training.config import Device, PrmTrainingConfig
+    from medsss_cli.training.config import PrmTrainingConfig
     from medsss_cli.training.policy import train_policy
     from medsss_cli.training.prm import train_prm
 

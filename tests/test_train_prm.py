@@ -61,7 +61,8 @@ def rows(n: int) -> list[tuple[Where, dict[str, Any]]]:
 
 
 def options(base: Path, out: Path, *, save_steps: int = 500, **more: Any) -> Any:
-    from medsss_cli.training.config import Device, PrmTrainingConfig
+    from medsss_cli.models import Device
+    from medsss_cli.training.config import PrmTrainingConfig
 
     given = {"batch_size": 8, "accumulation": 1, "lr": 3e-3, "lora": False, "epochs": 4.0, "device": Device.CPU}
     trainer = ("logging_steps=1", f"save_steps={save_steps}")

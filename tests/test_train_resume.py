@@ -60,7 +60,8 @@ def row(kind: str, i: int) -> dict[str, Any]:
 
 
 def train(base: Path, out: Path, kind: str, rows: Path, **more: Any) -> Any:
-    from medsss_cli.training.config import Device, Method, PolicyConfig, PrmTrainingConfig
+    from medsss_cli.models import Device
+    from medsss_cli.training.config import Method, PolicyConfig, PrmTrainingConfig
     from medsss_cli.training.policy import train_policy
     from medsss_cli.training.prm import train_prm
 

@@ -9,8 +9,9 @@ from importlib.util import find_spec
 
 from .. import console
 from ..errors import UsageError
+from ..models import Device, Dtype
 from ..requests import Completion, Engine, FinishReason, Prompt, Sampling, Usage, derive_seed
-from .base import Device, Dtype, EngineConfig, notes_of
+from .base import EngineConfig, notes_of
 
 __all__ = [
     "Completion",

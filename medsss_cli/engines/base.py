@@ -13,31 +13,14 @@ import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from enum import StrEnum
 from typing import Annotated, Any, ClassVar, TypeVar, cast
 
 from ..errors import EngineError, UsageError
+from ..models import Device, Dtype
 from ..requests import Engine, Sampling
 from ..settings import Opt, check
 
 T = TypeVar("T")
-
-
-class Device(StrEnum):
-    """Where a model runs. CUDA_VISIBLE_DEVICES chooses among several GPUs."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
-
-
-class Dtype(StrEnum):
-    """The numbers that a model computes with."""
-
-    AUTO = "auto"
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-    FLOAT16 = "float16"
 
 
 @dataclass(frozen=True, slots=True)

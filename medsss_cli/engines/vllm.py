@@ -31,8 +31,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EngineError, MissingExtra, UsageError
+from ..models import Device, Dtype
 from ..requests import Completion, FinishReason, Prompt, Sampling, Usage, derive_seed
-from .base import Device, Dtype, EngineConfig, Worker, check_request, room, settle
+from .base import EngineConfig, Worker, check_request, room, settle
 from .loading import (
     base_of,
     check_adapter,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar
 
+from ..models import Dtype
 from ..settings import Opt, check
 
 
@@ -20,15 +21,6 @@ class Format(StrEnum):
     SKYWORK = "skywork"  # Skywork-o1-Open-PRM
     MED_PRM = "med-prm"  # arXiv 2506.11474
     TRL = "trl"  # TRL's PRMTrainer (up to 1.13) with its default separator
-
-
-class Dtype(StrEnum):
-    """The numbers that a model computes with; auto is bfloat16 on a GPU and float32 on the CPU."""
-
-    AUTO = "auto"
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-    FLOAT16 = "float16"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import EngineError, UsageError
-from ..models import RIGHT, adapter_base, context_length, first_line, load_tokenizer, quiet_loading
+from ..models import RIGHT, Dtype, adapter_base, context_length, first_line, load_tokenizer, quiet_loading
 from ..records import Problem
 from .attention import open_tree, pack_inputs
-from .config import Dtype, Format, PrmConfig
+from .config import Format, PrmConfig
 from .layout import Encoded
 from .loading import find_format, load, local_folder
 from .others import asked, check_tokens, lay_out

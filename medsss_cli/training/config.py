@@ -12,13 +12,8 @@ from enum import StrEnum
 from typing import Annotated, Any, ClassVar
 
 from ..errors import UsageError
+from ..models import Device
 from ..settings import Opt, check
-
-
-class Device(StrEnum):
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
 
 
 class WeightType(StrEnum):

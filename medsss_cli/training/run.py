@@ -24,6 +24,7 @@ from ..engines import resolve_policy
 from ..errors import UsageError
 from ..models import (
     CARD,
+    Device,
     adapter_base,
     context_length,
     count_parameters,
@@ -35,7 +36,7 @@ from ..models import (
     read_json,
 )
 from ..stream.jsonl import guarded_stdout
-from .config import Device, TrainingConfig, WeightType
+from .config import TrainingConfig, WeightType
 from .folder import WORK, begin, close_folder, last_checkpoint, open_folder, publish
 from .rows import Counts, Row, Say, load_rows, store_rows
 
@@ -143,31 +144,7 @@ def _train(config: TrainingConfig, recipe: Recipe, base: str, out: Path, say: Sa
     # The arguments come before the model: under DeepSpeed and FSDP they decide how it is loaded.
     set_seed(config.seed)
     size = count_parameters(about)
-    given: dict[str, Any] = {
-        "bf16": numbers.autocast,
-        "gradient_checkpointing": not numbers.use_cpu and size > CHECKPOINTING_FROM,
-        "save_steps": 500,
-        "save_total_limit": 2,
-        "logging_steps": 10,
-        "report_to": "none",
-        "run_name": out.name,
-    }
-    ours: dict[str, Any] = {
-        "output_dir": str(work),
-        "per_device_train_batch_size": config.batch_size,
-        "gradient_accumulation_steps": config.accumulation,
-        "num_train_epochs": 1,  # the order of the rows holds all epochs
-        "train_sampling_strategy": "sequential",
-        "remove_unused_columns": False,
-        "learning_rate": recipe.learning_rate,
-        "seed": config.seed,
-        "use_cpu": numbers.use_cpu,
-        "logging_first_step": True,
-        "disable_tqdm": True,
-        "dataloader_pin_memory": not numbers.use_cpu,
-        "ddp_find_unused_parameters": False,
-    }
-    arguments = trainer_arguments(recipe.arguments, given | config.arguments(), ours)
+    arguments = _arguments(config, recipe, numbers, checkpointing=size > CHECKPOINTING_FROM)
     model = load_model(base, dtype=numbers.weights, head=recipe.head)
     model.config.use_cache = False
     try:
@@ -226,6 +203,35 @@ def _train(config: TrainingConfig, recipe: Recipe, base: str, out: Path, say: Sa
         )
     state.wait_for_everyone()
     return summary
+
+
+def _arguments(config: TrainingConfig, recipe: Recipe, numbers: Precision, *, checkpointing: bool) -> TrainingArguments:
+    """What the trainer is told: `given` is what a user may say otherwise by --trainer-arg. Raises UsageError."""
+    given: dict[str, Any] = {
+        "bf16": numbers.autocast,
+        "gradient_checkpointing": not numbers.use_cpu and checkpointing,
+        "save_steps": 500,
+        "save_total_limit": 2,
+        "logging_steps": 10,
+        "report_to": "none",
+        "run_name": Path(config.output).name,
+    }
+    ours: dict[str, Any] = {
+        "output_dir": str(Path(config.output) / WORK),
+        "per_device_train_batch_size": config.batch_size,
+        "gradient_accumulation_steps": config.accumulation,
+        "num_train_epochs": 1,  # the order of the rows holds all epochs
+        "train_sampling_strategy": "sequential",
+        "remove_unused_columns": False,
+        "learning_rate": recipe.learning_rate,
+        "seed": config.seed,
+        "use_cpu": numbers.use_cpu,
+        "logging_first_step": True,
+        "disable_tqdm": True,
+        "dataloader_pin_memory": not numbers.use_cpu,
+        "ddp_find_unused_parameters": False,
+    }
+    return trainer_arguments(recipe.arguments, given | config.arguments(), ours)
 
 
 def trainer_arguments(
