@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 import pytest
-from helpers import clean_env, program, read_jsonl, run_medsss
+from helpers import clean_env, problem, program, read_jsonl, run_medsss, to_lines
 from tiny_models import make_tiny_model
 
 from medsss_cli.engines import EngineConfig, open_engine
@@ -118,14 +118,26 @@ def test_adapters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @needs_vllm
-def test_what_cannot_be_served_is_said_and_what_to_do(tmp_path: Path, subtests: pytest.Subtests) -> None:
-    """Each of these is a traceback of a hundred lines where vLLM is left to itself."""
+def test_a_reward_model_is_no_policy(tmp_path: Path) -> None:
+    """In a program of its own: vLLM changes transformers' own classes when it is given such a folder, and whatever else
+    ran in this process would meet them. (A run in random order found it.)"""
     from transformers import AutoModelForTokenClassification, AutoTokenizer
 
-    base = make_tiny_model(tmp_path / "base", vocab_size=320)
-    reward = tmp_path / "reward"
+    base, reward = make_tiny_model(tmp_path / "base", vocab_size=320), tmp_path / "reward"
     AutoModelForTokenClassification.from_pretrained(base, num_labels=2).save_pretrained(reward)
     AutoTokenizer.from_pretrained(base).save_pretrained(reward)
+    args = ["sample", "--engine", "vllm", "--policy", reward, "-E", SMALL[0]]
+    ran = run_medsss(args, to_lines([problem(0)]), fresh=True)
+    assert ran.rc == 2, ran.stderr
+    assert "cannot serve" in ran.stderr
+    assert "'score'" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+@needs_vllm
+def test_what_cannot_be_served_is_said_and_what_to_do(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    """Each of these is a traceback of a hundred lines where vLLM is left to itself."""
+    base = make_tiny_model(tmp_path / "base", vocab_size=320)
     broken = make_tiny_model(tmp_path / "broken", vocab_size=320)
     (broken / "model.safetensors").write_bytes(b"not weights")
     torn = make_tiny_model(tmp_path / "torn", vocab_size=320)
@@ -133,7 +145,6 @@ def test_what_cannot_be_served_is_said_and_what_to_do(tmp_path: Path, subtests: 
     cases: list[tuple[str, EngineConfig, str]] = [
         ("no folder", EngineConfig(policy=str(tmp_path / "gone")), "no policy folder"),
         ("no adapter", EngineConfig(policy=str(base), adapter=str(tmp_path)), "is no adapter"),
-        ("a reward model", EngineConfig(policy=str(reward), engine_args=SMALL), "cannot serve .*'score'"),
         ("a torn config", EngineConfig(policy=str(torn)), "cannot serve"),
         ("broken weights", EngineConfig(policy=str(broken), engine_args=SMALL), "cannot serve .*: .*header"),
         ("too long", EngineConfig(policy=str(base), max_context=4096), "max_model_len .4096. is greater"),
