@@ -21,6 +21,10 @@ import typer
 from medsss_cli.errors import UsageError
 from medsss_cli.settings import Opt, options_of
 
+Output = Annotated[str | None, Opt("Write here instead of stdout.", names=("--output", "-o"), metavar="FILE")]
+Strict = Annotated[bool, Opt("Stop at the first bad line.")]
+"""Of the commands that are no stream of records; what a stream has is said in `StreamOptions`."""
+
 
 def options(command: Callable[..., None]) -> Callable[..., None]:
     """The command as Typer reads it: a parameter whose type is a dataclass stands as the options of its fields.

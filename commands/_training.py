@@ -14,6 +14,8 @@ from medsss_cli.settings import Opt
 from medsss_cli.stream.faults import Faults
 from medsss_cli.stream.jsonl import LineWriter, check_inputs, read_objects
 
+from ._options import Strict
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingInput:
@@ -23,7 +25,7 @@ class TrainingInput:
         tuple[str, ...],
         Opt("Files of records, also .gz and .zst; `-` or nothing is stdin.", argument=True, metavar="INPUT..."),
     ] = ()
-    strict: Annotated[bool, Opt("Stop at the first bad line.")] = False
+    strict: Strict = False
     quiet: Annotated[bool, Opt("No progress and no notes; errors stay.", names=("--quiet", "-q"))] = False
 
     def __post_init__(self) -> None:

@@ -29,7 +29,7 @@ from medsss_cli.stream.faults import Faults
 from medsss_cli.stream.jsonl import Where
 from medsss_cli.stream.whole import open_whole
 
-from ._options import options, refuse_given
+from ._options import Output, options, refuse_given
 
 DROPS_SHOWN = 20
 
@@ -47,7 +47,7 @@ class LoadOptions:
             metavar="[SOURCE]...",
         ),
     ] = ()
-    output: Annotated[str | None, Opt("Write here instead of stdout.", names=("--output", "-o"), metavar="FILE")] = None
+    output: Output = None
     limit: Annotated[
         int | None, Opt("Take the first N only; 0 reads all, counts, and writes nothing.", least=0, metavar="N")
     ] = None

@@ -19,7 +19,7 @@ from medsss_cli.stream.whole import open_whole
 from medsss_cli.view.model import read
 from medsss_cli.view.page import page
 
-from ._options import options, refuse_given
+from ._options import Strict, options, refuse_given
 
 ON_A_TERMINAL = 1
 """Records that are shown on a terminal unless --limit or --id says otherwise: a tree fills the screen."""
@@ -53,7 +53,7 @@ def run(
         bool | None, Opt("Colours; default on a terminal, unless NO_COLOR is set.", names=("--color/--no-color",))
     ] = None,
     restart: Annotated[bool, Opt("Overwrite the page that is there.")] = False,
-    strict: Annotated[bool, Opt("Stop at the first bad line.")] = False,
+    strict: Strict = False,
 ) -> None:
     """Look at records: trees with values, visits and verdicts, the best and the worst trajectory with step labels;
     answers with verdicts; candidates with their step scores; training data.

@@ -242,7 +242,7 @@ class Stream(Generic[T]):
                 return
             where, record = found
             mark = digest(record.id)
-            if shard is not None and mark % shard.count != shard.index:
+            if shard is not None and not shard.holds(mark):
                 counts.elsewhere += 1
             elif mark in self._seen:
                 self.faults.bad(where, f"the id {record.id!r} came before; only its first record counts")
