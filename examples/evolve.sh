@@ -30,10 +30,11 @@ mkdir -p "$OUT"
 say() { printf '\n== %s (%d s)\n' "$*" "$SECONDS" >&2; }
 # shellcheck disable=SC2086  # the EXTRA variables are lists of words
 sharded() {  # sharded OUT COMMAND...: the command on JOBS shards at once, their outputs merged
-    local out=$1 pids=() shard; shift
+    local out=$1 pids=() shard quiet=; shift
     for shard in $(seq 0 $((JOBS - 1))); do
         (if [ "$GPUS" -gt 0 ]; then export CUDA_VISIBLE_DEVICES=$((shard % GPUS)); fi
-         "$@" --shard "$shard/$JOBS" -o "$out.$shard") & pids+=($!)
+         "$@" --shard "$shard/$JOBS" -o "$out.$shard" $quiet) & pids+=($!)
+        quiet=-q  # the first shard's progress stands for all; what fails is said by each
     done
     for shard in "${pids[@]}"; do wait "$shard"; done
     cat $(seq -f "$out.%g" 0 $((JOBS - 1))) > "$out"
