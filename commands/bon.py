@@ -63,7 +63,7 @@ def run(
         for item in records:
             try:
                 scores = item.scores[:n] if scorer is None else scorer.score(item.problem, item.answers[:n])
-                records.write(item.id, [item.with_scores(scores, step_aggregation, answer_aggregation)])
+                records.write([item.with_scores(scores, step_aggregation, answer_aggregation)])
                 progress.advance()
             except (BadRecord, EngineError) as error:
                 records.fail(item.id, "bon", str(error))

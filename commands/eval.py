@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import typer
@@ -25,8 +26,16 @@ from medsss_cli.evaluation.provenance import Origin, sha256, wrote
 from medsss_cli.evaluation.steps import read_steps, step_report
 from medsss_cli.settings import Opt, check
 from medsss_cli.stream.faults import Faults
-from medsss_cli.stream.jsonl import LineWriter, Where, check_inputs, read_records, stdout_fd, write_stdout
-from medsss_cli.stream.run import HasId
+from medsss_cli.stream.jsonl import (
+    HasId,
+    LineWriter,
+    Where,
+    check_inputs,
+    first_of_each,
+    read_records,
+    stdout_fd,
+    write_stdout,
+)
 from medsss_cli.stream.whole import check_outputs, open_whole
 
 from ._options import options, refuse_given
@@ -169,17 +178,13 @@ def _read(
     sources: Sequence[str], parse: Callable[[dict[str, Any], Where], T], given: EvalOptions, faults: Faults
 ) -> list[T]:
     """The records, of each id the first."""
-    records: dict[str, T] = {}
+    records = []
     with Progress("eval", quiet=given.quiet) as progress:
-        for where, record in read_records(sources, parse, on_bad=faults.bad):
-            if record.id in records:
-                faults.bad(where, f"the id {record.id!r} came before; only its first record counts")
-                continue
-            records[record.id] = record
+        found = first_of_each(read_records(sources, parse, on_bad=faults.bad), on_bad=faults.bad)
+        for _, record in islice(found, given.limit):
+            records.append(record)
             progress.advance()
-            if len(records) == given.limit:
-                break
-    return list(records.values())
+    return records
 
 
 def _evaluated(given: EvalOptions, sources: Sequence[str], faults: Faults) -> dict[str, Any]:

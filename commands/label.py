@@ -155,7 +155,7 @@ def _label(
             if isinstance(records, str):
                 nothing[records] += 1
                 records = []
-            sources.write(source.id, records)
+            sources.write(records)
             progress.advance()
     return sources, nothing
 

@@ -83,7 +83,7 @@ def run(
         from medsss_cli.view.terminal import Look, render
 
         with LineWriter() as writer:
-            columns = _terminal_columns(writer.duplicate())
+            columns = _terminal_columns(os.dup(writer.fd))
             colored = columns is not None and _colours_wanted() if color is None else color
             look = Look(width or _columns_set() or columns or 80, full, labels)
             most = limit if limit is not None or id or columns is None else ON_A_TERMINAL

@@ -88,7 +88,8 @@ def clock(seconds: float) -> str:
 class Progress:
     """How far a run is: `advance` counts records, `set` shows further numbers ("trees 12 | nodes 340").
 
-    `total` may be unknown (None), or an estimate; with it the line tells the time that is left at the rate so far.
+    `total` may be unknown (None), or an estimate, which is no longer shown once it is passed; with it the line tells
+    the time that is left at the rate so far.
     `quiet` shows nothing. The clock starts on entering, and anew with `start`; `what` stands in place of the count for
     as long as it is set. All methods may be called from any thread.
     """
@@ -151,10 +152,10 @@ class Progress:
         """The text that is shown now."""
         if self.what is not None:
             return printable(f"{self.what} | {clock(self.seconds)}".replace("\n", " "))
-        of = f"/{self._total}" if self._total is not None else ""
-        text = f"{self._label} {self._done}{of} | {clock(self.seconds)}"
-        if self._total is not None and 0 < self._done < self._total:
-            text += f", left {clock(self.seconds / self._done * (self._total - self._done))}"
+        total = self._total if self._total is not None and self._done <= self._total else None
+        text = f"{self._label} {self._done}{'' if total is None else f'/{total}'} | {clock(self.seconds)}"
+        if total is not None and 0 < self._done < total:
+            text += f", left {clock(self.seconds / self._done * (total - self._done))}"
         for name, value in self._fields.items():
             text += f" | {name.replace('_', ' ')} " + (f"{value:.3g}" if isinstance(value, float) else str(value))
         return printable(text.replace("\n", " "))

@@ -1,13 +1,12 @@
 """A small command on the real stream, for tests that kill, interrupt and starve a process: `stream_program.py echo`.
 
 It adds itself to the program's table, so that everything from argv to the exit status is what users get. Its work
-repeats the record `--copies` times after a pause.
+repeats the record `--copies` times after a pause. `run_medsss(["echo", ...])` knows it too.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import sys
 import time
@@ -25,6 +24,12 @@ from medsss_cli.settings import Opt
 from medsss_cli.stream.jsonl import Where
 from medsss_cli.stream.run import Stream, StreamOptions, run_concurrently
 
+PROGRAM = [sys.executable, __file__, "echo"]
+
+
+def problems(count: int, question: str = "q") -> list[dict[str, Any]]:
+    return [{"id": f"p{k}", "question": question, "answer": "a"} for k in range(count)]
+
 
 @dataclass(frozen=True)
 class Echo:
@@ -34,7 +39,6 @@ class Echo:
     pause: Annotated[float, Opt("Seconds for each record, at most.")] = 0.0
     pad: Annotated[int, Opt("Bytes of padding in each line.")] = 0
     talk: Annotated[bool, Opt("Print, as libraries do.")] = False
-    pid: Annotated[bool, Opt("Write who made the line.")] = False
 
 
 @options
@@ -51,8 +55,7 @@ def run(*, stream: StreamOptions, echo: Echo) -> None:
             raise UsageError("told to be wrong")
         if echo.talk:
             print("a library that talks")
-        pid = os.getpid() if echo.pid else 0
-        return [{"id": problem.id, "copy": k, "pid": pid, "pad": "x" * echo.pad} for k in range(echo.copies)]
+        return [{"id": problem.id, "copy": k, "pad": "x" * echo.pad} for k in range(echo.copies)]
 
     async def work(problem: Problem) -> list[dict[str, Any]]:
         await asyncio.sleep(30 if problem.question == "slow" else random.random() * echo.pause)
@@ -67,7 +70,7 @@ def run(*, stream: StreamOptions, echo: Echo) -> None:
             for problem in records:
                 time.sleep(random.random() * echo.pause)
                 try:
-                    records.write(problem.id, results(problem))
+                    records.write(results(problem))
                 except BadRecord as error:
                     records.fail(problem.id, "echo", str(error))
                 progress.advance()

@@ -31,12 +31,8 @@ def test_the_line_tells_the_time_that_is_left_at_the_rate_so_far(monkeypatch: py
         progress.set(tok_per_s=7)
         assert progress.line() == "trees 8/8 | 1:00:00 | in flight 4 | tok per s 7"
         assert progress.seconds == 3600
-
-
-def test_without_a_total_the_line_promises_nothing() -> None:
-    with Progress("trees") as progress:
-        progress.advance()
-        assert re.fullmatch(r"trees 1 \| \d+:\d\d:\d\d", progress.line())
+        progress.advance()  # the share of a shard is an estimate: "106/102" stood here
+        assert progress.line() == "trees 9 | 1:00:00 | in flight 4 | tok per s 7"
 
 
 def test_clocks_are_hours_minutes_and_seconds() -> None:
@@ -57,12 +53,6 @@ def test_a_log_file_gets_plain_lines_though_nothing_ends(
             said += capsys.readouterr().err
     said += capsys.readouterr().err
     assert re.fullmatch(r"(trees 0/8 \| \d+:\d\d:\d\d \| in flight 4\n){3,}", said)
-
-
-def test_no_log_line_from_a_run_of_less_than_a_minute(capsys: pytest.CaptureFixture[str]) -> None:
-    with Progress("trees") as progress:
-        progress.advance(5)
-    assert capsys.readouterr().err == ""
 
 
 def test_a_terminal_gets_one_line_that_is_drawn_again_and_notes_above_it(monkeypatch: pytest.MonkeyPatch) -> None:

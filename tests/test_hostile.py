@@ -1,5 +1,4 @@
-"""Hostile input, in the small version of benchmarks/fuzz.py and through the program; and outputs that cannot be
-written, or that another run writes to."""
+"""Hostile input, in the small version of benchmarks/fuzz.py and through the program; and a disk that fills up."""
 
 from __future__ import annotations
 
@@ -8,10 +7,10 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from helpers import clean_env, read_jsonl, run_medsss, write_jsonl
+from helpers import clean_env, run_medsss, write_jsonl
+from stream_program import PROGRAM, problems
 from trees import record as tree_record
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
@@ -20,19 +19,6 @@ import fuzz
 
 from medsss_cli.steps import split_steps
 from medsss_cli.stream.jsonl import read_objects
-
-ECHO = [sys.executable, str(Path(__file__).with_name("stream_program.py")), "echo"]
-
-
-def problems(count: int) -> list[dict[str, Any]]:
-    return [{"id": f"p{k}", "question": "q", "answer": "a"} for k in range(count)]
-
-
-def echo(*args: object, **more: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*ECHO, *(str(arg) for arg in args)], capture_output=True, text=True, env=clean_env(), timeout=120, **more
-    )
-
 
 # Input
 
@@ -88,41 +74,18 @@ def test_an_answer_of_a_million_steps() -> None:
 def test_a_disk_that_fills_up_loses_nothing(tmp_path: Path) -> None:
     """The limit on the size of files stands for the disk: the write that crosses it is cut in its middle."""
     source, out = write_jsonl(tmp_path / "in.jsonl", problems(40)), tmp_path / "out.jsonl"
-    args = (source, "-o", out, "--pad", 1000, "--pid")
+    args = [str(source), "-o", str(out), "--pad", "1000"]
 
     def small() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
 
-    full = echo(*args, preexec_fn=small)
+    full = subprocess.run([*PROGRAM, *args], capture_output=True, text=True, env=clean_env(), preexec_fn=small)
     assert full.returncode == 1
     assert full.stderr.splitlines()[-1] == f"medsss: cannot write to {out}: File too large"
     assert "Traceback" not in full.stderr
     kept = [line for _, line in read_objects([str(out)], on_bad=lambda *_: None)]
     assert 0 < len(kept) < 40
-    assert echo(*args).returncode == 0
+    assert run_medsss(["echo", *args]).rc == 0
     found = [line for _, line in read_objects([str(out)], on_bad=lambda *_: pytest.fail("a torn line"))]
     assert sorted(line["id"] for line in found) == sorted(problem["id"] for problem in problems(40))
     assert found[: len(kept)] == kept
-
-
-def test_an_output_that_may_not_be_written(tmp_path: Path) -> None:
-    """Nobody writes files into /sys, not even root."""
-    done = echo(write_jsonl(tmp_path / "in.jsonl", problems(2)), "-o", "/sys/out.jsonl")
-    assert done.returncode == 2
-    assert done.stderr.startswith("medsss: cannot write -o /sys/out.jsonl: ")
-
-
-def test_another_number_of_shards_is_refused(tmp_path: Path) -> None:
-    """The file of shard 0/2 holds what shards 0/4 and 2/4 hold: `cat` of four parts would have them twice."""
-    source, out = write_jsonl(tmp_path / "in.jsonl", problems(20)), tmp_path / "out.jsonl"
-    assert echo(source, "-o", out, "--shard", "0/2", "--limit", 3).returncode == 0
-    before = out.read_bytes()
-    done = echo(source, "-o", out, "--shard", "0/4")
-    assert done.returncode == 2
-    assert "was begun as shard 0/2, this is shard 0/4" in done.stderr
-    assert out.read_bytes() == before
-    assert echo(source, "-o", out, "--shard", "0/2").returncode == 0
-    # The whole input in one file is no part: nothing can stand twice.
-    assert echo(source, "-o", out).returncode == 0
-    assert sorted(line["id"] for line in read_jsonl(out)) == sorted(problem["id"] for problem in problems(20))
-    assert echo(source, "-o", out, "--shard", "0/2").returncode == 2

@@ -19,7 +19,7 @@ def write(path: Path | str, **options: object) -> None:
         out.write([{"made": 1}])
 
 
-def test_it_takes_its_name_at_the_end(tmp_path: Path) -> None:
+def test_it_takes_its_name_at_the_end_or_leaves_what_is_there(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     with open_whole(str(out)) as writer:
         writer.write([{"made": 1}])
@@ -28,28 +28,18 @@ def test_it_takes_its_name_at_the_end(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == ["out.json"]
     (tmp_path / "plain").touch()
     assert out.stat().st_mode == (tmp_path / "plain").stat().st_mode
-
-
-def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
-    out = tmp_path / "out.json"
-    out.write_text("before\n")
     with pytest.raises(ZeroDivisionError), open_whole(str(out), restart=True) as writer:
         writer.write([{"made": 1 / 0}])
-    assert out.read_text() == "before\n"
-    assert [each.name for each in tmp_path.iterdir()] == ["out.json"]
+    assert out.read_text() == '{"made":1}\n'
 
-
-def test_what_came_there_meanwhile_stays(tmp_path: Path) -> None:
-    out = tmp_path / "out.json"
-
-    def work() -> None:
+    def meanwhile(out: Path) -> None:
         with open_whole(str(out)) as writer:
             writer.write([{"made": 1}])
             out.write_text("another's\n")
 
     with pytest.raises(UsageError, match="is there already"):
-        work()
-    assert out.read_text() == "another's\n"
+        meanwhile(tmp_path / "other.json")
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["other.json", "out.json", "plain"]
 
 
 @pytest.mark.parametrize("how", ["itself", "symlink", "hard link", "not there yet"])

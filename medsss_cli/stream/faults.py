@@ -12,13 +12,14 @@ import os
 import re
 import threading
 from collections import Counter
+from collections.abc import Sequence
 
 import msgspec
 
 from .. import console
 from ..errors import BadRecord, MedsssError, UsageError
 from ..records import ErrorRecord
-from .jsonl import LineWriter, Where
+from .jsonl import Record, Where
 from .locked import LockedFile
 
 SHOWN = 3
@@ -71,7 +72,7 @@ class Faults:
 
     def _add(self, id: str, stage: str, error: str, line: str) -> None:
         if self._errors is not None:
-            self._errors.write(ErrorRecord(id=id, error=error, stage=stage))
+            self._errors.write([ErrorRecord(id=id, error=error, stage=stage)])
         shown = f"{stage}: {error.splitlines()[0] if error else error}"
         cause = _VARIES.sub("#", shown)
         if cause not in self._counts and len(self._counts) >= CAUSES:
@@ -103,7 +104,7 @@ class Faults:
     def close(self, *, whole: bool = True) -> None:
         """End the file of errors. `whole` says that the run came to its end: no errors then make an empty file."""
         if self._errors is not None:
-            self._errors.close(whole)
+            self._errors.close(whole=whole)
             self._errors = None
 
     def __enter__(self) -> Faults:
@@ -115,40 +116,36 @@ class Faults:
             self.say_causes()
 
 
-class _ErrorsFile:
+class _ErrorsFile(LockedFile):
     """The errors of this run alone: a run that goes on meets every failure again. What stood there before is
     overwritten with the first error, or at a good end; a run that is refused leaves it."""
 
     def __init__(self, path: str) -> None:
-        self._file = LockedFile(path, "--errors")
-        self._begun = not self._file.regular
-        line = b"" if self._begun else os.pread(self._file.fd, 1 << 20, 0).partition(b"\n")[0]
+        super().__init__(path, "--errors")
+        self._begun = not self.regular
+        line = os.pread(self.fd, 1 << 20, 0).partition(b"\n")[0] if self.regular else b""
         try:
             if line:
                 msgspec.json.decode(line, type=ErrorRecord)
         except msgspec.MsgspecError:
-            self._file.close(keep=False)
+            super().close()
             raise UsageError(
                 f"--errors {path} holds something else than the errors of a run", hint="choose another file"
             ) from None
-        self._writer = LineWriter(path, fd=os.dup(self._file.fd))
 
-    def write(self, error: ErrorRecord) -> None:
+    def write(self, objs: Sequence[Record]) -> None:
         self._begin()
-        self._writer.write([error])
+        super().write(objs)
 
     def _begin(self) -> None:
         if not self._begun:
-            os.ftruncate(self._file.fd, 0)
+            os.ftruncate(self.fd, 0)
             self._begun = True
 
-    def close(self, whole: bool) -> None:
-        try:
-            if whole:
-                self._begin()
-            self._writer.close()
-        finally:
-            self._file.close(keep=whole)
+    def close(self, *, whole: bool = True) -> None:
+        if whole:
+            self._begin()
+        super().close(whole=whole)
 
 
 def _short(message: str, most: int = MESSAGE_LIMIT) -> str:

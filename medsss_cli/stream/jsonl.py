@@ -15,23 +15,33 @@ import stat
 import sys
 import threading
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, count
 from types import FrameType
-from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
+from typing import Any, BinaryIO, NamedTuple, Protocol, TypeVar, cast
 
 import msgspec
 import orjson
 
 from .. import console
 from ..errors import BadRecord, MedsssError, UsageError
+from .shard import digest
 
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
 
+
+class HasId(Protocol):
+    """What a stream needs of a record."""
+
+    @property
+    def id(self) -> str: ...
+
+
 T = TypeVar("T")
+R = TypeVar("R", bound=HasId)
 Record = msgspec.Struct | dict[str, Any]
 
 STDOUT = (None, "-", "/dev/stdout")
@@ -43,7 +53,7 @@ READ_ERRORS = (EOFError, OSError, zlib.error, zstd.ZstdError)
 LINE_LIMIT = 64 << 20
 """The longest line that is read, in bytes. One that is longer is no record of ours, and would take the memory away."""
 
-COUNT_LIMIT = 1 << 30
+COUNT_LIMIT = 1 << 28
 """Files of more bytes than this are not read a first time just to count their records."""
 
 _PIPE_BUF = 4096
@@ -126,6 +136,19 @@ def read_records(
         yield where, record
 
 
+def first_of_each(
+    records: Iterable[tuple[Where, R]], *, on_bad: Callable[[Where, str], None]
+) -> Iterator[tuple[Where, R]]:
+    """Of each id the first record. A later one is a bad line: its results would be taken for the first one's."""
+    seen: set[int] = set()
+    for where, record in records:
+        if (mark := digest(record.id)) in seen:
+            on_bad(where, f"the id {record.id!r} came before; only its first record counts")
+        else:
+            seen.add(mark)
+            yield where, record
+
+
 def read_objects(
     inputs: Sequence[str], *, on_bad: Callable[[Where, str], None]
 ) -> Iterator[tuple[Where, dict[str, Any]]]:
@@ -176,7 +199,7 @@ def _read_one(source: str, on_bad: Callable[[Where, str], None]) -> Iterator[tup
             if isinstance(found, dict):
                 yield where, found
             else:
-                on_bad(where, f"expected a JSON object, found {_json_type(found)}")
+                on_bad(where, f"expected a JSON object, found {_JSON_TYPES.get(type(found), 'null')}")
 
 
 def _read_array(
@@ -197,7 +220,7 @@ def _read_array(
         if isinstance(item, dict):
             yield place, item
         else:
-            on_bad(place, f"item {number} of the array is {_json_type(item)}, expected an object")
+            on_bad(place, f"item {number} of the array is {_JSON_TYPES.get(type(item), 'null')}, expected an object")
 
 
 def _reason(error: BaseException) -> str:
@@ -206,39 +229,16 @@ def _reason(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def _json_type(value: object) -> str:
-    names = {
-        bool: "a boolean",
-        int: "a number",
-        float: "a number",
-        str: "a string",
-        list: "an array",
-        dict: "an object",
-    }
-    return names.get(type(value), "null")
+_JSON_TYPES = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "an array"}
 
 
 def count_records(inputs: Sequence[str]) -> int | None:
-    """How many records the inputs hold, bad ones among them; None where that cannot be known cheaply: stdin, pipes,
-    packed files, files that are too large. Costs one read of the files."""
-    total = size = 0
-    for path in inputs or ("-",):
-        try:
-            if path == "-" or packed(path) or not stat.S_ISREG(os.stat(path).st_mode):
-                return None
-            size += os.path.getsize(path)
-            if size > COUNT_LIMIT:
-                return None
-            with open(path, "rb") as file:
-                if file.read(64).removeprefix(_BOM).lstrip().startswith(b"["):
-                    file.seek(0)
-                    total += len(orjson.loads(file.read().removeprefix(_BOM)))
-                else:
-                    file.seek(0)
-                    total += sum(not line.isspace() for line in file)
-        except (OSError, orjson.JSONDecodeError):
-            return None
-    return total
+    """How many records the inputs hold; None where that cannot be known cheaply: stdin, pipes, packed files, files that
+    are too large. Costs one read of the files."""
+    sizes = [os.path.getsize(path) for path in inputs if os.path.isfile(path) and not packed(path)]
+    if not inputs or len(sizes) < len(inputs) or sum(sizes) > COUNT_LIMIT:
+        return None
+    return sum(1 for _ in read_objects(inputs, on_bad=lambda *_: None))
 
 
 # Writing
@@ -267,15 +267,15 @@ class LineWriter:
     def __init__(self, target: str | None = None, *, fd: int | None = None) -> None:
         self.name = "stdout" if target in STDOUT else str(target)
         if fd is not None:
-            self._fd = fd
+            self.fd = fd
         elif target is None or target in STDOUT:
-            self._fd = stdout_fd()
+            self.fd = stdout_fd()
         else:
             try:
-                self._fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+                self.fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
             except OSError as error:
                 raise UsageError(f"cannot write to {target}: {error.strerror}") from None
-        self._regular = stat.S_ISREG(os.fstat(self._fd).st_mode)
+        self.regular = stat.S_ISREG(os.fstat(self.fd).st_mode)
         self._open = True
 
     def write(self, objs: Sequence[Record]) -> None:
@@ -286,15 +286,11 @@ class LineWriter:
     def write_bytes(self, lines: bytes) -> None:
         """Whole lines that are JSON already."""
         try:
-            write_whole(self._fd, lines, regular=self._regular)
+            write_whole(self.fd, lines, regular=self.regular)
         except BrokenPipeError:
             raise
         except OSError as error:
             raise MedsssError(f"cannot write to {self.name}: {error.strerror}") from None
-
-    def duplicate(self) -> int:
-        """Another descriptor of the same open file."""
-        return os.dup(self._fd)
 
     def close(self, *, whole: bool = True) -> None:
         """Bring a file to the disk (fsync) and close, whether what it holds is whole or not. Closing twice is fine."""
@@ -302,10 +298,10 @@ class LineWriter:
             return
         self._open = False
         try:
-            if self._regular:
-                os.fsync(self._fd)
+            if self.regular:
+                os.fsync(self.fd)
         finally:
-            os.close(self._fd)
+            os.close(self.fd)
 
     def __enter__(self) -> LineWriter:
         return self

@@ -8,28 +8,26 @@ from __future__ import annotations
 
 import fcntl
 import os
-import stat
 
 from .. import console
 from ..errors import UsageError
+from .jsonl import LineWriter
 
 
-class LockedFile:
+class LockedFile(LineWriter):
     """`path`, made if it was not there, open for reading and writing. A named pipe or a device is opened as it is.
 
     Raises UsageError where it cannot be written, or another process writes to it.
     """
 
     def __init__(self, path: str, option: str) -> None:
-        self.path = path
         self.made = not os.path.exists(path)
         while True:
             try:
-                regular = self.made or os.path.isfile(path)
-                self.fd = os.open(path, os.O_RDWR | os.O_CREAT if regular else os.O_WRONLY, 0o666)
+                flags = os.O_RDWR | os.O_CREAT if self.made or os.path.isfile(path) else os.O_WRONLY
+                super().__init__(path, fd=os.open(path, flags, 0o666))
             except OSError as error:
                 raise UsageError(f"cannot write {option} {path}: {error.strerror}") from None
-            self.regular = stat.S_ISREG(os.fstat(self.fd).st_mode)
             try:
                 if self.regular:
                     self._lock(option)
@@ -46,24 +44,19 @@ class LockedFile:
             fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UsageError(
-                f"{option} {self.path} is being written by another process",
+                f"{option} {self.name} is being written by another process",
                 hint="wait for it, or give each process its own file",
             ) from None
         except OSError as error:
-            console.warn(f"{self.path} cannot be locked ({error.strerror}): see that no second process writes to it")
+            console.warn(f"{self.name} cannot be locked ({error.strerror}): see that no second process writes to it")
 
     @property
     def size(self) -> int:
         """Its bytes now."""
         return os.fstat(self.fd).st_size
 
-    def close(self, *, keep: bool = True) -> None:
-        """Bring it to the disk and let go of it. Without `keep` a file that was made and got nothing is removed."""
-        try:
-            if self.regular:
-                if not keep and self.made and not self.size:
-                    os.unlink(os.path.realpath(self.path))
-                else:
-                    os.fsync(self.fd)
-        finally:
-            os.close(self.fd)
+    def close(self, *, whole: bool = True) -> None:
+        """Bring it to the disk and let go of it. If not `whole`, a file that was made and got nothing is removed."""
+        if self.regular and not whole and self.made and not self.size:
+            os.unlink(os.path.realpath(self.name))
+        super().close()

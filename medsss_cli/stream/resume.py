@@ -18,7 +18,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ import orjson
 from .. import __version__, console
 from ..errors import MedsssError, UsageError
 from ..records import Problem
-from .jsonl import LineWriter, Record, encode
+from .jsonl import Record, encode
 from .locked import LockedFile
 from .shard import digest
 
@@ -57,28 +57,14 @@ def state_path(out: str) -> str:
     return os.path.join(folder, f".{name}.medsss")
 
 
-def _old_state_path(out: str) -> str:  # of version 0.1
-    return f"{out}.run.json"
-
-
 def read_state(out: str) -> State | None:
     """What is known of OUT; None where nothing is. Raises UsageError for a state that cannot be read."""
-    for path in (state_path(out), _old_state_path(out)):
+    for path in (state_path(out), f"{out}.run.json"):  # the second is version 0.1's
         try:
-            found = orjson.loads(Path(path).read_bytes())
-            return State(
-                command=found["command"],
-                config=dict(found["config"]),
-                version=found.get("version", __version__),
-                shard=found.get("shard"),
-                own_fields=found.get("own_fields"),
-                several_lines=found.get("several_lines", True),
-                whole_bytes=found.get("whole_bytes"),
-                seconds=float(found.get("seconds") or 0.0),
-            )
+            return msgspec.json.decode(Path(path).read_bytes(), type=State)
         except FileNotFoundError:
             continue
-        except (OSError, orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        except (OSError, msgspec.MsgspecError) as error:
             raise UsageError(f"cannot use {path}: {error}", hint="--restart starts over") from None
     return None
 
@@ -88,27 +74,22 @@ def write_state(out: str, state: State) -> None:
     path = state_path(out)
     try:
         with open(path + ".tmp", "wb") as file:
-            file.write(orjson.dumps(asdict(state), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+            file.write(msgspec.json.format(msgspec.json.encode(state)) + b"\n")
             file.flush()
             os.fsync(file.fileno())
         os.replace(path + ".tmp", path)
     except OSError as error:
         raise MedsssError(f"cannot write {path}: {error.strerror}") from None
-    with contextlib.suppress(OSError):
-        os.unlink(_old_state_path(out))  # all that stood there stands in the new one
 
 
 def forget_state(out: str) -> None:
     """OUT is no longer what a run wrote record by record."""
-    with contextlib.suppress(UsageError):
-        if read_state(out) is None:
-            return
-    for path in (state_path(out), _old_state_path(out)):
+    for path in (state_path(out), f"{out}.run.json"):
         with contextlib.suppress(OSError):
             os.unlink(path)
 
 
-class GrowingOutput:
+class GrowingOutput(LockedFile):
     """OUT, to which a run appends the results of one input after the other. `done` holds the digests of the ids whose
     results stand in it.
 
@@ -116,63 +97,56 @@ class GrowingOutput:
     """
 
     def __init__(self, path: str, state: State, *, restart: bool) -> None:
+        super().__init__(path, "-o")
         self.state = state
         self.done: set[int] = set()
-        self._file = LockedFile(path, "-o")
         self._restart = restart
         self._start = time.monotonic()
         self._keep = 0
         self._begun = False
-        self._writer = LineWriter(path, fd=os.dup(self._file.fd))
         try:
-            if self._file.regular and not os.access(os.path.dirname(path) or ".", os.W_OK | os.X_OK):
+            if self.regular and not os.access(os.path.dirname(path) or ".", os.W_OK | os.X_OK):
                 raise UsageError(f"cannot write {state_path(path)}: no permission", hint="choose another -o")
-            if self._file.size and self._file.regular and not restart:
+            if self.regular and self.size and not restart:
                 self._look(path)
         except BaseException:
             self.close(whole=False)
             raise
 
-    @property
-    def resumable(self) -> bool:
-        """Whether a later run can go on with it: not with a named pipe."""
-        return self._file.regular
-
-    def write(self, records: Sequence[Record]) -> None:
+    def write(self, objs: Sequence[Record]) -> None:
         """All results of one input, at once. Raises BadRecord, with nothing written, if JSON cannot say one."""
-        lines = [encode(record) for record in records]
-        if lines and self.resumable:
+        lines = [encode(record) for record in objs]
+        if lines and self.regular:
             if self.state.own_fields is None:
                 self.state.own_fields = _own_fields(lines[0])
             several = len(lines) > 1 and not self.state.several_lines
             self.state.several_lines |= several
             if several or not self._begun:
                 self._begin()
-        self._writer.write_bytes(b"".join(lines))
+        self.write_bytes(b"".join(lines))
 
-    def close(self, *, whole: bool) -> None:
+    def close(self, *, whole: bool = True) -> None:
         """`whole` says that the run came to its end by itself."""
         try:
-            if self.resumable and whole and not self._begun and (self._restart or self._keep != self._file.size):
+            if self.regular and whole and not self._begun and (self._restart or self._keep != self.size):
                 self._begin()
-            if self.resumable and (whole or self._begun):
+            if self.regular and (whole or self._begun):
                 self.state.seconds += time.monotonic() - self._start
-                self.state.whole_bytes = self._file.size if whole else None
+                self.state.whole_bytes = self.size if whole else None
                 # Where a full disk ended the run, its state is not to hide that.
                 with contextlib.suppress(*() if whole else (MedsssError,)):
-                    write_state(self._file.path, self.state)
-            self._writer.close()
+                    write_state(self.name, self.state)
         finally:
-            self._file.close(keep=whole)
+            super().close(whole=whole)
 
     def _begin(self) -> None:
         """From here on OUT changes: the state says so before it does, and what is not kept is cut off."""
         if self._restart and not self._begun:
-            os.ftruncate(self._file.fd, 0)
-        write_state(self._file.path, self.state)
+            os.ftruncate(self.fd, 0)
+        write_state(self.name, self.state)
         if not self._begun:
-            os.ftruncate(self._file.fd, self._keep)
-            os.lseek(self._file.fd, 0, os.SEEK_END)
+            os.ftruncate(self.fd, self._keep)
+            os.lseek(self.fd, 0, os.SEEK_END)
         self._begun = True
 
     def _look(self, path: str) -> None:
@@ -188,12 +162,12 @@ class GrowingOutput:
         self.state.several_lines = former.several_lines
         self.state.own_fields = former.own_fields
         last: _Group | None = None
-        for group in _groups(path, self._file.fd, former):
+        for group in _groups(path, self.fd, former):
             if last is not None:
                 self._keep = last.end
                 self.done.add(digest(last.id))
             last = group
-        if last is not None and not (former.several_lines and former.whole_bytes != self._file.size):
+        if last is not None and not (former.several_lines and former.whole_bytes != self.size):
             self._keep = last.end
             self.done.add(digest(last.id))
 

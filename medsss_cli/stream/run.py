@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 import orjson
 
@@ -23,18 +23,10 @@ from .. import console, signals
 from ..errors import BadRecord, Finished, MedsssError, UsageError
 from ..settings import Opt, check
 from .faults import Faults
-from .jsonl import STDOUT, LineWriter, Record, Where, check_inputs, count_records, read_records
+from .jsonl import STDOUT, HasId, LineWriter, Record, Where, check_inputs, count_records, first_of_each, read_records
 from .resume import GrowingOutput, State
 from .shard import Shard, digest
 from .whole import check_outputs
-
-
-class HasId(Protocol):
-    """What a stream needs of a record."""
-
-    @property
-    def id(self) -> str: ...
-
 
 T = TypeVar("T", bound=HasId)
 
@@ -100,15 +92,14 @@ class StreamOptions:
 @dataclass
 class StreamCounts:
     """`read` records were this run's (shard and limit), of which `skipped_done` were in OUT already. `written` inputs
-    got their results, `lines` in all, for which `tokens` were generated. `elsewhere` records were those of other
-    shards. What went wrong is counted in `Stream.faults`."""
+    got their results, `lines` in all, for which `tokens` were generated. What went wrong is counted in
+    `Stream.faults`."""
 
     read: int = 0
     skipped_done: int = 0
     written: int = 0
     lines: int = 0
     tokens: int = 0
-    elsewhere: int = 0
 
 
 class Stream(Generic[T]):
@@ -132,14 +123,13 @@ class Stream(Generic[T]):
         self.options = options
         self.faults = Faults()
         self.counts = StreamCounts()
+        self.concurrency = 1
         self._command = command
         self._parse = parse
         self._config: dict[str, Any] = orjson.loads(orjson.dumps(dict(config), default=str))
         self._out: LineWriter | GrowingOutput | None = None
         self._done: set[int] = set()
-        self._seen: set[int] = set()
         self._start = self._first = time.monotonic()
-        self._concurrency = 1
         check_inputs(options.inputs or ("-",))
         check_outputs(options.inputs, {"-o": options.output, "--errors": options.errors})
 
@@ -171,8 +161,8 @@ class Stream(Generic[T]):
         self._close(whole=kind is None)
         if kind is None:
             self._report()
-        elif interrupted and self.counts.written and getattr(self._out, "resumable", False) and not self.options.quiet:
-            console.note(f"{self.counts.written} done; the same command line goes on with {self.options.output}")
+        elif interrupted and self.counts.written and isinstance(self._out, GrowingOutput) and not self.options.quiet:
+            console.note(f"{self.counts.written} done; the same command line goes on with {self._out.name}")
 
     def _close(self, *, whole: bool) -> None:
         try:
@@ -186,10 +176,8 @@ class Stream(Generic[T]):
         self.faults.close(whole=False)
         self.faults = Faults(strict=self.options.strict)
         to_do = sum(1 for _ in self._records(None))
-        counts = self.counts
-        parts = [f"{counts.skipped_done} done before"] * bool(counts.skipped_done)
-        parts += [f"{counts.elsewhere} of other shards"] * bool(counts.elsewhere) + self.faults.words()
-        console.note(f"{self._command}: {to_do} records to do" + (f" ({', '.join(parts)})" if parts else ""))
+        before = [f"{self.counts.skipped_done} done before"] * bool(self.counts.skipped_done)
+        console.note(", ".join([f"{self._command}: {to_do} records to do", *before, *self.faults.words()]))
         console.note("--limit 0: input, output and options were checked, nothing was written and no model opened")
         self.faults.say_causes()
         raise Finished(self.exit_code())
@@ -211,49 +199,39 @@ class Stream(Generic[T]):
     def _say_rest(self) -> None:
         """What the records beyond the limit would take, at the pace of those that were done."""
         counts = self.counts
-        total = self._total()
-        rest = 0 if total is None else total - counts.read
+        rest = (self._total() or 0) - counts.read
         if rest <= 0:
             return
         said = f"{self._command}: the input files hold {'about ' * (self.options.shard is not None)}{rest:,} more"
         if counts.written:
             seconds = (time.monotonic() - self._first) * rest / counts.written
             said += f", which would take about {console.clock(seconds)}"
-            said += f" and {_rounded(counts.tokens * rest / counts.written)} tokens" * bool(counts.tokens)
-            said += f" (less, with {self._concurrency} in flight)" * (counts.written < 2 * self._concurrency > 2)
+            said += f" and {float(f'{counts.tokens * rest / counts.written:.2g}'):,.0f} tokens" * bool(counts.tokens)
+            said += f" (less, with {self.concurrency} in flight)" * (counts.written < 2 * self.concurrency > 2)
         console.note(said)
 
     # Records in
 
     def __iter__(self) -> Iterator[T]:
         """The records to do: parsed, in the shard, within the limit, not finished. Bad lines are reported and counted;
-        with `strict` the first one raises BadRecord. An id that came before in this input is a bad line too: its
-        results would be taken for the first one's."""
+        with `strict` the first one raises BadRecord."""
         self._first = time.monotonic()
         return self._records(self.options.limit)
 
     def _records(self, limit: int | None) -> Iterator[T]:
         shard, counts = self.options.shard, self.counts
-        records = read_records(self.options.inputs, self._parse, on_bad=self.faults.bad)
+        found = read_records(self.options.inputs, self._parse, on_bad=self.faults.bad)
+        ours = ((where, record) for where, record in found if shard is None or shard.keeps(record.id))
+        records = first_of_each(ours, on_bad=self.faults.bad)
         # The limit is looked at before the next line is asked for: whoever writes our input may be slow.
-        while limit is None or counts.read < limit:
-            found = next(records, None)
-            if found is None:
-                return
-            where, record = found
-            mark = digest(record.id)
-            if shard is not None and not shard.holds(mark):
-                counts.elsewhere += 1
-            elif mark in self._seen:
-                self.faults.bad(where, f"the id {record.id!r} came before; only its first record counts")
+        while (limit is None or counts.read < limit) and (each := next(records, None)):
+            counts.read += 1
+            mark = digest(each[1].id)
+            if mark in self._done:
+                self._done.discard(mark)  # each digest is held once
+                counts.skipped_done += 1
             else:
-                self._seen.add(mark)
-                counts.read += 1
-                if mark in self._done:
-                    self._done.discard(mark)  # each digest is held once
-                    counts.skipped_done += 1
-                else:
-                    yield record
+                yield each[1]
 
     def expected(self) -> int | None:
         """About how many records this run has to do, for the line of progress; None where nobody can tell."""
@@ -263,20 +241,16 @@ class Stream(Generic[T]):
         return max(min(count, self.options.limit or count) - len(self._done), 0)
 
     def _total(self) -> int | None:
-        """The records of the input files, bad ones among them; of a shard it is the expectation."""
+        """The records of the input files; of a shard it is the expectation."""
         count = count_records(self.options.inputs)
         return count if count is None or self.options.shard is None else round(count / self.options.shard.count)
 
     # Results out
 
-    def write(self, id: str, records: Sequence[Record]) -> None:
-        """All results of one input at once, flushed. They carry its `id`, by which a resumed run knows them. Raises
+    def write(self, records: Sequence[Record]) -> None:
+        """All results of one input at once, flushed. They carry its id, by which a resumed run knows them. Raises
         BadRecord if one cannot be written as JSON; then none is."""
         assert self._out is not None, "the stream is not open"
-        for record in records:
-            own = record.get("id") if isinstance(record, dict) else getattr(record, "id", None)
-            if own != id:
-                raise ValueError(f"a result of {id!r} carries the id {own!r}")
         self._out.write(records)
         self.counts.written += 1
         self.counts.lines += len(records)
@@ -288,12 +262,6 @@ class Stream(Generic[T]):
     def exit_code(self) -> int:
         """0 if all went well, 1 if a line was bad or a record failed."""
         return self.faults.exit_code
-
-
-def _rounded(number: float) -> str:
-    """Two digits that count, and no more than that is known."""
-    digits = len(str(round(number)))
-    return f"{round(number, -max(digits - 2, 0)):,.0f}"
 
 
 # Many at once
@@ -315,15 +283,14 @@ async def run_concurrently(
     flight is still done before it is raised. When the run is cancelled (Ctrl-C) no more work is taken; what is in
     flight has GRACE seconds to finish and be written, the rest is cancelled.
     """
-    if concurrency < 1:
-        raise UsageError(f"a concurrency of {concurrency} does nothing", hint="--concurrency 1 or more")
-    stream._concurrency = concurrency
-    running = asyncio.create_task((loop := _Loop(stream, work, stage, concurrency, on_done)).run())
+    loop = _Loop(stream, work, stage, concurrency, on_done)
+    running = asyncio.create_task(loop.run())
     try:
         await asyncio.shield(running)
     except asyncio.CancelledError:
         signals.next_is_final()
-        loop.take_no_more()
+        if loop.feeding is not None:
+            loop.feeding.cancel()
         if loop.in_flight and not stream.options.quiet:
             console.note(f"stopping: {loop.in_flight} in flight have {GRACE:.0f} s to finish; once more stops at once")
         await asyncio.wait([running], timeout=GRACE)
@@ -345,44 +312,40 @@ class _Loop(Generic[T]):
         concurrency: int,
         on_done: Callable[[T, Sequence[Record]], None] | None,
     ) -> None:
+        stream.concurrency = concurrency
         self.in_flight = 0
+        self.feeding: asyncio.Task[MedsssError | None] | None = None
         self._stream, self._work, self._stage, self._on_done = stream, work, stage, on_done
         self._free = asyncio.Semaphore(concurrency)
         self._ahead = asyncio.Semaphore(concurrency * AHEAD)
-        self._feeding: asyncio.Task[MedsssError | None] | None = None
 
     async def run(self) -> None:
         try:
             async with asyncio.TaskGroup() as group:
-                self._feeding = group.create_task(self._feed(group))
+                self.feeding = group.create_task(self._feed(group))
         except BaseExceptionGroup as several:
             raise several.exceptions[0] from None
-        if not self._feeding.cancelled() and (stopped_by := self._feeding.result()) is not None:
+        if not self.feeding.cancelled() and (stopped_by := self.feeding.result()) is not None:
             raise stopped_by
-
-    def take_no_more(self) -> None:
-        if self._feeding is not None:
-            self._feeding.cancel()
 
     async def _feed(self, group: asyncio.TaskGroup) -> MedsssError | None:
         """Begin with a record whenever a place is free. Returns the error that ended the reading, if one did."""
         before: asyncio.Task[None] | None = None
+        records = _read_in_thread(self._stream)
         try:
-            await self._place()
-            async for record in _read_in_thread(self._stream):
+            while True:
+                await self._free.acquire()
+                await self._ahead.acquire()
+                if (record := await anext(records, None)) is None:
+                    return None
                 self.in_flight += 1
                 before = group.create_task(self._one(record, before if self._stream.options.ordered else None))
-                await self._place()
         except MedsssError as error:
             return error
-        return None
-
-    async def _place(self) -> None:
-        await self._free.acquire()
-        await self._ahead.acquire()
 
     async def _one(self, record: T, before: asyncio.Task[None] | None) -> None:
-        """Do the work on one record and deliver it, with `ordered` after the record before."""
+        """Do the work on one record and write what came of it, with `ordered` after the record before."""
+        stream = self._stream
         outcome: Sequence[Record] | MedsssError
         try:
             outcome = await self._work(record)
@@ -393,33 +356,26 @@ class _Loop(Generic[T]):
         self._free.release()
         if before is not None:
             await asyncio.wait([before])
-        self._deliver(record, outcome)
+        try:
+            if isinstance(outcome, MedsssError):
+                stream.fail(record.id, self._stage, str(outcome))
+            else:
+                stream.write(outcome)
+                stream.counts.tokens += sum(_tokens(record, result) for result in outcome)
+                if self._on_done is not None:
+                    self._on_done(record, outcome)
+        except BadRecord as error:
+            stream.fail(record.id, self._stage, str(error))
         self._ahead.release()
         self.in_flight -= 1
 
-    def _deliver(self, record: T, outcome: Sequence[Record] | MedsssError) -> None:
-        if not isinstance(outcome, MedsssError):
-            try:
-                self._stream.write(record.id, outcome)
-            except BadRecord as error:
-                outcome = error
-        if isinstance(outcome, MedsssError):
-            self._stream.fail(record.id, self._stage, str(outcome))
-            return
-        self._stream.counts.tokens += _tokens(record, outcome)
-        if self._on_done is not None:
-            self._on_done(record, outcome)
 
-
-def _tokens(record: Any, results: Sequence[Any]) -> int:
-    """How many tokens were generated for these results. Answers that the record brought along stand first in them, and
-    cost nothing."""
-    total = 0
-    for result in results:
-        total += (getattr(result, "stats", None) or {}).get("tokens", 0)
-        brought = len(getattr(record, "responses", ()))
-        total += sum(answer.tokens for answer in getattr(result, "responses", ())[brought:])
-    return total
+def _tokens(record: Any, result: Any) -> int:
+    """How many tokens were generated for a result. Answers that the record brought along stand first in it, and cost
+    nothing."""
+    answers = getattr(result, "responses", ())[len(getattr(record, "responses", ())) :]
+    tokens: int = (getattr(result, "stats", None) or {}).get("tokens", 0)
+    return tokens + sum(int(answer.tokens) for answer in answers)
 
 
 async def _read_in_thread(records: Iterable[T]) -> AsyncIterator[T]:
@@ -430,27 +386,25 @@ async def _read_in_thread(records: Iterable[T]) -> AsyncIterator[T]:
     """
     loop = asyncio.get_running_loop()
     asked = threading.Semaphore(0)
-    answers: asyncio.Queue[tuple[T | None, BaseException | None]] = asyncio.Queue()
+    answers: asyncio.Queue[T | BaseException] = asyncio.Queue()
 
     def read() -> None:
         iterator = iter(records)
-        answer: tuple[T | None, BaseException | None] = (None, None)
-        while asked.acquire():
+        answer: T | BaseException | None = None
+        while not isinstance(answer, BaseException) and asked.acquire():
             try:
-                answer = next(iterator, None), None
-            except BaseException as error:
-                answer = None, error
+                answer = next(iterator)
+            except BaseException as error:  # the end of the records among them
+                answer = error
             with contextlib.suppress(RuntimeError):  # the loop is closed: the run was interrupted
                 loop.call_soon_threadsafe(answers.put_nowait, answer)
-            if answer[0] is None:
-                return
 
     threading.Thread(target=read, name="medsss-reader", daemon=True).start()
     while True:
         asked.release()
-        record, error = await answers.get()
-        if error is not None:
-            raise error
-        if record is None:
+        answer = await answers.get()
+        if isinstance(answer, StopIteration):
             return
-        yield record
+        if isinstance(answer, BaseException):
+            raise answer
+        yield answer

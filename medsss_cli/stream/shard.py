@@ -35,11 +35,7 @@ class Shard:
 
     def keeps(self, id: str) -> bool:
         """Whether the record of this id falls in the shard."""
-        return self.holds(digest(id))
-
-    def holds(self, mark: int) -> bool:
-        """The same for the digest of an id."""
-        return mark % self.count == self.index
+        return digest(id) % self.count == self.index
 
     @classmethod
     def parse(cls, text: str) -> Shard:
