@@ -19,11 +19,14 @@ a is 2 under bfloat16 arithmetic, 4 on the CPU. It leaves out what the libraries
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 GB = 1e9
 
@@ -128,33 +131,50 @@ def peak(args: list[str]) -> float:
     return float(ran.stdout) * 1024
 
 
-def measure(folder: str, rows: int) -> None:
-    """Every training for two updates on rows that the clinic's policy makes, beside the formula."""
-    run = [sys.executable, "-m", "medsss_cli.app"]
+def rows_of(method: str, count: int, length: int, tokenizer: Any) -> Iterator[dict[str, Any]]:
+    """Rows of about `length` tokens, which share nothing."""
+    ids = tokenizer.encode(" The pain began after supper and the lungs were clear.", add_special_tokens=False)
+
+    def text(tokens: int) -> str:
+        return str(tokenizer.decode((ids * (tokens // len(ids) + 1))[:tokens]))
+
+    def turn(role: str, content: str) -> list[dict[str, str]]:
+        return [{"role": role, "content": content}]
+
+    frame = len(tokenizer.apply_chat_template(turn("user", "Case 10?"), add_generation_prompt=True)["input_ids"])
+    for i in range(count):
+        asked, answer = f"Case {10 + i}?", text(length - frame - 4)
+        if method == "sft":
+            yield {"prompt": turn("user", asked), "completion": turn("assistant", answer)}
+        elif method == "dpo":
+            pair = {"chosen": turn("assistant", answer), "rejected": turn("assistant", "No." + answer)}
+            yield {"prompt": turn("user", asked), **pair}
+        else:
+            yield {"prompt": asked, "completions": ["Let us see.", answer], "labels": [None, i % 2]}
+
+
+def measure(folder: str, rows: int, length: int) -> None:
+    """Every training for two updates on rows of about this length, beside the formula."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     shape = shape_of(folder)
-    with tempfile.TemporaryDirectory() as scratch:
-        work = Path(scratch)
-
-        def medsss(*args: object) -> None:
-            subprocess.run([*run, *map(str, args), "-q"], check=True, stderr=subprocess.DEVNULL)
-
-        subprocess.run([*run, "clinic", "-n", "24", "-o", str(work / "p.jsonl")], check=True)
-        medsss("search", work / "p.jsonl", "--max-nodes", 20, "--max-tokens", 160, "-o", work / "t.jsonl")
-        files = {"sft": "sft", "dpo": "preference", "prm": "prm"}
-        for to in files.values():
-            medsss("label", work / "t.jsonl", "--to", to, "-o", work / f"{to}.jsonl")
-        print("| training | tokens a batch | measured, GB | libraries alone | formula |\n|---|---|---|---|---|")
-        base = peak([sys.executable, "-c", "import torch, transformers, trl, peft, datasets"])
-        length = 200
-        for way in ways(rows, length, on_gpu=False):
-            method, how = way.name.split()
-            command = ["train-prm"] if method == "prm" else ["train-policy", "--method", method]
-            out = work / way.name.replace(" ", "")
-            sizes = f"--batch-size {rows} --accumulation 1 --max-length {length} --limit {2 * rows}".split()
-            rows_file = str(work / f"{files[method]}.jsonl")
-            spent = peak([*run, *command, rows_file, "--policy", folder, how, "-o", str(out), "-q", *sizes])
-            said = sum(way.bytes(shape).values())
-            print(f"| {way.name} | {way.rows * way.length} | {spent / GB:.2f} | {base / GB:.2f} | {said / GB:.2f} |")
+    base = peak([sys.executable, "-c", "import torch, transformers, trl, peft, datasets"])
+    print(
+        f"{rows} rows of {length} tokens; the libraries alone take {base / GB:.2f} GB, which the formula leaves out\n"
+    )
+    print("| training | measured, GB | less the libraries | formula |\n|---|---|---|---|")
+    for way in ways(rows, length, on_gpu=False):
+        method, how = way.name.split()
+        command = ["train-prm"] if method == "prm" else ["train-policy", "--method", method]
+        sizes = f"--batch-size {rows} --accumulation 1 --max-length {length + 8} --device cpu -q".split()
+        with tempfile.TemporaryDirectory() as scratch:
+            file = Path(scratch, "rows.jsonl")
+            file.write_text("".join(json.dumps(row) + "\n" for row in rows_of(method, 2 * rows, length, tokenizer)))
+            run = [sys.executable, "-m", "medsss_cli.app", *command, str(file), "--policy", folder, how, *sizes]
+            spent = peak([*run, "-o", str(Path(scratch, "out"))])
+        said = sum(way.bytes(shape).values())
+        print(f"| {way.name} | {spent / GB:.2f} | {(spent - base) / GB:.2f} | {said / GB:.2f} |", flush=True)
 
 
 def main() -> None:
@@ -164,7 +184,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=1024)
     args = parser.parse_args()
     if args.measure:
-        measure(args.measure, args.rows)
+        measure(args.measure, args.rows, args.length)
     else:
         table(LLAMA_8B, args.rows, args.length, on_gpu=True)
 

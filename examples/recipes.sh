@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# One column of the table in docs/internals/benchmarks.md: base, rejection sampling alone, MedCritical and MedS3 on the clinic at about
-# equal generated tokens, for one SEED. MedCritical runs first, and what it generates is the budget of the other two.
+# One column of the table in docs/internals/benchmarks.md: base, rejection sampling alone, MedCritical, MedS3 and GRPO on the clinic at
+# about equal generated tokens, for one SEED. MedCritical runs first, and what it generates is the budget of the others.
 #
 #   SEED=0 examples/recipes.sh       (then SEED=1, SEED=2; a few minutes each on two cores)
 #
@@ -17,6 +17,7 @@ RATINGS=${RATINGS:-4} CURRICULUM=${CURRICULUM:-40}  # MedS3: answers that tell t
 export SFT_EXTRA=${SFT_EXTRA:-"--full --lr 5e-4 --epochs 4 --batch-size 32 --accumulation 1"}
 export DPO_EXTRA=${DPO_EXTRA:-"--full --lr 1e-4 --sft-weight 0.5 --batch-size 32 --accumulation 1"}
 SEARCH_EXTRA=${SEARCH_EXTRA:-"--max-nodes 30 --rollouts 8 --min-rollouts 3 --max-tokens $SHORT --max-step-tokens 60"}
+export GRPO_EXTRA=${GRPO_EXTRA:-"--full --lr 5e-4 --batch-size 64 --accumulation 1 --generations 8"}
 CHUNK=${CHUNK:-10}                # questions that tell what one of them costs
 
 mkdir -p "$OUT"
@@ -47,9 +48,9 @@ spend() {  # spend TOKENS QUESTIONS FILE COMMAND...: on as many of the questions
         limit=$((limit + (next > 0 ? next : 1)))
     done
 }
+each=$(($(tokens "$OUT"/medcritical/student.greedy.jsonl) / TESTS))  # tokens of an answer
 rejection() {
     # As many answers to a question as the budget has for all of them.
-    local each=$(($(tokens "$OUT"/medcritical/student.greedy.jsonl) / TESTS))
     spend "$budget" "$pool" "$OUT/rejection.samples.jsonl" medsss sample -n $((budget / (QUESTIONS * each) + 1)) --max-tokens "$SHORT"
     medsss label "$OUT/rejection.samples.jsonl" --to sft --max-per-problem 8 -q > "$OUT/rejection.sft.jsonl"
     train rejection sft "$STUDENT" "$SFT_EXTRA"
@@ -68,7 +69,17 @@ meds3() {
     if [ -s "$OUT/meds3.dpo.jsonl" ]; then train meds3 dpo "$policy" "$DPO_EXTRA"; policy=$OUT/meds3.dpo; fi
     measure meds3 "$policy"
 }
+# shellcheck disable=SC2086
+grpo() {
+    # As many passes over the questions, eight answers to each, as the budget has; answers may grow longer or shorter.
+    local epochs
+    epochs=$("$python" -c "print($budget / ($QUESTIONS * 8 * $each))")
+    medsss train-policy "$pool" --policy "$STUDENT" --method grpo --seed "$SEED" --epochs "$epochs" --max-tokens "$SHORT" \
+        $GRPO_EXTRA -o "$OUT/grpo" >&2
+    measure grpo "$OUT/grpo"
+}
 rejection & first=$!
 meds3
 wait "$first"
+grpo
 "$python" examples/recipes_table.py "$OUT"

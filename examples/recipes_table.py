@@ -22,11 +22,15 @@ ROWS = (  # name, report, files that it paid for beside those of the rows named 
         ("medcritical/teacher.jsonl", "medcritical/round*/answers.jsonl", "medcritical/round*/corrected.jsonl"),
     ),
     ("MedS3, one iteration", "meds3.report.json", ("meds3.draws.jsonl", "meds3.trees.jsonl")),
+    ("GRPO", "grpo.report.json", ("grpo/medsss.json",)),
 )
 
 
 def tokens(path: Path) -> int:
-    """Tokens that were generated for a file of samples or tree records, in a file of corrections for these alone."""
+    """Tokens that were generated for a file of samples or tree records, in a file of corrections for these alone, or by
+    the grpo training of a card."""
+    if path.name == "medsss.json":
+        return int(json.loads(path.read_text(encoding="utf-8"))["summary"]["metrics"]["tokens"])
     records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     responses = [response for record in records for response in record.get("responses", ())]
     corrections = [response for response in responses if "corrects" in response]

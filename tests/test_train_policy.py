@@ -326,6 +326,81 @@ def test_what_cannot_be_trained_on(base: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
+# --- rewards ---
+
+
+def test_a_right_answer_is_rewarded_and_every_prompt_is_that_of_an_engine(base: Path, tmp_path: Path) -> None:
+    """Of any record the problem is taken; wrong, unreadable and empty answers are worth 0. An update of 8 answers takes
+    2 problems at 4 answers each, so 5 problems are filled up to 6 with one of the next epoch."""
+    from medsss_cli.training.config import Method, PolicyConfig
+    from medsss_cli.training.grpo import problem_rows, reward
+    from medsss_cli.training.rows import Counts, in_order
+
+    problem = {"id": "q", "question": QUESTION, "options": {"A": "95 mg", "C": "1750 mg"}, "answer": "C"}
+    tree = problem | {"nodes": [{"parent": -1, "depth": 0, "action": "root", "text": ROOT_TEXT}]}
+    config = PolicyConfig(
+        method=Method.GRPO, output="x", generations=4, batch_size=4, accumulation=2, max_tokens=50, max_length=300
+    )
+    tokenizer, bad = make_tiny_tokenizer(tmp_path), []
+    given = placed([problem, tree, {"prompt": "Q?", "completions": ["a"], "labels": [1.0]}])
+    rows = list(problem_rows(config, given, tokenizer, Counts(), lambda where, what: bad.append(f"{where}: {what}")))
+    asked = render(tokenizer, Prompt((Message("user", QUESTION + "\nA. 95 mg\nC. 1750 mg"),)))
+    assert [(row.id, row.columns["prompt"], row.length) for row in rows] == [("q", asked, len(asked) + 50)] * 2
+    assert len(bad) == 1
+    assert bad[0].startswith("test:3")
+    texts = [ANSWER, WRONG, "The answer is A.", "", "Step 1: So C.\n\nStep 2: The answer is (C)."]
+    assert reward(texts, [rows[0].columns["problem"]] * len(texts)) == [1.0, 0.0, 0.0, 0.0, 1.0]
+
+    from datasets import Dataset
+
+    order = in_order(Dataset.from_dict({"length": [9, 8, 7, 6, 5]}), config, copies=4)["length"]
+    assert len(order) == 6
+    assert sorted(order[:5]) == [5, 6, 7, 8, 9]
+
+
+def test_rewards_train_a_policy(tmp_path: Path) -> None:
+    """The program itself on clinic problems and a line that is none: named, counted, the rest trained on. The line of
+    progress and the summary tell reward, groups that teach nothing, length and tokens; the folder is a policy."""
+    problems = run_medsss(["clinic", "-n", "8"]).ok().stdout + to_lines([{"prompt": "Q?", "completion": "a"}])
+    out = tmp_path / "out"
+    args = ["train-policy", "--method", "grpo", "--lr", "5e-4", "--batch-size", "16", "--accumulation", "1"]
+    ran = run_medsss([*args, "--max-tokens", "48", "--lora", "--beta", ".01", "-o", out], problems)
+    assert ran.rc == 1, ran.stderr
+    (summary,) = ran.records
+    assert (summary["method"], summary["rows"], summary["bad"], summary["steps"]) == ("grpo", 8, 1, 4)
+    for metrics in (summary["metrics"], summary["metrics_first"]):
+        assert 0 <= metrics["reward"] <= 1
+        assert 0 <= metrics["zero-variance"] <= 1
+        assert 0 < metrics["length"] <= 48
+    assert 4 * 16 <= summary["metrics"]["tokens"] <= 4 * 16 * 48
+    assert "stdin:9" in ran.stderr
+    assert "step 4/4 loss" in ran.stderr
+    assert "zero-variance" in ran.stderr
+    assert "vLLM" not in ran.stderr
+    card = json.loads((out / "medsss.json").read_text())
+    assert (card["kind"], card["method"], card["options"]["generations"]) == ("policy", "grpo", 8)
+    drawn = run_medsss(["sample", "-n", "1", "--max-tokens", "8", "--policy", out], problems.splitlines()[0]).ok()
+    assert len(drawn.records[0]["responses"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "args", "what"),
+    [
+        ("sft", ["--generations", "4"], "--generations is not for --method sft"),
+        ("sft", ["--beta", ".2"], "--beta is not for --method sft"),
+        ("dpo", ["--max-tokens", "100"], "--max-tokens is not for --method dpo"),
+        ("grpo", ["--sft-weight", "1"], "--sft-weight is not for --method grpo"),
+        ("grpo", ["--beta", ".1"], "needs --lora"),
+        ("grpo", ["--generations", "7"], "do not make whole groups of --generations 7"),
+    ],
+)
+def test_an_option_of_another_method_is_refused(method: str, args: list[str], what: str, tmp_path: Path) -> None:
+    ran = run_medsss(["train-policy", "--method", method, "-o", tmp_path / "out", *args], "")
+    assert ran.rc == 2
+    assert what in ran.stderr
+    assert not (tmp_path / "out").exists()
+
+
 # --- the command ---
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar
 
 from ..errors import UsageError
 from ..models import Device
+from ..prompts import Prompting
 from ..settings import Opt, check
 
 
@@ -29,6 +30,7 @@ class Method(StrEnum):
 
     SFT = "sft"
     DPO = "dpo"
+    GRPO = "grpo"
 
 
 class Packing(StrEnum):
@@ -86,6 +88,9 @@ class TrainingConfig:
         check(self)
         self.arguments()
 
+    def rate(self) -> float:
+        raise NotImplementedError
+
     def arguments(self) -> dict[str, Any]:
         """`DEFAULTS` and what `trainer_args` says, each value as JSON where it is such, else as text."""
         found = dict(self.DEFAULTS)
@@ -109,20 +114,59 @@ class TrainingConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PolicyConfig(TrainingConfig):
-    """The paper trains all weights. `beta` and `sft_weight` are for dpo alone."""
+    """The paper trains all weights. `ONLY` tells the options that not every method looks at."""
 
-    LR: ClassVar[dict[Method, float]] = {Method.SFT: 1e-6, Method.DPO: 5e-7}
+    LR: ClassVar[dict[Method, float]] = {Method.SFT: 1e-6, Method.DPO: 5e-7, Method.GRPO: 1e-6}
+    ONLY: ClassVar[dict[str, tuple[Method, ...]]] = {
+        "beta": (Method.DPO, Method.GRPO),
+        "sft_weight": (Method.DPO,),
+        "generations": (Method.GRPO,),
+        "max_tokens": (Method.GRPO,),
+        "prompting": (Method.GRPO,),
+    }
 
-    method: Annotated[Method, Opt("sft reads sft records, dpo preference records.", group="")] = Method.SFT
+    method: Annotated[
+        Method, Opt("sft reads sft records, dpo preference records, grpo problems (any record).", group="")
+    ] = Method.SFT
     lr: Annotated[
         float | None,
-        Opt("Learning rate.", least=0, metavar="R", shown="sft 1e-6, dpo 5e-7; with --lora ten times that"),
+        Opt("Learning rate.", least=0, metavar="R", shown="sft and grpo 1e-6, dpo 5e-7; with --lora ten times that"),
     ] = None
-    beta: Annotated[float, Opt("dpo: how close to stay.", least=0, metavar="B")] = 0.1
+    beta: Annotated[
+        float | None,
+        Opt("dpo, grpo: how close to stay; grpo wants --lora for it.", least=0, metavar="B", shown="dpo .1, grpo 0"),
+    ] = None
     sft_weight: Annotated[float, Opt("dpo: add W times the sft loss of the chosen.", least=0, metavar="W")] = 0.0
+    generations: Annotated[int, Opt("grpo: answers to a problem.", least=2, metavar="N")] = 8
+    max_tokens: Annotated[int, Opt("grpo: most tokens in one answer.", least=1, metavar="N")] = 512
+    prompting: Annotated[
+        Prompting, Opt('grpo: native: the policy writes "Step k: ..." by itself; instruct: it is told how.')
+    ] = Prompting.NATIVE
+
+    def __post_init__(self) -> None:
+        TrainingConfig.__post_init__(self)
+        if self.method is not Method.GRPO:
+            return
+        if self.batch_size * self.accumulation % self.generations:
+            raise UsageError(
+                f"--batch-size {self.batch_size} x --accumulation {self.accumulation} answers "
+                f"do not make whole groups of --generations {self.generations}"
+            )
+        if self.closeness and not self.lora:
+            raise UsageError("--method grpo with --beta needs --lora: what it stays close to is the model without it")
+
+    @property
+    def closeness(self) -> float:
+        """`beta`, or what the method takes for it."""
+        return self.beta if self.beta is not None else 0.0 if self.method is Method.GRPO else 0.1
 
     def rate(self) -> float:
         return self.lr if self.lr is not None else self.LR[self.method] * (10 if self.lora else 1)
+
+    def identity(self) -> dict[str, Any]:
+        found = TrainingConfig.identity(self) | {"beta": self.closeness}
+        new = ("generations", "max_tokens", "prompting")  # runs of older versions do not tell them
+        return {name: value for name, value in found.items() if name not in new or self.method is Method.GRPO}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

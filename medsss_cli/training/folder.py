@@ -77,12 +77,12 @@ def begin(out: Path, run: Mapping[str, Any]) -> None:
 def last_checkpoint(work: Path) -> Path | None:
     """The newest checkpoint that is whole. The Trainer writes trainer_state.json last, so a run that was killed while
     writing leaves one without it."""
-    found = []
-    for folder in work.glob("checkpoint-*"):
-        step = folder.name.removeprefix("checkpoint-")
-        if step.isdigit() and read_json(folder / "trainer_state.json") is not None:
-            found.append((int(step), folder))
-    return max(found)[1] if found else None
+    found = [folder for folder in work.glob("checkpoint-*") if read_json(folder / "trainer_state.json") is not None]
+    return max(found, key=step_of, default=None)
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("checkpoint-"))
 
 
 def publish(out: Path, staged: Path, card: Mapping[str, Any]) -> None:

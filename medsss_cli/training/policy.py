@@ -39,6 +39,7 @@ from ..records import Message, Preference, Sft, parse
 from ..requests import Prompt
 from ..steps import SEPARATOR, split_steps
 from ..stream.jsonl import Where
+from . import grpo
 from .config import Method, PolicyConfig
 from .rows import Counts, OnBad, Row, Say, Source, in_order, usable
 from .run import Recipe, TrainingSummary, lora_config, run_training
@@ -50,35 +51,32 @@ COLUMNS = {
     Method.SFT: {"input_ids": "[int32]", "labels": "[int32]"},
     Method.DPO: {"prompt_ids": "[int32]", "chosen_ids": "[int32]", "rejected_ids": "[int32]"},
 }
+SHOWN = {"rewards/margins": "margin", "rewards/accuracies": "accuracy", "logps/chosen": "logp-chosen"}
 
 
 def train_policy(
     config: PolicyConfig, rows: Source, *, say: Say = lambda _: None, on_bad: OnBad = lambda *_: None
 ) -> TrainingSummary:
-    """Train on sft or preference records (or bare rows of TRL's conversational layouts) and write a model folder.
+    """Train on sft or preference records (or bare rows of TRL's conversational layouts), or for grpo on problems, and
+    write a model folder.
 
     A row that cannot be used goes to `on_bad(where, what)` and is counted. Raises UsageError where nothing is left to
     train on, or the rows are of the other kind.
     """
+    if config.method is Method.GRPO:
+        return run_training(config, grpo.recipe(config, rows, on_bad), say)
     rows_of = sft_rows if config.method is Method.SFT else preference_rows
-
-    def read(tokenizer: PreTrainedTokenizerBase, base: str, counts: Counts) -> Iterable[Row]:
-        return rows_of(rows, tokenizer, turn_end(tokenizer, stop_ids(base, tokenizer)), counts, on_bad)
-
-    return run_training(
-        config,
-        Recipe(
-            kind="policy",
-            method=str(config.method),
-            head="causal",
-            learning_rate=config.rate(),
-            columns=COLUMNS[config.method],
-            read=read,
-            arguments=lambda **given: trainer_arguments(config, given),
-            build=lambda *given: build_trainer(config, *given),
+    recipe = Recipe(
+        method=str(config.method),
+        columns=COLUMNS[config.method],
+        read=lambda tokenizer, base, counts: rows_of(
+            rows, tokenizer, turn_end(tokenizer, stop_ids(base, tokenizer)), counts, on_bad
         ),
-        say,
+        arguments=lambda **given: trainer_arguments(config, given),
+        build=lambda *given: build_trainer(config, *given),
+        shown=SHOWN,
     )
+    return run_training(config, recipe, say)
 
 
 # --- rows to ids -----------------------------------------------------------------------------------------------------
@@ -233,7 +231,7 @@ def trainer_arguments(config: PolicyConfig, given: dict[str, Any]) -> Any:
     return DPOConfig(
         **given,
         max_length=None,
-        beta=config.beta,
+        beta=config.closeness,
         loss_type=losses,
         loss_weights=weights,
         precompute_ref_log_probs=not config.lora,

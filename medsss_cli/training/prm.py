@@ -58,17 +58,13 @@ def train_prm(
     return run_training(
         config,
         Recipe(
-            kind="prm",
             method="prm",
-            head="steps",
-            learning_rate=config.rate(),
             columns={"input_ids": "[int32]", "readouts": "[int32]", "labels": "[float32]", "group": "int64"},
             read=lambda tokenizer, base, counts: prm_rows(rows, tokenizer, counts, on_bad),
             arguments=lambda **given: TrainingArguments(
                 **given | {"per_device_train_batch_size": 1}, label_names=["labels"]
             ),
             build=lambda *given: build_trainer(config, say, *given),
-            card={"convention": "medsss"},
         ),
         say,
     )

@@ -125,15 +125,18 @@ def load_rows(folder: Path) -> tuple[Dataset, Counts]:
     return Dataset.from_file(str(files[0])), Counts(**plain)
 
 
-def in_order(dataset: Dataset, config: TrainingConfig) -> Dataset:
-    """The rows in the order of training, for every epoch once."""
-    each = config.batch_size * config.accumulation * processes()
+def in_order(dataset: Dataset, config: TrainingConfig, copies: int = 1) -> Dataset:
+    """The rows in the order of training, for every epoch once. Where an update takes `copies` of each of its rows, the
+    last one is filled with rows of a further epoch."""
+    each = config.batch_size * config.accumulation * processes() // copies
     lengths = dataset["length"][:]
+    wanted = max(1, round(config.epochs * len(lengths)))
+    if copies > 1:
+        wanted = -(-wanted // each) * each
     order: list[int] = []
-    while len(order) < round(config.epochs * len(lengths)):
-        epoch = len(order) // len(lengths)
+    for epoch in range(-(-wanted // len(lengths))):
         order += grouped_order(lengths, each, random.Random(f"{config.seed}/{epoch}"))
-    return dataset.select(order[: max(1, round(config.epochs * len(lengths)))])
+    return dataset.select(order[:wanted])
 
 
 def grouped_order(lengths: Sequence[int], batch: int, draw: random.Random) -> list[int]:

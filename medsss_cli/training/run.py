@@ -37,8 +37,8 @@ from ..models import (
 )
 from ..stream.jsonl import guarded_stdout
 from .config import TrainingConfig, WeightType
-from .folder import WORK, begin, close_folder, last_checkpoint, open_folder, publish
-from .rows import Counts, Row, Say, load_rows, store_rows
+from .folder import WORK, begin, close_folder, last_checkpoint, open_folder, publish, step_of
+from .rows import Counts, Row, Say, load_rows, processes, store_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -51,7 +51,8 @@ CHECKPOINTING_FROM = 1_000_000_000  # parameters, on a GPU
 @dataclass(frozen=True, kw_only=True)
 class TrainingSummary:
     """How a training went. `loss_first` is the loss of the first update, `loss_last` the mean over the updates that
-    were logged last, the last one among them.
+    were logged last, the last one among them; `metrics` is what the method reports beside it, as last logged, and
+    `metrics_first` as first.
 
     `rows` were trained on; `dropped` were longer than the maximum; `bad` could not be used. `resumed_from` is the
     step that the run went on from, 0 for a fresh one; `finished_before` says that nothing was left to do.
@@ -71,6 +72,7 @@ class TrainingSummary:
     resumed_from: int = 0
     finished_before: bool = False
     metrics: dict[str, float] = field(default_factory=dict)
+    metrics_first: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,18 +81,26 @@ class Recipe:
 
     `read(tokenizer, base, counts)` gives the rows; `columns` their types (`rows.store_rows`).
     `arguments` makes the trainer's arguments from keywords that every kind takes; `build(arguments, model, tokenizer,
-    dataset)` the trainer. `card` goes into medsss.json and, with the options, is the identity of the run.
+    dataset)` the trainer. `shown` names what the trainer logs beside the loss.
     """
 
-    kind: str
     method: str
-    head: str
-    learning_rate: float
     columns: Mapping[str, str]
     read: Callable[[PreTrainedTokenizerBase, str, Counts], Iterable[Row]]
     arguments: Callable[..., TrainingArguments]
     build: Callable[[TrainingArguments, Any, PreTrainedTokenizerBase, Dataset], Trainer]
-    card: Mapping[str, Any] = field(default_factory=dict)
+    shown: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def card(self) -> dict[str, str]:
+        """What it is, for medsss.json."""
+        if self.method == "prm":
+            return {"kind": "prm", "method": "prm", "convention": "medsss"}
+        return {"kind": "policy", "method": self.method}
+
+    def metrics(self, entry: Mapping[str, Any]) -> dict[str, float]:
+        """What is shown of an entry of the trainer's log."""
+        return {short: round(float(entry[key]), 5) for key, short in self.shown.items() if entry.get(key) is not None}
 
 
 def run_training(config: TrainingConfig, recipe: Recipe, say: Say) -> TrainingSummary:
@@ -110,99 +120,113 @@ def run_training(config: TrainingConfig, recipe: Recipe, say: Say) -> TrainingSu
 
 def _train(config: TrainingConfig, recipe: Recipe, base: str, out: Path, say: Say) -> TrainingSummary:
     from accelerate import PartialState  # type: ignore[import-untyped]
-    from transformers import PrinterCallback, set_seed
 
-    work = out / WORK
-    numbers = precision(config)
-    state = PartialState(cpu=numbers.use_cpu)
+    state = PartialState(cpu=precision(config).use_cpu)
     tokenizer = load_tokenizer(base)
-    about = load_config(base)
-    max_length = choose_max_length(config.max_length, about)
-
     if state.is_main_process:
-        counts = Counts()
-        rows = recipe.read(tokenizer, base, counts)
-        store_rows(rows, recipe.columns, counts, work / "data", max_length, say)
-        begin(
-            out,
-            config.identity()
-            | {"kind": recipe.kind, "method": recipe.method, **recipe.card}
-            | {"max_length": max_length, "lr": recipe.learning_rate, "processes": state.num_processes}
-            | {"base": fingerprint(base), "data": counts.hash},
-        )
+        _store(config, recipe, base, out, tokenizer, say)
     state.wait_for_everyone()
     card = read_json(out / CARD)
     if card is not None:
         state.wait_for_everyone()
         if state.is_main_process:
-            shutil.rmtree(work, ignore_errors=True)
+            shutil.rmtree(out / WORK, ignore_errors=True)
         say(f"{out} is complete: the same training has finished before (--restart trains anew)")
         return TrainingSummary(**card["summary"] | {"finished_before": True})
-    dataset, counts = load_rows(work / "data")
-    resume = last_checkpoint(work)
 
-    # The arguments come before the model: under DeepSpeed and FSDP they decide how it is loaded.
+    dataset, counts = load_rows(out / WORK / "data")
+    resume = last_checkpoint(out / WORK)
+    trainer = _make_trainer(config, recipe, base, tokenizer, dataset, say)
+    say(
+        f"{recipe.method}: {counts.rows} rows, {counts.tokens} tokens, "
+        f"{count_parameters(load_config(base)) / 1e6:.1f} M parameters, "
+        f"{'LoRA' if config.lora else 'full'}, lr {config.rate():g}"
+        + (f", going on from step {step_of(resume)}" if resume else "")
+    )
+    started = time.monotonic()
+    try:
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    except ValueError as error:
+        if trainer.state.global_step:
+            raise
+        raise UsageError(f"the trainer refuses this: {error}") from None
+    summary = _summary(config, recipe, counts, trainer, time.monotonic() - started, resume)
+    state.wait_for_everyone()
+    save_model(trainer, config, base, out / WORK / "model")
+    if state.is_main_process:
+        card = {
+            **recipe.card,
+            "base": base,
+            "data": dataclasses.asdict(counts),
+            "options": dataclasses.asdict(config),
+            "versions": versions(),
+            "summary": dataclasses.asdict(summary),
+            "run": read_json(out / WORK / "run.json"),
+        }
+        publish(out, out / WORK / "model", card)
+    state.wait_for_everyone()
+    return summary
+
+
+def _store(
+    config: TrainingConfig, recipe: Recipe, base: str, out: Path, tokenizer: PreTrainedTokenizerBase, say: Say
+) -> None:
+    """Write the rows and what the run is. Process 0 alone does it."""
+    counts = Counts()
+    max_length = choose_max_length(config.max_length, load_config(base))
+    store_rows(recipe.read(tokenizer, base, counts), recipe.columns, counts, out / WORK / "data", max_length, say)
+    run = config.identity() | recipe.card | {"max_length": max_length, "lr": config.rate(), "processes": processes()}
+    begin(out, run | {"base": fingerprint(base), "data": counts.hash})
+
+
+def _make_trainer(
+    config: TrainingConfig,
+    recipe: Recipe,
+    base: str,
+    tokenizer: PreTrainedTokenizerBase,
+    dataset: Dataset,
+    say: Say,
+) -> Trainer:
+    """The trainer with its model. The arguments come first: under DeepSpeed and FSDP they decide how it is loaded."""
+    from transformers import PrinterCallback, set_seed
+
     set_seed(config.seed)
-    size = count_parameters(about)
-    arguments = _arguments(config, recipe, numbers, checkpointing=size > CHECKPOINTING_FROM)
-    model = load_model(base, dtype=numbers.weights, head=recipe.head)
+    numbers = precision(config)
+    arguments = _arguments(
+        config, recipe, numbers, checkpointing=count_parameters(load_config(base)) > CHECKPOINTING_FROM
+    )
+    model = load_model(base, dtype=numbers.weights, head="steps" if recipe.method == "prm" else "causal")
     model.config.use_cache = False
     try:
         trainer = recipe.build(arguments, model, tokenizer, dataset)
     except (ValueError, NotImplementedError) as error:
         raise UsageError(f"the trainer refuses these options: {error}") from None
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(progress_callback(say))
-    say(
-        f"{recipe.method}: {counts.rows} rows, {counts.tokens} tokens, {size / 1e6:.1f} M parameters, "
-        f"{'LoRA' if config.lora else 'full'}, lr {recipe.learning_rate:g}"
-        + (f", going on from step {resume.name.removeprefix('checkpoint-')}" if resume else "")
-    )
-    started = time.monotonic()
-    try:
-        result = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    except ValueError as error:
-        if trainer.state.global_step:
-            raise
-        raise UsageError(f"the trainer refuses this: {error}") from None
-    seconds = time.monotonic() - started
+    trainer.add_callback(progress_callback(say, recipe))
+    return trainer
 
-    state.wait_for_everyone()
-    save_model(trainer, config, base, work / "model")
+
+def _summary(
+    config: TrainingConfig, recipe: Recipe, counts: Counts, trainer: Trainer, seconds: float, resume: Path | None
+) -> TrainingSummary:
     logged = [entry for entry in trainer.state.log_history if "loss" in entry]
-    summary = TrainingSummary(
-        out=str(out),
-        kind=recipe.kind,
+    first, last = (logged[0], logged[-1]) if logged else ({}, {})
+    return TrainingSummary(
+        out=config.output,
+        kind=recipe.card["kind"],
         method=recipe.method,
         rows=counts.rows,
         dropped=counts.dropped,
         bad=counts.bad,
-        steps=result.global_step,
+        steps=trainer.state.global_step,
         epochs=config.epochs,
-        loss_first=logged[0]["loss"] if logged else None,
-        loss_last=logged[-1]["loss"] if logged else None,
+        loss_first=first.get("loss"),
+        loss_last=last.get("loss"),
         seconds=round(seconds, 2),
-        resumed_from=int(resume.name.removeprefix("checkpoint-")) if resume else 0,
-        metrics={name: round(float(logged[-1][key]), 5) for key, name in SHOWN.items() if logged and key in logged[-1]},
+        resumed_from=step_of(resume) if resume else 0,
+        metrics=recipe.metrics(last),
+        metrics_first=recipe.metrics(first),
     )
-    if state.is_main_process:
-        publish(
-            out,
-            work / "model",
-            {
-                "kind": recipe.kind,
-                "method": recipe.method,
-                **recipe.card,
-                "base": base,
-                "data": dataclasses.asdict(counts),
-                "options": dataclasses.asdict(config),
-                "versions": versions(),
-                "summary": dataclasses.asdict(summary),
-                "run": read_json(work / "run.json"),
-            },
-        )
-    state.wait_for_everyone()
-    return summary
 
 
 def _arguments(config: TrainingConfig, recipe: Recipe, numbers: Precision, *, checkpointing: bool) -> TrainingArguments:
@@ -223,7 +247,7 @@ def _arguments(config: TrainingConfig, recipe: Recipe, numbers: Precision, *, ch
         "num_train_epochs": 1,  # the order of the rows holds all epochs
         "train_sampling_strategy": "sequential",
         "remove_unused_columns": False,
-        "learning_rate": recipe.learning_rate,
+        "learning_rate": config.rate(),
         "seed": config.seed,
         "use_cpu": numbers.use_cpu,
         "logging_first_step": True,
@@ -272,10 +296,7 @@ def quiet_libraries() -> Iterator[None]:
             yield
 
 
-SHOWN = {"rewards/margins": "margin", "rewards/accuracies": "accuracy", "logps/chosen": "logp-chosen"}
-
-
-def progress_callback(say: Say, every_seconds: float = 10.0) -> Any:
+def progress_callback(say: Say, recipe: Recipe, every_seconds: float = 10.0) -> Any:
     """A callback that has the last step logged too, and says a plain line now and then: step, loss, what the method
     reports, time left."""
     from transformers import TrainerCallback
@@ -299,7 +320,10 @@ def progress_callback(say: Say, every_seconds: float = 10.0) -> Any:
             self.last_said = now
             rate = (state.global_step - self.from_step) / max(now - self.started, 1e-9)
             left = round((state.max_steps - state.global_step) / max(rate, 1e-9))
-            extra = "".join(f" {short} {float(logs[key]):.3g}" for key, short in SHOWN.items() if key in logs)
+            extra = "".join(
+                f" {short} {value:.3g}" if abs(value) < 1000 else f" {short} {value:.0f}"
+                for short, value in recipe.metrics(logs).items()
+            )
             say(
                 f"step {state.global_step}/{state.max_steps} loss {float(logs['loss']):.4f}{extra} "
                 f"lr {float(logs.get('learning_rate', 0.0)):.2g} {rate:.2f} steps/s, "
