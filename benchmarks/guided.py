@@ -14,7 +14,7 @@ processor time of everything, per problem. A table goes to stderr, a JSON line a
 The reward model: train one as examples/demo.sh does (300 problems with it: some ten minutes of one core).
 
     OUT=out/demo examples/demo.sh
-    python benchmarks/guided.py --prm out/demo/prm-soft --policy out/demo/iteration2/policy --problems 300
+    python benchmarks/guided.py --prm out/demo/prm-dual --policy out/demo/policy --problems 300
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Which step labels make the better reward model: `python benchmarks/labels.py out/demo0 out/demo1 out/demo2`.
 
 Each folder is one run of the demo (`SEED=s OUT=FOLDER make demo`). For every kind of labels a reward model is trained
-as the demo does it (what the demo left there is used), scores the evolved policy's sixteen answers to each test
+as the demo does it (what the demo left there is used), scores the evolved policy's answers to each test
 problem, and is measured twice: on the steps, which the clinic's checker knows to be right or wrong, and by the answers
-that it selects. Prints a table for docs/internals/benchmarks.md; what is in a folder already is not done again.
+that it selects. Prints a table for docs/internals/benchmarks.md, of means over the runs with the standard deviation
+between them; what is in a folder already is not done again.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 LABELS = ("hard", "soft", "monotone", "dual", "dual-soft", "published")
@@ -37,13 +39,12 @@ def medsss(*arguments: str | Path, out: Path | None = None) -> None:
 
 def measure(run: Path, labels: str, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """The report of the selected answers, and that of the steps."""
-    rows, model, scored = run / f"prm-{labels}.jsonl", run / f"prm-{labels}", run / f"bon-{labels}.jsonl"
-    policy = run / "iteration2" / "policy"
+    rows, model, scored = run / f"prm-{labels}.jsonl", run / f"prm-{labels}", run / f"labels-{labels}.bon.jsonl"
     if not rows.exists():
         medsss("label", run / "prm.trees.jsonl", "--to", "prm", "--labels", labels, *LABEL, out=rows)
     if not (model / "medsss.json").exists():
-        medsss("train-prm", rows, "--policy", policy, "--seed", str(seed), *TRAIN, "-o", model)
-    medsss("bon", run / "iteration2.samples.jsonl", "--prm", model, "-o", scored)
+        medsss("train-prm", rows, "--policy", run / "policy", "--seed", str(seed), *TRAIN, "-o", model)
+    medsss("bon", run / "evolved.samples.jsonl", "--prm", model, "-o", scored)
     reports = []
     for name, more in (("answers", ()), ("steps", ("--steps",))):
         report = run / f"labels-{labels}.{name}.json"
@@ -53,8 +54,10 @@ def measure(run: Path, labels: str, seed: int) -> tuple[dict[str, Any], dict[str
     return reports[0], reports[1]
 
 
-def percent(measured: dict[str, float]) -> str:
-    return f"{100 * measured['value']:.1f} ({100 * measured['low']:.1f} to {100 * measured['high']:.1f})"
+def over(values: list[float]) -> str:
+    """Mean and standard deviation over the runs, in percent."""
+    spread = f" ± {100 * stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{100 * fmean(values):.1f}{spread}"
 
 
 def main() -> None:
@@ -66,14 +69,20 @@ def main() -> None:
     cells = [(labels, seed) for labels in LABELS for seed in range(len(given.runs))]
     with ThreadPoolExecutor(given.jobs) as pool:
         found = list(pool.map(lambda cell: measure(given.runs[cell[1]], *cell), cells))
-    heads = ("labels", "seed", "first-error F1", "AUROC", *SELECTIONS)
+    answers, steps = ({kind: [] for kind in LABELS} for _ in range(2))
+    for (labels, _), (selected, judged) in zip(cells, found, strict=True):
+        answers[labels].append(selected)
+        steps[labels].append(judged)
+    heads = ("labels", "first-error F1", "AUROC", *SELECTIONS)
     print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
-    for (labels, seed), (answers, steps) in zip(cells, found, strict=True):
-        best = [percent(answers["best_of_k"][name][-1]) for name in SELECTIONS]
-        row = [labels, str(seed), percent(steps["first_error"]["f1"]), f"{steps['auroc']:.3f}", *best]
+    for labels in LABELS:
+        row = [labels, over([of["first_error"]["f1"]["value"] for of in steps[labels]])]
+        row.append(over([of["auroc"] for of in steps[labels]]))
+        row += [over([of["best_of_k"][name][-1]["value"] for of in answers[labels]]) for name in SELECTIONS]
         print("| " + " | ".join(row) + " |")
-    votes = (percent(answers["majority_at_k"][-1]) for answers, _ in found[: len(given.runs)])
-    print("\nmajority@16: " + "; ".join(f"seed {seed} {vote}" for seed, vote in enumerate(votes)))
+    for name, curve in (("one of N", "pass_at_k"), ("majority", "majority_at_k"), ("likeliest", "likeliest_at_k")):
+        point = 0 if name == "one of N" else -1
+        print(f"{name}: {over([of[curve][point]['value'] for of in answers[LABELS[0]]])}")
 
 
 if __name__ == "__main__":

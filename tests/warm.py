@@ -111,10 +111,10 @@ def run_warm(argv: list[str], data: bytes, env: dict[str, str], cwd: Path, timeo
     return status, outputs[read_out], outputs[read_err]
 
 
-def put_medsss(folder: Path) -> None:
-    """A `medsss` in this folder, for the PATH of shell scripts."""
+def put_medsss(folder: Path, heavy: bool = False) -> None:
+    """A `medsss` in this folder, for the PATH of shell scripts; `heavy`: all runs come from the process with torch."""
     folder.mkdir(exist_ok=True)
-    command = f'exec "{sys.executable}" -S "{__file__}" call "{warm(False)}" "{warm(True)}" "$@"'
+    command = f'exec "{sys.executable}" -S "{__file__}" call "{warm(heavy)}" "{warm(True)}" "$@"'
     (folder / "medsss").write_text(f"#!/bin/sh\n{command}\n")
     (folder / "medsss").chmod(0o755)
 
