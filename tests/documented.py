@@ -21,7 +21,7 @@ class Console:
         self.bin = bin
         self.env = clean_env(PATH=f"{bin}{os.pathsep}{os.environ['PATH']}")
 
-    def run(self, command: str, folder: Path, env: dict[str, str] | None = None, timeout: float = 120) -> Any:
+    def run(self, command: str, folder: Path, env: dict[str, str] | None = None, timeout: float = 300) -> Any:
         """The finished process of one command line; stdout and stderr are one text, as on a terminal."""
         return subprocess.run(
             ["bash", "-o", "pipefail", "-c", command],
