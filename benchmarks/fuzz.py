@@ -41,8 +41,8 @@ from medsss_cli.commands import label
 from medsss_cli.errors import BadRecord, MedsssError
 from medsss_cli.evaluation.items import read_item
 from medsss_cli.labelling.labels import StepLabels
-from medsss_cli.labelling.rows import Pairs, PathRows, PreferenceRows, SftRows, Take, ValueRows
-from medsss_cli.labelling.trajectories import StepValues
+from medsss_cli.labelling.rows import PreferenceRows, PrmRows, SftRows, Take
+from medsss_cli.labelling.values import StepValues
 from medsss_cli.problems import LAYOUTS, FieldMap, to_prm, to_problem, to_record, to_samples, to_tree
 from medsss_cli.problems.sources import read_rows
 from medsss_cli.records import Problem, Task
@@ -341,15 +341,14 @@ def read_view(found: dict[str, Any], draw: random.Random) -> object:
 def label_rows(found: dict[str, Any], draw: random.Random) -> object:
     source = label._read(found, HERE)
     most = draw.choice((None, 1))
-    paths = PathRows(all_problems=draw.random() < 0.5, values=draw.choice(list(StepValues)), most=most)
     make = draw.choice(
         (
-            SftRows(draw.choice(list(Take)), draw.choice((0.0, 0.5)), draw.random() < 0.5, most),
-            PreferenceRows(draw.choice(list(Pairs)), draw.choice((0.0, 0.8)), most),
-            ValueRows(draw.choice(list(StepLabels)), paths=paths),
+            SftRows(draw.choice(list(Take)), draw.random() < 0.5),
+            PreferenceRows(draw.choice((0.0, 0.8))),
+            PrmRows(draw.choice(list(StepLabels)), draw.choice(list(StepValues)), draw.random() < 0.5),
         )
     )
-    records = make(source)
+    records = make(source, most)
     return records if isinstance(records, str) else [encode(record) for record in records]
 
 

@@ -17,7 +17,7 @@ from medsss_cli.engines.base import EngineConfig
 from medsss_cli.errors import BadRecord
 from medsss_cli.labelling.documents import Library
 from medsss_cli.labelling.judged import JudgeConfig
-from medsss_cli.labelling.rows import Pairs, PathRows, PreferenceRows, SftRows, Source, Take, ValueRows, renamed
+from medsss_cli.labelling.rows import PreferenceRows, PrmRows, SftRows, Source, renamed
 from medsss_cli.problems import is_tree, to_samples, to_tree
 from medsss_cli.records import Preference, Prm, Sft
 from medsss_cli.settings import Opt, options_of
@@ -41,9 +41,10 @@ class To(StrEnum):
 _OF_KIND: dict[To, set[str]] = {
     To.SFT: {*options_of(SftRows)},
     To.PREFERENCE: {*options_of(PreferenceRows)},
-    To.PRM: {*options_of(ValueRows), *options_of(PathRows), "judge"},
+    To.PRM: {*options_of(PrmRows), "judge"},
 }
 _OF_JUDGE = {*options_of(JudgeConfig), *options_of(EngineConfig)} - {"judge"}
+_OF_VALUES = ("labels", "all_problems")
 
 
 @options
@@ -57,8 +58,7 @@ def run(
     ] = None,
     sft: SftRows,
     preference: PreferenceRows,
-    prm: ValueRows,
-    paths: PathRows,
+    prm: PrmRows,
     judge: JudgeConfig,
 ) -> None:
     """Turn trees and answers into training data: sft, preference or prm records.
@@ -67,44 +67,22 @@ def run(
     forms that TRL reads. A question that stands in two input files is labelled twice: the ids of the second file's
     records end in "@2". The policy and its options are for --judge alone.
     """
-    _refuse_foreign(to, judged=judge.judge, pairs=preference.pairs)
-    most = max_per_problem
-    config: dict[str, Any] = {"to": str(to), "max_per_problem": most}
-    make: Callable[[Source], Made | str]
-    match to:
-        case To.SFT:
-            make = replace(sft, most=most)
-            config |= {"min_value": sft.min_value, "no_reflect": sft.no_reflect}
-            config |= {} if sft.take is Take.ALL else {"take": str(sft.take)}
-        case To.PREFERENCE:
-            make = replace(preference, most=most)
-            config |= {"margin": preference.margin}
-            config |= {} if preference.pairs is Pairs.TREE else {"pairs": str(preference.pairs)}
-        case To.PRM:
-            library = None if paths.documents is None else Library.read(paths.documents)
-            paths = replace(paths, most=most, library=library)
-            config |= {"values": str(paths.values)}
-            config |= {} if paths.documents is None else {"documents": paths.documents, "top_k": paths.top_k}
-            if judge.judge:
-                everything = replace(paths, all_problems=True)
-                _end(*label_by_judge(everything, policy, judge, stream, _reader(), config), to)
-            make = replace(prm, paths=paths)
-            config |= {"labels": str(prm.labels), "b": prm.b, "threshold": prm.threshold, "all": paths.all_problems}
-    _end(*_label(make, stream, config), to)
-
-
-def _refuse_foreign(to: To, *, judged: bool, pairs: Pairs) -> None:
-    """The options that only another kind of record, or another way to make it, looks at."""
     for kind, names in _OF_KIND.items():
         if kind != to:
             refuse_given(names, f"belongs to --to {kind}, not to --to {to}")
-    if judged:
-        made_from_values = {*options_of(ValueRows), "all_problems"}
-        refuse_given(made_from_values, "belongs to labels made from values, not to --judge")
+    if judge.judge:
+        refuse_given(_OF_VALUES, "belongs to labels made from values, not to --judge")
     else:
         refuse_given(_OF_JUDGE, "belongs to --judge")
-    if pairs is Pairs.CORRECTION:
-        refuse_given(["margin"], "belongs to --pairs tree, not to --pairs correction")
+    if prm.documents is not None:
+        prm = replace(prm, library=Library.read(prm.documents))
+    rows = {To.SFT: sft, To.PREFERENCE: preference, To.PRM: prm}[to]
+    config = {"to": str(to), "max_per_problem": max_per_problem}
+    config |= {name: getattr(rows, name) for name in options_of(type(rows))}
+    if judge.judge:
+        prm = replace(prm, all_problems=True)
+        _end(*label_by_judge(prm, max_per_problem, policy, judge, stream, _reader(), config), to)
+    _end(*_label(lambda source: rows(source, max_per_problem), stream, config), to)
 
 
 def _reader() -> Callable[[dict[str, Any], Where], Source]:

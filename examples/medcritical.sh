@@ -50,7 +50,7 @@ for round in $(seq "$ROUNDS"); do
     say "stage 2, round $round: mistakes, and what the policy makes of them"
     draw "$POOL" --policy "$policy" --seed "$SEED$round" -n "$TRIES" -o "$o/answers.jsonl"
     draw "$o/answers.jsonl" --correct --policy "$policy" --seed "$SEED$round" -n "$CORRECTIONS" -o "$o/corrected.jsonl"
-    medsss label "$o/corrected.jsonl" --to preference --pairs correction -o "$o/pairs.jsonl"
+    medsss label "$o/corrected.jsonl" --to preference -o "$o/pairs.jsonl"
     if [ ! -s "$o/pairs.jsonl" ]; then say "round $round: no correction is right: the policy stays as it is"; break; fi
     medsss train-policy "$o/pairs.jsonl" --policy "$policy" --method dpo --seed "$SEED" $DPO_EXTRA -o "$o/policy"
     policy=$o/policy

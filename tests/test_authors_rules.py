@@ -12,7 +12,7 @@ from trees import tree as record
 
 from medsss_cli.labelling.labels import StepLabels
 from medsss_cli.labelling.preferences import preference_pairs
-from medsss_cli.labelling.rows import PathRows, SftRows, ValueRows
+from medsss_cli.labelling.rows import PrmRows, SftRows
 from medsss_cli.labelling.trajectories import trajectories
 from medsss_cli.prm.aggregate import StepAggregation, aggregate_steps
 from medsss_cli.records import Tree
@@ -40,12 +40,12 @@ def test_a_tree(case: dict[str, Any]) -> None:
 
     ends = [str(each.nodes[-1]) for each in found]
     for kind, wanted in case["labels"].items():
-        rows = ValueRows(labels=StepLabels(kind), paths=PathRows())(tree)
+        rows = PrmRows(labels=StepLabels(kind))(tree)
         assert not isinstance(rows, str)
         assert dict(zip(ends, [row.labels[1:] for row in rows], strict=True)) == wanted, kind
         assert all(row.labels[0] is None for row in rows)
     if not case["labels"]:
-        assert isinstance(ValueRows()(tree), str)
+        assert isinstance(PrmRows()(tree), str)
 
     sft = SftRows()(tree)
     assert (0 if isinstance(sft, str) else len(sft)) == len(case["pos"])

@@ -18,7 +18,7 @@ from medsss_cli.clinic.problems import problems
 from medsss_cli.engines.scripted import ScriptedEngine
 from medsss_cli.errors import UsageError
 from medsss_cli.labelling.documents import Document, Library, documents_of, words
-from medsss_cli.labelling.judged import JUDGE_PROMPT, Agreement, Judge, judge_prompt, judged_labels, read_verdicts
+from medsss_cli.labelling.judged import JUDGE_PROMPT, Judge, Judged, judge_prompt, judged_labels, read_verdicts
 from medsss_cli.records import Prm, Problem, Task, dump, parse
 from medsss_cli.requests import Sampling, derive_seed
 from medsss_cli.steps import join_steps
@@ -78,14 +78,13 @@ def test_the_first_wrong_step_makes_all_later_ones_wrong(verdicts: list[bool | N
 
 
 def test_agreement_by_hand() -> None:
-    """Three steps, the second wrong. A judge that finds the third: 1 1 0 against 1 0 0, two of three steps and another
-    first error. One that says nothing of the second: null is not compared, and its first error is not known. One that
-    is right about a right solution: 2 of 2 and the same (no) first error. In all 5 of 6, 1 of 2."""
-    found = Agreement()
-    found.add([None, 1.0, 1.0, 0.0], [None, 1, 0, 0])
-    found.add([None, 1.0, None, None], [None, 1, 0, 0])
-    found.add([None, 1.0, 1.0], [None, 1, 1])
-    assert found == Agreement(steps=6, same_steps=5, trajectories=2, same_first=1)
+    """Three steps, the second wrong. A judge that finds the third: 1 1 0 against 1 0 0, two of three steps. One that
+    says nothing of the second: null is not compared. One that is right about a right solution: 2 of 2."""
+    found = Judged()
+    found.compare([None, 1.0, 1.0, 0.0], [None, 1, 0, 0])
+    found.compare([None, 1.0, None, None], [None, 1, 0, 0])
+    found.compare([None, 1.0, 1.0], [None, 1, 1])
+    assert (found.checked, found.same) == (6, 5)
 
 
 # --- the prompt ------------------------------------------------------------------------------------------------------
@@ -239,10 +238,7 @@ def test_on_the_clinic_the_checker_is_the_judges_reference(tmp_path: Path) -> No
         {"match": "Judge the steps", "texts": ["Step 1: right\nStep 2: right\nStep 3: right"]},
     ]
     ran = judge(tmp_path, [samples(problem, join_steps(right), join_steps(wrong))], script).ok()
-    assert (
-        "judge: agrees with the clinic's checker on 5 of 6 (83.3%) steps, on the first wrong step of 1 of 2 (50.0%) "
-        "trajectories"
-    ) in ran.stderr
+    assert "judge: agrees with the clinic's checker on 5 of 6 (83.3%) steps" in ran.stderr
     quiet = judge(tmp_path, [samples(problem, join_steps(right))], script, "-q").ok()
     assert quiet.stderr == ""
 

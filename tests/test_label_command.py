@@ -34,11 +34,13 @@ def test_sft_options() -> None:
     double = nodes()
     double.append(dict(double[3], value=0.95))  # the same words again, worth less
     stdin = to_lines([record(nodes=double)])
-    assert len(run_medsss(["label", "--to", "sft"], stdin).ok().records) == 2
-    assert [r["min_value"] for r in run_medsss(["label", "--to", "sft", "--min-value", "0.5"], stdin).records] == [0.9]
-    assert [r["min_value"] for r in run_medsss(["label", "--to", "sft", "--max-per-problem", "1"], stdin).records] == [
-        0.9
-    ]
+    every = [row["completion"][0]["content"] for row in run_medsss(["label", "--to", "sft"], stdin).ok().records]
+    assert len(every) == 2
+    # Who is taught "B. But wait, ... A" is taught the wrong B too: it can be left out.
+    assert "But wait" in every[1]
+    for option in (["--max-per-problem", "1"], ["--no-reflect"]):
+        ran = run_medsss(["label", "--to", "sft", *option], stdin).ok()
+        assert [row["completion"][0]["content"] for row in ran.records] == every[:1]
 
 
 def test_preference() -> None:
@@ -66,55 +68,25 @@ def test_prm() -> None:
     ]
     assert rows[0].prompt == PROMPT
     assert rows[0].completions[0] == ROOT
-    assert rows[0].meta["label"] == {"labels": "dual", "values": "backed-up", "b": 1.0, "threshold": 0.5}
+    assert rows[0].meta["label"] == {"labels": "dual", "values": "backed-up"}
 
 
-def test_prm_on_the_values_of_rollouts() -> None:
+def test_prm_on_other_values() -> None:
     """A wrong step that a Reflect made good has a backed-up value: hard labels would call it right. Its own rollouts
-    know better: half of 1's came out right and none of 2's, although 7, below the Reflect, is right."""
+    know better (test_labels.py has all kinds of values by hand)."""
     table = nodes()
     table[1] |= {"rollouts": 4, "rollout_value": 0.5}
     table[2] |= {"rollouts": 4, "rollout_value": 0.0}
-    table[6] |= {"rollouts": 4, "rollout_value": 0.75}
-    # A Finish that wrote two steps: the first was never rolled out, and what came of it is wrong.
-    table += [
-        node(1, 2, "reason", "It is a cephalosporin.", 0.45),
-        node(9, 3, "finish", "The answer is A.", 0.0, "wrong"),
-    ]
-    args = ["label", "--to", "prm", "--labels", "hard", "--values", "rollout"]
+    args = ["label", "--to", "prm", "--labels", "hard", "--values", "pooled"]
     rows = run_medsss(args, to_lines([record(nodes=table)])).ok().records
-    assert [row["values"] for row in rows] == [
-        [0.25, 0.5, 1.0],
-        [0.25, 0.5, 0.0],
-        [0.25, 0.0, 0.0, 0.75, 1.0],
-        [0.25, 0.5, 0.0, 0.0],
-    ]
-    assert [row["labels"] for row in rows] == [
-        [None, 1, 1],
-        [None, 1, 0],
-        [None, 0, 0, 1, 1],
-        [None, 1, 0, 0],
-    ]
-    refused = run_medsss(["label", "--to", "sft", "--values", "rollout"], "")
-    assert refused.rc == 2
-    assert "--values belongs to --to prm" in refused.stderr
-
-
-def test_sft_without_reflections() -> None:
-    """A policy trained on "B. But wait, ... A" is taught the wrong B too: who does not want that can leave it out."""
-    stdin = to_lines([record()])
-    every = [row["completion"][0]["content"] for row in run_medsss(["label", "--to", "sft"], stdin).ok().records]
-    first = run_medsss(["label", "--to", "sft", "--no-reflect"], stdin).ok().records
-    assert any("But wait" in text for text in every)
-    assert [row["completion"][0]["content"] for row in first] == [text for text in every if "But wait" not in text]
-    assert first
+    assert [row["labels"] for row in rows] == [[None, 1, 1], [None, 1, 0], [None, 0, 0, 1, 1]]
+    assert rows[0]["meta"]["label"] == {"labels": "hard", "values": "pooled"}
 
 
 def test_prm_options() -> None:
     stdin = to_lines([record()])
     soft = run_medsss(["label", "--to", "prm", "--labels", "soft", "--max-per-problem", "2"], stdin).ok()
     assert [row["labels"] for row in soft.records] == [[None, 0.9, 1.0], [None, 0.9, 0.0]]  # one right, one wrong
-    assert run_medsss(["label", "--to", "prm", "--b", "0"], stdin).records[2]["labels"] == [None, 1.0, 0.0, 1.0, 1.0]
 
 
 def test_only_problems_with_both_verdicts_unless_all() -> None:
@@ -143,7 +115,8 @@ def test_a_step_that_cannot_be_joined_is_a_failure_not_silence() -> None:
         (["--to", "sft", "--margin", "0.5"], "--margin belongs to --to preference"),
         (["--to", "sft", "--all"], "--all belongs to --to prm"),
         (["--to", "preference", "--labels", "dual"], "--labels belongs to --to prm"),
-        (["--to", "prm", "--min-value", "0"], "--min-value belongs to --to sft"),
+        (["--to", "prm", "--take", "shortest"], "--take belongs to --to sft, not to --to prm"),
+        (["--to", "sft", "--values", "rollout"], "--values belongs to --to prm"),
         (["--to", "gold"], "--to"),
         ([], "--to"),
         (["--to", "prm", "no-such-file.jsonl"], "no-such-file.jsonl"),

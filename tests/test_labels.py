@@ -1,12 +1,14 @@
-"""Step labels against the numbers worked by hand in the design and in the module."""
+"""Step values and step labels against numbers worked by hand."""
 
 from __future__ import annotations
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from trees import node, nodes, tree
 
 from medsss_cli.labelling.labels import StepLabels, step_labels
+from medsss_cli.labelling.values import StepValues, values_on
 
 DESIGN = [0.3, 0.8, 0.2, 0.1, 0.0]
 SLIP = [0.5, 0.4, 0.6, 0.9, 1.0]
@@ -33,25 +35,14 @@ SLIP = [0.5, 0.4, 0.6, 0.9, 1.0]
         # Published: l1 = 0, l2 = 0 - (0 - 0) = 0, l3 = 1 - (0 - 1) = 2.
         ([0.2, 0, 0, 1], "published", [0, 0, 1]),
         ([0.2, 0, 0, 1], "hard", [0, 0, 1]),
+        # Monotone wants more than one half: .5 is not.
+        ([0, 0.5, 0.6, 0.6], "monotone", [0, 1, 1]),
     ],
 )
 def test_by_hand(values: list[float], how: str, expected: list[float]) -> None:
     first, *labels = step_labels(values, StepLabels(how))
     assert first is None
     assert labels == pytest.approx(expected)
-
-
-def test_the_weight_of_the_penalty() -> None:
-    # .2 - b * .7 is positive for b = .25 and not for b = .3
-    assert step_labels(DESIGN, StepLabels.DUAL, b=0.25)[2] == 1.0
-    assert step_labels(DESIGN, StepLabels.DUAL, b=0.3)[2] == 0.0
-    assert step_labels(DESIGN, StepLabels.DUAL, b=0.0) == [None, 1, 1, 1, 0]
-    assert step_labels(DESIGN, StepLabels.DUAL_SOFT, b=0.0) == step_labels(DESIGN, StepLabels.SOFT)
-
-
-def test_the_threshold_of_monotone() -> None:
-    assert step_labels([0, 0.3, 0.3, 0.6], StepLabels.MONOTONE, threshold=0.25) == [None, 1, 1, 1]
-    assert step_labels([0, 0.3, 0.3, 0.6], StepLabels.MONOTONE, threshold=0.3) == [None, 0, 0, 1]
 
 
 def test_the_residue_of_floating_point_is_no_label() -> None:
@@ -77,11 +68,48 @@ def test_values_outside_their_range(value: float) -> None:
         step_labels([0.5, value], StepLabels.SOFT)
 
 
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.sampled_from(list(StepLabels)), st.floats(0, 3))
-def test_labels_stay_in_range(values: list[float], how: StepLabels, b: float) -> None:
-    first, *labels = step_labels(values, how, b=b)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.sampled_from(list(StepLabels)))
+def test_labels_stay_in_range(values: list[float], how: StepLabels) -> None:
+    first, *labels = step_labels(values, how)
     assert first is None
     assert len(labels) == len(values) - 1
     assert all(label is not None and 0.0 <= label <= 1.0 for label in labels)
     if how not in (StepLabels.SOFT, StepLabels.DUAL_SOFT):
         assert set(labels) <= {0.0, 1.0}
+
+
+ROLLED_OUT = nodes()
+"""The tree of trees.py: of node 1 two of four rollouts came out right, of 2 none, of 8 one, of 6, a Reflect, three; 10
+and 11 are a Finish below 1 that wrote two steps."""
+for index, right in ((1, 2), (2, 0), (6, 3), (8, 1)):
+    ROLLED_OUT[index] |= {"rollouts": 4, "rollout_value": right / 4}
+ROLLED_OUT += [
+    node(8, 3, "finish", "The answer is A.", 0.0, "no_answer"),
+    node(1, 2, "reason", "It is a cephalosporin.", 0.45),
+    node(10, 3, "finish", "The answer is A.", 0.0, "wrong"),
+]
+
+
+PATHS = ((0, 1, 3), (0, 2, 5, 6, 7), (0, 2, 8, 9), (0, 1, 10, 11))
+
+
+@pytest.mark.parametrize(
+    ("how", "values"),
+    [
+        ("backed-up", ([0.5, 0.9, 1], [0.5, 0.1, 0, 0.6, 1], [0.5, 0.1, 0.3, 0], [0.5, 0.9, 0.45, 0])),
+        # Of the root's children .5 and 0. The first step of a Finish of two has what came of it.
+        ("rollout", ([0.25, 0.5, 1], [0.25, 0, 0, 0.75, 1], [0.25, 0, 0.25, 0], [0.25, 0.5, 0, 0])),
+        # 1: 2 of 4 rollouts, Finishes 3 right, 4 and 11 wrong: 3/7. 8: 1 of 4 and 9 wrong: 1/5. 2: 0 of 4, 5 wrong, and
+        # 8's: 1/10; what the Reflect 6 put right is left out. 6: 3 of 4 and 7: 4/5. The root: 4/17.
+        ("pooled", ([4 / 17, 3 / 7, 1], [4 / 17, 0.1, 0, 0.8, 1], [4 / 17, 0.1, 0.2, 0], [4 / 17, 3 / 7, 0, 0])),
+        # No step is worth more than one before it, but a Reflect begins anew.
+        (
+            "least-pooled",
+            ([4 / 17, 3 / 7, 3 / 7], [4 / 17, 0.1, 0, 0.8, 0.8], [4 / 17, 0.1, 0.1, 0], [4 / 17, 3 / 7, 0, 0]),
+        ),
+    ],
+)
+def test_values_by_hand(how: str, values: tuple[list[float], ...]) -> None:
+    mine = tree(nodes=ROLLED_OUT)
+    for path, expected in zip(PATHS, values, strict=True):
+        assert values_on(mine, path, StepValues(how)) == pytest.approx(expected), path

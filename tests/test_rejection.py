@@ -1,4 +1,4 @@
-"""Training on answers: `label --to sft` by rejection, and `--pairs correction`, pure and through real pipes."""
+"""Training on answers: `label --to sft` by rejection, and pairs of corrections, pure and through real pipes."""
 
 from __future__ import annotations
 
@@ -79,7 +79,6 @@ def test_only_verified_answers_each_text_once() -> None:
         (["--take", "shortest", "--max-per-problem", "2"], [SHORT, RIGHT]),
         (["--max-per-problem", "1"], [RIGHT]),
         (["--take", "longest", "--no-reflect"], [RIGHT]),
-        (["--min-value", "1"], [RIGHT, REFLECTED, SHORT]),
     ],
 )
 def test_which_answers_are_taken(args: list[str], expected: list[str]) -> None:
@@ -104,8 +103,7 @@ def test_an_answer_is_judged_where_nobody_has_judged_it() -> None:
     ("args", "cause"),
     [
         (["--to", "sft"], "2 without a verified answer"),
-        (["--to", "preference"], "2 that are samples (--pairs correction"),
-        (["--to", "preference", "--pairs", "correction"], "2 without a correct correction of a wrong answer"),
+        (["--to", "preference"], "2 without a correct correction of a wrong answer"),
         (["--to", "prm"], "2 that are samples, which have no values (--judge"),
     ],
 )
@@ -130,7 +128,7 @@ CORRECTED = samples(
 
 def test_a_correction_is_paired_with_the_answer_that_it_puts_right() -> None:
     """A failed correction (4), the right original (1) and a correction that says the same again (5) give no pair."""
-    ran = run_medsss(["label", "--to", "preference", "--pairs", "correction"], to_lines([CORRECTED])).ok()
+    ran = run_medsss(["label", "--to", "preference"], to_lines([CORRECTED])).ok()
     pairs = [parse(Preference, record) for record in ran.records]
     assert [(pair.kind, pair.margin) for pair in pairs] == [("correction", 1.0)] * 2
     assert pairs[0].chosen[0].content == RIGHT
@@ -138,7 +136,7 @@ def test_a_correction_is_paired_with_the_answer_that_it_puts_right() -> None:
     # Both in one form, or the pair would tell the form apart and not the mistake.
     assert pairs[1].chosen[0].content == f"{SHORT}\n\nStep 2: It slows the heart. The answer is B."
     assert pairs[1].rejected[0].content == f"Step 0: {ROOT}\n\nStep 1: The answer is A."
-    one = ["label", "--to", "preference", "--pairs", "correction", "--max-per-problem", "1"]
+    one = ["label", "--to", "preference", "--max-per-problem", "1"]
     assert run_medsss(one, to_lines([CORRECTED])).ok().records == ran.records[:1]
 
 
@@ -149,32 +147,17 @@ def test_pairs_name_their_responses_and_never_reject_a_correct_one() -> None:
     assert correction_pairs(parse(Samples, right)) == []
 
 
-def test_trees_have_no_corrections(tmp_path: Path) -> None:
+def test_trees_and_corrections_in_one_file_are_paired_each_in_its_way(tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "mixed.jsonl", [tree_record("t"), CORRECTED])
-    ran = run_medsss(["label", "--to", "preference", "--pairs", "correction", file]).ok()
-    assert {record["id"] for record in ran.records} == {"q1"}
-    assert "1 that are trees, which have no corrections" in ran.stderr
-    trees_alone = run_medsss(["label", "--to", "preference", file]).ok()
-    assert {record["kind"] for record in trees_alone.records} == {"trajectory"}
-    assert "1 that are samples (--pairs correction" in trees_alone.stderr
+    ran = run_medsss(["label", "--to", "preference", file]).ok()
+    assert [(record["id"], record["kind"]) for record in ran.records] == [
+        ("t", "trajectory"),
+        ("q1", "correction"),
+        ("q1", "correction"),
+    ]
 
 
 def test_a_correction_of_nothing_is_a_bad_line() -> None:
     ran = run_medsss(["label", "--to", "sft"], to_lines([samples(response(RIGHT, corrects=7))]))
     assert ran.rc == 1
     assert "corrects number 7, of 1" in ran.stderr
-
-
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        (["--to", "prm", "--take", "shortest"], "--take belongs to --to sft, not to --to prm"),
-        (["--to", "sft", "--pairs", "correction"], "--pairs belongs to --to preference"),
-        (["--to", "preference", "--pairs", "correction", "--margin", "0.5"], "--margin belongs to --pairs tree"),
-        (["--to", "sft", "--take", "best"], "--take"),
-    ],
-)
-def test_wrong_usage(args: list[str], message: str) -> None:
-    ran = run_medsss(["label", *args])
-    assert (ran.rc, ran.stdout) == (2, "")
-    assert message in ran.stderr

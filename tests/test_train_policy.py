@@ -444,9 +444,7 @@ def test_corrections_train_as_in_medcriticals_second_stage(base: Path, tmp_path:
         {"text": ANSWER, "verdict": "correct", "corrects": 0},
     ]
     samples = {"question": QUESTION, "answer": "C", "task": "text", "responses": responses, "pass_rate": 0.0}
-    pairs = run_medsss(
-        ["label", "--to", "preference", "--pairs", "correction"], to_lines({"id": f"c{i}", **samples} for i in range(2))
-    ).ok()
+    pairs = run_medsss(["label", "--to", "preference"], to_lines({"id": f"c{i}", **samples} for i in range(2))).ok()
     args = ["train-policy", "--policy", base, "--device", "cpu", "--method", "dpo", "-o", tmp_path / "out"]
     args += ["--lora", "--lora-rank", "8", "--lora-alpha", "16", "--beta", "0.3", "--lr", "1e-5"]
     ran = run_medsss(args, pairs.stdout).ok()

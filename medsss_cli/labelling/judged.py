@@ -155,7 +155,6 @@ class JudgeConfig:
     temperature: Annotated[
         float, Opt("Sampling temperature; 0 is greedy.", names=("--temperature", "-T"), least=0, metavar="T")
     ] = 0.0
-    top_p: Annotated[float, Opt("Nucleus sampling.", above=0, most=1, metavar="P")] = 0.95
     max_tokens: Annotated[int, Opt("Most tokens of one reply.", least=1, metavar="N")] = 1024
     seed: Annotated[int, Opt("Where every random draw derives from.", metavar="S")] = 0
 
@@ -167,7 +166,7 @@ class JudgeConfig:
         return JUDGE_PROMPT if self.judge_prompt is None else read_prompt(self.judge_prompt)
 
     def sampling(self) -> Sampling:
-        return Sampling(temperature=self.temperature, top_p=self.top_p, max_tokens=self.max_tokens, seed=self.seed)
+        return Sampling(temperature=self.temperature, top_p=0.95, max_tokens=self.max_tokens, seed=self.seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,13 +190,16 @@ class Judge:
 
 @dataclass(slots=True)
 class Judged:
-    """Counts of what a judge said. `right`, `wrong` and `unknown` steps; `unread` trajectories have no label at all."""
+    """Counts of what a judge said. `right`, `wrong` and `unknown` steps; `unread` trajectories have no label at all.
+    Of `checked` judged steps that a reference labels too, it agrees on `same`."""
 
     trajectories: int = 0
     unread: int = 0
     right: int = 0
     wrong: int = 0
     unknown: int = 0
+    checked: int = 0
+    same: int = 0
 
     def add(self, labels: Sequence[float | None]) -> None:
         """The labels of one trajectory, step 0 first."""
@@ -208,22 +210,24 @@ class Judged:
         self.unknown += steps.count(None)
         self.unread += all(label is None for label in steps)
 
+    def compare(self, labels: Sequence[float | None], gold: Sequence[int | None]) -> None:
+        """One trajectory with a reference's labels, both 0 from the first wrong step on."""
+        pairs = [(label, true) for label, true in zip(labels[1:], gold[1:], strict=True) if label is not None]
+        self.checked += len(pairs)
+        self.same += sum(label == true for label, true in pairs)
 
-@dataclass(slots=True)
-class Agreement:
-    """How far a judge agrees with a reference that labels every step: on `same_steps` of `steps` that were judged, and
-    on the first wrong step (or that there is none) of `same_first` of the `trajectories` where the judge told it."""
-
-    steps: int = 0
-    same_steps: int = 0
-    trajectories: int = 0
-    same_first: int = 0
-
-    def add(self, labels: Sequence[float | None], gold: Sequence[int | None]) -> None:
-        """One trajectory, step 0 first in both, both 0 from the first wrong step on."""
-        pairs = [(label, right) for label, right in zip(labels[1:], gold[1:], strict=True) if label is not None]
-        self.steps += len(pairs)
-        self.same_steps += sum(label == right for label, right in pairs)
-        if None not in labels[1:]:
-            self.trajectories += 1
-            self.same_first += labels[1:].count(1.0) == gold[1:].count(1)
+    def lines(self) -> list[str]:
+        """The summary."""
+        if not self.trajectories:
+            return []
+        lines = [
+            f"judge: {self.trajectories} trajectories, {self.right} steps right, {self.wrong} wrong, "
+            f"{self.unknown} not judged"
+            + (f"; {self.unread} trajectories without any judgement left out" if self.unread else "")
+        ]
+        if self.checked:
+            share = self.same / self.checked
+            lines.append(
+                f"judge: agrees with the clinic's checker on {self.same} of {self.checked} ({share:.1%}) steps"
+            )
+        return lines

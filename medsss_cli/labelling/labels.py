@@ -2,7 +2,7 @@
 
 `values` is v_0 ... v_n, v_0 being the root's. The root is never labelled (None); the others get a label in [0, 1].
 
-Worked by hand for the values .3 .8 .2 .1 0 of steps 0 to 4, with b = 1:
+Worked by hand for the values .3 .8 .2 .1 0 of steps 0 to 4:
 
     dual        step 1: .8 >= .3, ceil(.8) = 1. Step 2: .2 < .8, .2 - (.8 - .1) = -.5, so 0. Step 3: .1 < .2,
                 .1 - (.2 - 0) = -.1, so 0. Step 4 is the last, no penalty, ceil(0) = 0.      null 1 0 0 0
@@ -41,14 +41,9 @@ class StepLabels(StrEnum):
     PUBLISHED = "published"
 
 
-def step_labels(
-    values: Sequence[float], how: StepLabels = StepLabels.DUAL, *, b: float = 1.0, threshold: float = 0.5
-) -> list[float | None]:
-    """The label of every step, as long as `values`, the first None.
-
-    `values` in [0, 1], the root's first. `b` >= 0 weighs the penalty of dual, dual-soft and published; `threshold` is
-    monotone's. No values, no labels. Raises ValueError where a value is outside [0, 1].
-    """
+def step_labels(values: Sequence[float], how: StepLabels = StepLabels.DUAL) -> list[float | None]:
+    """The label of every step, as long as `values` (in [0, 1], the root's first), the first None. No values, no labels.
+    Raises ValueError where a value is outside [0, 1]."""
     if not values:
         return []
     for value in values:
@@ -57,35 +52,35 @@ def step_labels(
     match how:
         # Equation 7 rounds up: a label of 0 or 1 is 1 where the value less its penalty is positive.
         case StepLabels.DUAL:
-            return [None, *[1.0 if label > EPSILON else 0.0 for label in _dual(values, b)]]
+            return [None, *[1.0 if label > EPSILON else 0.0 for label in _dual(values)]]
         case StepLabels.DUAL_SOFT:
-            return [None, *(label if label > 0.0 else 0.0 for label in _dual(values, b))]
+            return [None, *(label if label > 0.0 else 0.0 for label in _dual(values))]
         case StepLabels.SOFT:
             return [None, *(float(value) for value in values[1:])]
         case StepLabels.HARD:
             return [None, *(1.0 if value > EPSILON else 0.0 for value in values[1:])]
         case StepLabels.MONOTONE:
             steps = pairwise(values)
-            return [None, *(float(v > threshold + EPSILON and v >= before - EPSILON) for before, v in steps)]
+            return [None, *(float(v > 0.5 + EPSILON and v >= before - EPSILON) for before, v in steps)]
         case StepLabels.PUBLISHED:
-            return [None, *(1.0 if label > EPSILON else 0.0 for label in _published(values, b))]
+            return [None, *(1.0 if label > EPSILON else 0.0 for label in _published(values))]
 
 
-def _dual(values: Sequence[float], b: float) -> list[float]:
-    """Equation 7 before it rounds up, for steps 1 to n: v_i, less b * max(0, v_{i-1} - v_{i+1}) where v_i < v_{i-1}. At
-    most 1, and below 0 where the penalty is large."""
+def _dual(values: Sequence[float]) -> list[float]:
+    """Equation 7 with b = 1 before it rounds up, for steps 1 to n: v_i, less max(0, v_{i-1} - v_{i+1}) where
+    v_i < v_{i-1}. At most 1, and below 0 where the penalty is large."""
     labels = [float(value) for value in values[1:]]
     before, value = values[0], labels[0] if labels else 0.0
     for i, after in enumerate(labels[1:]):
         if value < before - EPSILON and before > after:
-            labels[i] = value - b * (before - after)
+            labels[i] = value - (before - after)
         before, value = value, after
     return labels
 
 
-def _published(values: Sequence[float], b: float) -> list[float]:
-    """The released script: l_1 = v_1, then l_i = v_i - b * (l_{i-1} - v_i), signed and unclipped."""
+def _published(values: Sequence[float]) -> list[float]:
+    """The released script: l_1 = v_1, then l_i = v_i - (l_{i-1} - v_i), signed and unclipped."""
     labels = [float(value) for value in values[1:]]
     for i in range(1, len(labels)):
-        labels[i] -= b * (labels[i - 1] - labels[i])
+        labels[i] -= labels[i - 1] - labels[i]
     return labels

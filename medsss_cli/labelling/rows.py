@@ -11,14 +11,15 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 import msgspec
 
 from ..errors import BadRecord
-from ..prompts import BUT_WAIT, question_text
-from ..records import Action, Message, Preference, Prm, Samples, Sft, Tree, Verdict, problem_fields
+from ..prompts import question_text
+from ..records import Message, Preference, Prm, Samples, Sft, Tree, Verdict, problem_fields
 from ..settings import Opt, check
 from ..steps import join_steps, split_steps
 from .documents import Library, documents_of
 from .labels import StepLabels, step_labels
 from .preferences import correction_pairs, preference_pairs
-from .trajectories import StepValues, Trajectory, trajectories, values_on
+from .trajectories import trajectories
+from .values import StepValues, values_on
 from .written import in_form, written_steps
 
 Source = Tree | Samples
@@ -32,16 +33,6 @@ class Take(StrEnum):
     LONGEST = "longest"
 
 
-class Pairs(StrEnum):
-    """What is paired."""
-
-    TREE = "tree"  # the steps and trajectories of a tree
-    CORRECTION = "correction"  # corrections with the answers that they put right
-
-
-# sft
-
-
 @dataclass(frozen=True, slots=True)
 class SftRows:
     """The correct answers to a problem, each text once: a tree's trajectories with the largest smallest value first,
@@ -53,63 +44,49 @@ class SftRows:
     take: Annotated[
         Take, Opt("Which correct answers; the shortest or longest is one, or N with --max-per-problem.")
     ] = Take.ALL
-    min_value: Annotated[float, Opt("Drop trajectories with a step of a smaller value.", least=0, most=1)] = 0.0
     no_reflect: Annotated[
         bool, Opt("Leave out trajectories with a Reflect, which write a wrong answer before the right one.")
     ] = False
-    most: int | None = None
 
-    def __post_init__(self) -> None:
-        check(self)
-
-    def __call__(self, source: Source) -> list[Sft] | str:
-        found = self._of_tree(source) if isinstance(source, Tree) else self._of_samples(source)
+    def __call__(self, source: Source, most: int | None = None) -> list[Sft] | str:
+        found = _correct_trajectories(source) if isinstance(source, Tree) else _verified(source)
         if isinstance(found, str):
             return found
+        if self.no_reflect:
+            found = {text: value for text, value in found.items() if not _reflects(text)}
         texts = list(found)
         if self.take is not Take.ALL:
             texts.sort(key=len, reverse=self.take is Take.LONGEST)
-        most = 1 if self.most is None and self.take is not Take.ALL else self.most
+            most = most or 1
         problem = problem_fields(source)
         prompt = [Message("user", question_text(source))]
         return [
             Sft(**problem, prompt=prompt, completion=[Message("assistant", text)], min_value=found[text])
             for text in texts[:most]
-        ]
+        ] or "with no correct answer but by a Reflect"
 
-    def _of_tree(self, tree: Tree) -> dict[str, float] | str:
-        """Texts and their smallest values."""
-        correct = sorted((each for each in trajectories(tree) if each.correct), key=lambda each: -each.min_value)
-        if not correct:
-            return "without a correct trajectory"
-        if self.no_reflect:
-            nodes = tree.nodes
-            correct = [each for each in correct if all(nodes[i].action is not Action.REFLECT for i in each.nodes)]
-            if not correct:
-                return "with no correct trajectory but by a Reflect"
-        joined = _joiner(tree)
-        texts: dict[str, float] = {}
-        for each in correct:
-            # What is not looked at cannot fail: under `all` the rest is left alone once there are enough.
-            enough = self.take is Take.ALL and self.most is not None and len(texts) >= self.most
-            if each.min_value < self.min_value or enough:
-                break
-            texts.setdefault(joined(each.nodes), each.min_value)
-        return texts or "with no trajectory that reaches --min-value"
 
-    def _of_samples(self, samples: Samples) -> dict[str, float] | str:
-        """Texts in our form; their value is the verdict's, 1."""
-        verified = [response.text for response in samples.responses if response.verdict is Verdict.CORRECT]
-        if not verified:
-            return "without a verified answer"
-        texts = [text for text in map(in_form, verified) if text is not None]
-        if not texts:
-            return "with no verified answer that can be written in steps"
-        if self.no_reflect:
-            texts = [text for text in texts if not any(step.startswith(BUT_WAIT) for step in split_steps(text))]
-            if not texts:
-                return "with no verified answer but by a Reflect"
-        return dict.fromkeys(texts, 1.0)
+def _correct_trajectories(tree: Tree) -> dict[str, float] | str:
+    """Texts and their smallest values."""
+    correct = sorted((each for each in trajectories(tree) if each.correct), key=lambda each: -each.min_value)
+    joined = _joiner(tree)
+    texts: dict[str, float] = {}
+    for each in correct:
+        texts.setdefault(joined(each.nodes), each.min_value)
+    return texts or "without a correct trajectory"
+
+
+def _verified(samples: Samples) -> dict[str, float] | str:
+    """Texts in our form; their value is the verdict's, 1."""
+    verified = [response.text for response in samples.responses if response.verdict is Verdict.CORRECT]
+    if not verified:
+        return "without a verified answer"
+    texts = [text for text in map(in_form, verified) if text is not None]
+    return dict.fromkeys(texts, 1.0) or "with no verified answer that can be written in steps"
+
+
+def _reflects(text: str) -> bool:
+    return any(step.lower().startswith("but wait") for step in split_steps(text))
 
 
 def _joiner(tree: Tree) -> Callable[[Sequence[int]], str]:
@@ -125,37 +102,25 @@ def _joiner(tree: Tree) -> Callable[[Sequence[int]], str]:
     return joined
 
 
-# preference
-
-
 @dataclass(frozen=True, slots=True)
 class PreferenceRows:
-    """Pairs of a tree by both rules, the largest `margin` first, or of corrections in the order of the record."""
+    """Pairs of a tree by both rules, the largest `margin` first; of a samples record its corrections, in their order,
+    with what they put right."""
 
     GROUP: ClassVar[str] = "Preference"
 
-    pairs: Annotated[
-        Pairs,
-        Opt("Steps and trajectories of a tree, or the corrections of `sample --correct` with what they put right."),
-    ] = Pairs.TREE
     margin: Annotated[float, Opt("Values of a tree differ by more than this.", least=0, most=1)] = 0.8
-    most: int | None = None
 
     def __post_init__(self) -> None:
         check(self)
 
-    def __call__(self, source: Source) -> list[Preference] | str:
-        match source, self.pairs:
-            case Tree(), Pairs.TREE:
-                found = preference_pairs(source, _joiner(source), margin=self.margin, most=self.most)
-                nothing = "with no pair over the margin"
-            case Samples(), Pairs.CORRECTION:
-                found = correction_pairs(source, most=self.most)
-                nothing = "without a correct correction of a wrong answer (`sample --correct` writes them)"
-            case Tree(), _:
-                return "that are trees, which have no corrections (--pairs tree pairs their steps and trajectories)"
-            case _:
-                return "that are samples (--pairs correction pairs what `sample --correct` put right)"
+    def __call__(self, source: Source, most: int | None = None) -> list[Preference] | str:
+        if isinstance(source, Tree):
+            found = preference_pairs(source, _joiner(source), margin=self.margin, most=most)
+            nothing = "with no pair over the margin"
+        else:
+            found = correction_pairs(source, most=most)
+            nothing = "without a correct correction of a wrong answer (`sample --correct` writes them)"
         problem = problem_fields(source)
         prompt = [Message("user", question_text(source))]
         return [
@@ -171,9 +136,6 @@ class PreferenceRows:
         ] or nothing
 
 
-# prm
-
-
 class Path(NamedTuple):
     """A trajectory whose steps are to be labelled: bare steps, step 0 first, and their values, none for an answer that
     no search wrote."""
@@ -184,35 +146,47 @@ class Path(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class PathRows:
-    """The trajectories of a tree, or the answers of a samples record (each text once), in their order; with `most`,
-    wrong and correct ones by turns."""
+class PrmRows:
+    """The trajectories of a tree with labels made from its values; with `most`, wrong and correct ones by turns. What a
+    judge labels starts from `paths` and `unlabelled`."""
 
     GROUP: ClassVar[str] = "Prm"
 
-    all_problems: Annotated[
-        bool, Opt("Keep problems that have only correct, or only wrong, trajectories.", names=("--all",))
-    ] = False
+    labels: Annotated[StepLabels, Opt("How values become labels; dual is the paper's equation 7.")] = StepLabels.DUAL
     values: Annotated[
         StepValues,
         Opt(
-            "Which value of a step its label is made from: the search's (as in the paper), or that of its own "
-            "rollouts, which Reflects below it do not raise."
+            "A step's value: the search's (as in the paper), the share of its own rollouts, of all rollouts and "
+            "Finishes at and below it (pooled), or the least of these shares up to it."
         ),
     ] = StepValues.BACKED_UP
+    all_problems: Annotated[
+        bool, Opt("Keep problems that have only correct, or only wrong, trajectories.", names=("--all",))
+    ] = False
     documents: Annotated[
         str | None,
         Opt("Documents (JSON lines) of which those that fit best go to records that carry none.", metavar="FILE"),
     ] = None
     top_k: Annotated[int, Opt("How many documents.", least=1, metavar="K")] = 5
-    most: int | None = None
     library: Library | None = None  # of `documents`, opened
 
     def __post_init__(self) -> None:
         check(self)
 
-    def paths(self, source: Source) -> list[Path] | str:
-        """The trajectories."""
+    def __call__(self, source: Source, most: int | None = None) -> list[Prm] | str:
+        if not isinstance(source, Tree):
+            return "that are samples, which have no values (--judge labels their steps)"
+        found = self.paths(source, most)
+        if isinstance(found, str):
+            return found
+        made_with = {"labels": str(self.labels), "values": str(self.values)}
+        return [
+            labelled(record, step_labels(record.values, self.labels))
+            for record in self.unlabelled(source, found, made_with)
+        ]
+
+    def paths(self, source: Source, most: int | None = None) -> list[Path] | str:
+        """The trajectories of a tree, or the answers of a samples record (each text once), in their order."""
         found = self._of_tree(source) if isinstance(source, Tree) else _answers(source)
         if not found:
             return "without a judged trajectory" if isinstance(source, Tree) else "without an answer in words"
@@ -220,18 +194,19 @@ class PathRows:
         wrong = [each for each in found if not each.correct]
         if not self.all_problems and not (correct and wrong):
             return f"with {'correct' if correct else 'wrong'} trajectories alone"
-        if self.most is not None and len(found) > self.most:
+        if most is not None and len(found) > most:
             turns = [each for pair in zip(correct, wrong, strict=False) for each in pair]
             longer = max(correct, wrong, key=len)
-            return (turns + longer[len(turns) // 2 :])[: self.most]
+            return (turns + longer[len(turns) // 2 :])[:most]
         return found
 
     def _of_tree(self, tree: Tree) -> list[Path]:
-        def path(each: Trajectory) -> Path:
-            steps = [tree.nodes[index].text for index in each.nodes]
-            return Path(steps, values_on(tree, each.nodes, self.values), each.correct)
-
-        return [path(each) for each in trajectories(tree)]
+        return [
+            Path(
+                [tree.nodes[index].text for index in each.nodes], values_on(tree, each.nodes, self.values), each.correct
+            )
+            for each in trajectories(tree)
+        ]
 
     def unlabelled(self, source: Source, found: Sequence[Path], made_with: dict[str, Any]) -> list[Prm]:
         """The records of trajectories, their documents in them and all labels null."""
@@ -259,38 +234,6 @@ def _answers(samples: Samples) -> list[Path]:
         if any(steps[1:]):
             paths.setdefault(tuple(steps), Path(steps, [], response.verdict is Verdict.CORRECT))
     return list(paths.values())
-
-
-@dataclass(frozen=True, slots=True)
-class ValueRows:
-    """Every trajectory of a tree with labels made from its values."""
-
-    GROUP: ClassVar[str] = "Prm"
-
-    labels: Annotated[StepLabels, Opt("How values become labels; dual is the paper's equation 7.")] = StepLabels.DUAL
-    b: Annotated[float, Opt("Weight of the penalty in dual and published.", names=("--b",), least=0)] = 1.0
-    threshold: Annotated[float, Opt("What `monotone` must exceed.", least=0, most=1)] = 0.5
-    paths: PathRows = PathRows()
-
-    def __post_init__(self) -> None:
-        check(self)
-
-    def __call__(self, source: Source) -> list[Prm] | str:
-        if not isinstance(source, Tree):
-            return "that are samples, which have no values (--judge labels their steps)"
-        found = self.paths.paths(source)
-        if isinstance(found, str):
-            return found
-        made_with = {
-            "labels": str(self.labels),
-            "values": str(self.paths.values),
-            "b": self.b,
-            "threshold": self.threshold,
-        }
-        return [
-            labelled(record, step_labels(record.values, self.labels, b=self.b, threshold=self.threshold))
-            for record in self.paths.unlabelled(source, found, made_with)
-        ]
 
 
 def labelled(record: Prm, labels: list[float | None]) -> Prm:

@@ -10,22 +10,10 @@ stopped there) and Finishes that were not judged are no trajectories.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from enum import StrEnum
 from typing import NamedTuple
 
 from ..errors import BadRecord
 from ..records import Action, Tree, Verdict
-
-
-class StepValues(StrEnum):
-    """Which value of a node its label is made from."""
-
-    BACKED_UP = "backed-up"
-    """The search's own, as in the paper: the whole subtree counts, what a Reflect put right included."""
-    ROLLOUT = "rollout"
-    """The share of the node's rollouts that was correct, as in Math-Shepherd (arXiv 2312.08935, equation 4); a Finish
-    has its verdict."""
 
 
 class Trajectory(NamedTuple):
@@ -51,29 +39,6 @@ def trajectories(tree: Tree) -> list[Trajectory]:
             smallest = min([nodes[i].value for i in path[1:]])
             found.append(Trajectory(path, verdict is Verdict.CORRECT, smallest))
     return found
-
-
-def values_on(tree: Tree, path: Sequence[int], how: StepValues = StepValues.BACKED_UP) -> list[float]:
-    """The values of the nodes of a path that ends in a Finish, each in [0, 1].
-
-    A step without rollouts of its own, which a Finish wrote on its way to the answer, has by ROLLOUT the value of the
-    step after it: what came of it is one rollout. The root has none and takes the mean over its children's.
-    """
-    nodes = tree.nodes
-    if how is StepValues.BACKED_UP:
-        return [nodes[index].value for index in path]
-    values: list[float] = []
-    after = 0.0
-    for index in reversed(path[1:]):
-        node = nodes[index]
-        if node.action is Action.FINISH:
-            after = float(node.verdict is Verdict.CORRECT)
-        elif node.rollout_value is not None:
-            after = node.rollout_value
-        values.append(after)
-    below = [node.rollout_value for node in nodes if node.parent == 0 and node.rollout_value is not None]
-    values.append(sum(below) / len(below) if below else after)
-    return values[::-1]
 
 
 def path_to(tree: Tree, index: int) -> tuple[int, ...]:

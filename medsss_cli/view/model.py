@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..answers import answer_key
 from ..labelling.labels import StepLabels, step_labels
-from ..labelling.trajectories import StepValues, trajectories, values_on
+from ..labelling.trajectories import trajectories
 from ..problems import is_tree, to_problem, to_samples, to_tree
 from ..records import (
     Action,
@@ -106,7 +106,7 @@ def paths(tree: Tree, labels: StepLabels = StepLabels.DUAL) -> list[Path]:
     """The trajectories of a tree with their labels, in the order of their ends."""
     found = []
     for each in trajectories(tree):
-        values = values_on(tree, each.nodes, StepValues.BACKED_UP)
+        values = [tree.nodes[index].value for index in each.nodes]
         found.append(Path(each.nodes, each.correct, each.min_value, step_labels(values, labels), values))
     return found
 
