@@ -76,7 +76,8 @@ def run(
         refuse_given(_OF_JUDGE, "belongs to --judge")
     if prm.documents is not None:
         prm = replace(prm, library=Library.read(prm.documents))
-    rows = {To.SFT: sft, To.PREFERENCE: preference, To.PRM: prm}[to]
+    kinds: dict[To, SftRows | PreferenceRows | PrmRows] = {To.SFT: sft, To.PREFERENCE: preference, To.PRM: prm}
+    rows = kinds[to]
     config = {"to": str(to), "max_per_problem": max_per_problem}
     config |= {name: getattr(rows, name) for name in options_of(type(rows))}
     if judge.judge:
