@@ -13,6 +13,7 @@ import datetime
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 
 from ..errors import BadRecord
 from ..records import Problem, Task, Verdict
@@ -65,8 +66,8 @@ class Judgement:
 
 _NOTHING = Judgement(answer=None, verdict=Verdict.NO_ANSWER, how="none")
 
-_Read = Callable[[Place], tuple[str, bool] | str | None]
-"""What stands at a place and whether it is right; UNSURE or None."""
+Reading = tuple[str, bool] | str | None
+"""What stands at a place and whether it is right; UNSURE where that is several things; None where it is nothing."""
 
 
 def judge(problem: Problem, text: str, extract: Extract = Extract.FLEXIBLE) -> Judgement:
@@ -75,57 +76,55 @@ def judge(problem: Problem, text: str, extract: Extract = Extract.FLEXIBLE) -> J
 
     Raises BadRecord, with the id, where the gold answer cannot be read.
     """
+    read = _READ[problem.task](problem)
     if extract is Extract.PUBLISHED:
         return _published(problem, text)
-    read = _READ[problem.task](problem)
     text = after_thought(text)
     names = [name for name in extract.readers if not (name == "first_line" and problem.task is Task.TEXT)]  # a thought
     found = [(place, name) for name in names for place in READERS[name](text)]
     for place, name in sorted((each for each in found if each[0].stated), key=lambda each: -each[0].at):
-        answer = read(place)
+        answer = UNSURE if place.withdrawn else read(place)
         if answer is not None:
             return _judgement(answer, name)
-    weak: tuple[str, bool] | None = None
-    form = ""
-    for place, name in found:
-        answer = None if place.stated else read(place)
-        if answer is None:
-            continue
-        if isinstance(answer, str) or (weak is not None and answer != weak and problem.task is not Task.TEXT):
-            return _NOTHING
-        weak, form = answer, form or name
-    return _judgement(weak, form) if weak else _NOTHING
+    weak = [(UNSURE if place.withdrawn else read(place), name) for place, name in found if not place.stated]
+    weak = [(answer, name) for answer, name in weak if answer is not None]
+    agree = len({answer for answer, _ in weak}) == 1 or problem.task is Task.TEXT
+    if not weak or not agree or any(answer == UNSURE for answer, _ in weak):
+        return _NOTHING
+    return _judgement(weak[-1][0], weak[0][1])
 
 
-def _judgement(answer: tuple[str, bool] | str, how: str) -> Judgement:
-    if isinstance(answer, str):
-        return _NOTHING  # UNSURE
+def _judgement(answer: Reading, how: str) -> Judgement:
+    if not isinstance(answer, tuple):
+        return _NOTHING
     return Judgement(answer[0], Verdict.CORRECT if answer[1] else Verdict.WRONG, how)
 
 
-def _choices(problem: Problem) -> _Read:
-    gold = _gold_letters(problem)
+def _choices(problem: Problem) -> Callable[[Place], Reading]:
+    gold = gold_letters(problem.answer, problem.options)
+    if gold is None:
+        known = "the letters A to J" if problem.options is None else f"the options {', '.join(problem.options)}"
+        raise _unreadable(problem, f"is not one of {known}")
 
-    def read(place: Place) -> tuple[str, bool] | str | None:
+    def read(place: Place) -> Reading:
         letters = read_choice(place, problem.options, several=len(gold) > 1)
-        return letters if letters is None or letters == UNSURE else (letters, letters == gold)
+        return letters if letters in {None, UNSURE} else (letters, letters == gold)
 
     return read
 
 
-def _numbers(problem: Problem) -> _Read:
-    gold = _gold_number(problem)
-    if isinstance(gold, datetime.date):
-
-        def day(place: Place) -> tuple[str, bool] | str | None:
-            stated = read_date(place)
-            return (stated.isoformat(), stated == gold) if isinstance(stated, datetime.date) else stated
-
-        return day
+def _numbers(problem: Problem) -> Callable[[Place], Reading]:
+    day = gold_date(problem.answer)
+    gold = read_gold(problem.answer)
+    if day is not None:
+        return partial(_day, day)
+    if gold is None:
+        known = "a number (84, 12.5 mg/dL, 84 ± 2, 80 to 90) or a date (2024-03-15)"
+        raise _unreadable(problem, f"is not {known}")
     univalent = not MULTIVALENT.search(problem.question[-2_000:])
     wanted = as_value(gold, gold, problem.question)
 
-    def read(place: Place) -> tuple[str, bool] | str | None:
+    def read(place: Place) -> Reading:
         number = read_number(place)
         if not isinstance(number, Number):
             return number
@@ -137,18 +136,33 @@ def _numbers(problem: Problem) -> _Read:
     return read
 
 
-def _texts(problem: Problem) -> _Read:
-    gold = _gold_text(problem)
+def _day(gold: datetime.date, place: Place) -> Reading:
+    stated = read_date(place)
+    return (stated.isoformat(), stated == gold) if isinstance(stated, datetime.date) else stated
 
-    def read(place: Place) -> tuple[str, bool] | str | None:
+
+def _texts(problem: Problem) -> Callable[[Place], Reading]:
+    gold = normalise(problem.answer)
+    if not gold:
+        raise _unreadable(problem, "holds no word")
+
+    def read(place: Place) -> Reading:
         sentence = read_text(place)
-        return sentence if sentence is None or sentence == UNSURE else (normalise(sentence), holds(sentence, gold))
+        return sentence if sentence in {None, UNSURE} else (normalise(sentence), holds(sentence, gold))
 
     return read
 
 
-_READ: dict[Task, Callable[[Problem], _Read]] = {Task.CHOICE: _choices, Task.NUMBER: _numbers, Task.TEXT: _texts}
+def _unreadable(problem: Problem, why: str) -> BadRecord:
+    return BadRecord(f"{problem.id}: the gold answer {problem.answer!r} {why}")
 
+
+_READ: dict[Task, Callable[[Problem], Callable[[Place], Reading]]] = {
+    Task.CHOICE: _choices,
+    Task.NUMBER: _numbers,
+    Task.TEXT: _texts,
+}
+"""For a problem, how a place is read and judged. Raises BadRecord where the gold answer cannot be read."""
 
 LONGEST_GOLD = 100_000
 """Characters of a gold answer. It is looked at for every answer to the problem, and a longer one is a mistake."""
@@ -160,13 +174,7 @@ def check_gold(problem: Problem) -> None:
         raise BadRecord(
             f"{problem.id}: the gold answer has {len(problem.answer)} characters; up to {LONGEST_GOLD} are read"
         )
-    match problem.task:
-        case Task.CHOICE:
-            _gold_letters(problem)
-        case Task.NUMBER:
-            _gold_number(problem)
-        case Task.TEXT:
-            _gold_text(problem)
+    _READ[problem.task](problem)
 
 
 def answer_key(problem: Problem, answer: str | None) -> str | None:
@@ -177,50 +185,20 @@ def answer_key(problem: Problem, answer: str | None) -> str | None:
     """
     if answer is None:
         return None
-    match problem.task:
-        case Task.CHOICE:
-            return gold_letters(answer, problem.options) or normalise(answer)
-        case Task.NUMBER:
-            day = gold_date(answer)
-            if day is not None:
-                return day.isoformat()
-            number = read_gold(answer)
-            return canonical(number) if number else normalise(answer)
-        case Task.TEXT:
-            return normalise(answer)
+    key: str | None = None
+    if problem.task is Task.CHOICE:
+        key = gold_letters(answer, problem.options)
+    elif problem.task is Task.NUMBER:
+        day, number = gold_date(answer), read_gold(answer)
+        key = day.isoformat() if day else canonical(number) if number else None
+    return key or normalise(answer)
 
 
 def _published(problem: Problem, text: str) -> Judgement:
-    check_gold(problem)
-    choice = problem.task is Task.CHOICE
     answer = published_answer(text)
     if not answer:
         return _NOTHING
-    gold = _gold_letters(problem) if choice else problem.answer.strip()
-    stated = answer[0].upper() if choice else normalise(answer)
-    return _judgement((stated, published_right(answer, gold, choice=choice)), "published")
-
-
-def _gold_letters(problem: Problem) -> str:
-    letters = gold_letters(problem.answer, problem.options)
-    if letters is None:
-        known = "the letters A to J" if problem.options is None else f"the options {', '.join(problem.options)}"
-        raise BadRecord(f"{problem.id}: the gold answer {problem.answer!r} is not one of {known}")
-    return letters
-
-
-def _gold_number(problem: Problem) -> Number | datetime.date:
-    number = gold_date(problem.answer) or read_gold(problem.answer)
-    if number is None:
-        raise BadRecord(
-            f"{problem.id}: the gold answer {problem.answer!r} is not a number (84, 12.5 mg/dL, 84 ± 2, 80 to 90) or a "
-            "date (2024-03-15)"
-        )
-    return number
-
-
-def _gold_text(problem: Problem) -> str:
-    words = normalise(problem.answer)
-    if not words:
-        raise BadRecord(f"{problem.id}: the gold answer {problem.answer!r} holds no word")
-    return words
+    if problem.task is Task.CHOICE:
+        gold = gold_letters(problem.answer, problem.options) or ""
+        return _judgement((answer[0].upper(), published_right(answer[:1], gold)), "published")
+    return _judgement((normalise(answer), published_right(answer, problem.answer.strip())), "published")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 from .readers import UNSURE, Place, first_sentence, plain
@@ -115,8 +116,7 @@ def gold_letters(answer: str, options: Mapping[str, str] | None) -> str | None:
 def read_choice(place: Place, options: Mapping[str, str] | None, *, several: bool = False) -> str | None:
     """The letters that `place` chooses, sorted; None where it chooses none, UNSURE where it names alternatives, or
     several where the question asks for one (not `several`)."""
-    table = {letter: " ".join(plain(option).rstrip(". ").split()) for letter, option in (options or {}).items()}
-    found = _Reading(table or dict.fromkeys(_DEFAULT_LETTERS, "")).read(place)
+    found = _reading(tuple(options.items()) if options else ()).read(place)
     if found is None or found == UNSURE:
         return found
     letters = "".join(sorted(set(found)))
@@ -143,8 +143,6 @@ class _Reading:
                 self.polar[word.group()] = letter
 
     def read(self, place: Place) -> str | None:
-        if place.withdrawn:
-            return UNSURE
         lines = [line for line in place.text.strip("\n").split("\n", 8)[:8] if line.strip()]
         if not lines:
             return None
@@ -352,6 +350,12 @@ class _Reading:
             if found and not text[found.end :].strip(" ,.)]"):
                 return found.letters
         return None
+
+
+@lru_cache(maxsize=256)
+def _reading(options: tuple[tuple[str, str], ...]) -> _Reading:
+    table = {letter: " ".join(plain(option).rstrip(". ").split()) for letter, option in options}
+    return _Reading(table or dict.fromkeys(_DEFAULT_LETTERS, ""))
 
 
 _SECOND = re.compile(

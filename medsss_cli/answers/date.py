@@ -37,8 +37,6 @@ def gold_date(answer: str) -> datetime.date | None:
 
 def read_date(place: Place) -> datetime.date | str | None:
     """The day at `place`: the one of its first sentence; UNSURE where that names two or takes it back."""
-    if place.withdrawn:
-        return UNSURE
     line = plain(place.text.strip("\n").partition("\n")[0])
     if _NOT.search(line):
         return None

@@ -201,8 +201,6 @@ def read_number(place: Place) -> Number | str | None:
     In "2 x 42 = 84 mmHg" the number after the last equals sign counts, else the first. A line or sentence without a cue
     must be a number with at most three words, or say that something is it ("The MAP is 84 mmHg.").
     """
-    if place.withdrawn:
-        return UNSURE
     if place.subject or place.text[:1] == "—":
         return None
     line = _HALF_A.sub("0.5 ", plain(place.text.strip("\n").partition("\n")[0]))

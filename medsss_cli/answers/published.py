@@ -50,10 +50,8 @@ def published_answer(text: str) -> str:
     return text.rpartition("\n")[2].strip().strip(".").strip("`")
 
 
-def published_right(answer: str, gold: str, *, choice: bool) -> bool:
-    """Whether the rule calls `answer` right."""
-    if choice:
-        answer = answer[:1]
+def published_right(answer: str, gold: str) -> bool:
+    """Whether the rule calls `answer` (of a choice its first character) right."""
     if len(gold) == 1:
         return answer.replace("'", "").replace('"', "").upper()[:1] == gold
     return gold.lower() in answer.lower()

@@ -74,7 +74,7 @@ def plain(text: str) -> str:
     """`text` without bold, quotes and LaTeX wrapping, full-width forms as ASCII, white space as single spaces. Thin
     spaces that group digits become commas."""
     text = _GROUPED.sub(",", text)
-    for _ in range(3):
+    for _ in range(3 if "\\" in text else 0):
         text = _WRAPPED.sub(r"\1", text)
     return _SPACES.sub(" ", _MARKUP.sub("", text).translate(_NARROW)).strip()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from .readers import UNSURE, Place, asserted, first_sentence, plain
+from .readers import Place, asserted, first_sentence, plain
 
 _WORD = re.compile(r"\d{1,40}(?:\.\d{1,40})?|[^\W\d_]{1,80}|%")
 _TOKEN = re.compile(r"[\u3400-\u9fff]|[^\s\u3400-\u9fff]+")
@@ -65,8 +65,6 @@ def normalise(text: str) -> str:
 def read_text(place: Place) -> str | None:
     """The first sentence at `place`; a line without a cue counts where it has at most 20 words
     and asks nothing. UNSURE where it is taken back."""
-    if place.withdrawn:
-        return UNSURE
     line = plain(place.text.strip("\n").partition("\n")[0])
     sentence = _ASIDE.split(first_sentence(line), maxsplit=1)[0]
     phrase = normalise(line if place.whole else sentence)
