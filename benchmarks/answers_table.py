@@ -98,13 +98,9 @@ def letters() -> Iterator[Written]:
 
 
 TABLES: dict[str, Callable[[], Iterator[Written]]] = {
-    "answers.jsonl": partial(written, "answers.jsonl"),
-    "answers_rest.jsonl": partial(written, "answers_rest.jsonl"),
-    "answers_second.jsonl": partial(written, "answers_second.jsonl"),
-    "answers_third.jsonl": partial(written, "answers_third.jsonl"),
-    "answers_realistic.jsonl": partial(written, "answers_realistic.jsonl"),
-    "answers_letters.jsonl": letters,
-}
+    f"answers{name}.jsonl": partial(written, f"answers{name}.jsonl")
+    for name in ("", "_rest", "_second", "_third", "_realistic", "_cases")
+} | {"answers_letters.jsonl": letters}
 
 
 def counted(table: Iterator[Written], extract: Extract = Extract.FLEXIBLE) -> Iterator[tuple[str, Written, str]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -133,136 +134,40 @@ def test_the_published_rule(problem: Problem, written: str, verdict: Verdict, an
 
 
 @pytest.mark.parametrize(
-    ("problem", "written", "flexible", "strict"),
-    [
-        (choice(), "The answer is B.", RIGHT, RIGHT),
-        (choice(), "B", RIGHT, NONE),
-        (choice(), "It must be slowed, so B.", RIGHT, NONE),
-        (choice(), "The answer is the beta blocker Metoprolol, once daily.", RIGHT, RIGHT),
-        (choice(), "Option B is correct.", RIGHT, NONE),
-        (choice(), "<think>The answer is B.", NONE, NONE),  # the thought was cut off
-        (number("84"), "84 mmHg", RIGHT, NONE),
-        (number("84"), "\\boxed{84}", RIGHT, RIGHT),
-        (number("03/15/2024"), "It is due 2024-03-15", RIGHT, NONE),
-        (text("high"), "high", RIGHT, NONE),
-        (text("high"), "答案是high。", RIGHT, RIGHT),
-    ],
-)
-def test_strict_takes_statements_alone(problem: Problem, written: str, flexible: Verdict, strict: Verdict) -> None:
-    assert judge(problem, written).verdict is flexible
-    assert judge(problem, written, Extract.STRICT).verdict is strict
-
-
-@pytest.mark.parametrize(
-    ("written", "task", "how"),
+    ("written", "problem", "how"),
     [
         ("\\boxed{B}", choice(), "boxed"),
+        ("\\boxed{84}", number("84"), "boxed"),
         ("<answer>B</answer>", choice(), "tag"),
         ('{"answer": "B"}', choice(), "json"),
         ("The answer is B.", choice(), "statement"),
+        ("The answer is the beta blocker Metoprolol, once daily.", choice(), "statement"),
         ("故选B。", choice(), "statement"),
+        ("答案是high。", text("high"), "statement"),
         ("B is correct, as the heart is slow", choice(), "correct"),
+        ("Option B is correct.", choice(), "correct"),
+        ("B", choice(), "first_line"),
         ("B. Metoprolol\n\nIt slows the heart within minutes.", choice(), "first_line"),
+        ("84 mmHg", number("84"), "first_line"),
+        ("The heart is fast.\nIt must be slowed, so B.", choice(), "conclusion"),
         ("The heart is fast. The most likely choice is therefore **Metoprolol**.", choice(), "conclusion"),
         ("The heart is fast.\nMetoprolol", choice(), "last_line"),
         ("The heart is fast.\n2 x 42 = 84", number("84"), "last_line"),
-        ("It is due\non 2024-03-15", number("2024-03-15"), "last_line"),
+        ("It is due\non 2024-03-15", number("03/15/2024"), "last_line"),
         ("high", text("high"), "last_line"),
+        ("<think>The answer is B.", choice(), "none"),  # the thought was cut off
     ],
 )
-def test_each_reader_reads_by_itself(written: str, task: Problem, how: str) -> None:
-    """The record names the reader, the option takes its name, and another reader does not read it."""
-    assert judge(task, written).how == how
-    assert judge(task, written, Extract(how)).verdict is RIGHT
-    assert READERS[how](written)[-1].stated is (how in Extract.STRICT.readers)
-    assert judge(task, written, Extract.TAG if how != "tag" else Extract.BOXED).how == "none"
-
-
-def test_weak_readers_must_agree_and_stated_ones_come_first() -> None:
-    assert judge(choice(), "B. Metoprolol\n\nThe pulse is slow, so C.").verdict is NONE
-    assert judge(choice(), "C. No treatment\n\nThe answer is B.").verdict is RIGHT
-    assert judge(choice(), "\\boxed{A} was my guess. The answer is B.").verdict is RIGHT
-    assert judge(choice(), "The answer is B. No, that is wrong.").verdict is NONE
-
-
-BESIDE_5 = """
-√5; \\sqrt{5}; log 5; ln(5); e^5; 2^5; 5^0; -(-5); double 5; twice 5; square root of 5; half of 5;
-5 × 2; 5*10^3; 5 E3; 5e3; 5 lakh; 5 mil; 5 trillion; 5 bn; 5 point 2; 5 . 2; 5 over 2;
-5 divided by 2; 5 less than 10; 5 more; 5 and a bit; 5 pm; 5 mg twice; 5:1; 5:30; 5x; 5a; x5; 5ish; 5+; 5.0.0;
-5,2; 5 | 6; 5 & 6; (5, 6); 5-year survival; 5 year survival of 80%; 5 mg in 2 mL; 5 mg per 2 mL;
-5mg/2mL; 5 to the power 3; 5 dozen; 5倍; 5分之1; 5千; 5至6; 5或6
-"""
-
-
-@pytest.mark.parametrize("stated", BESIDE_5.strip().replace("\n", " ").split("; "))
-def test_what_stands_beside_a_number_makes_it_another_or_none(stated: str) -> None:
-    """Each holds a 5 and is not 5; most were called right once."""
-    assert judge(number("5"), f"The answer is {stated}.").verdict is not RIGHT
-    assert judge(number("5"), f"\\boxed{{{stated}}}").verdict is not RIGHT
-    assert judge(number("5"), stated).verdict is not RIGHT
-
-
-@pytest.mark.parametrize(
-    "written",
-    [
-        "The answer is B and T cells.",
-        "The answer is B+.",
-        "The answer is B (incorrect).",
-        "The answer is B: incorrect.",
-        "B. Metoprolol - wrong because it is slow",
-        "Metoprolol, which is contraindicated.",
-        "The worst answer is B.",
-        "\\boxed{A} not \\boxed{B}",
-        "A=B",
-        "A -> B",
-        "The ECG clearly indicates that metoprolol was not taken.",
-        "The first drug is metoprolol and the second is aspirin.",
-        "I recommend stopping metoprolol.",
-        "1. A\n" * 70 + "B?",
-    ],
-)
-def test_a_letter_that_is_judged_wrong_or_part_of_a_name_is_no_answer(written: str) -> None:
-    assert judge(choice(), written).verdict is not RIGHT
-
-
-@pytest.mark.parametrize(
-    "written",
-    [
-        "The answer is low instead of high.",
-        "The answer is low rather than high.",
-        "The answer is low, which is not high.",
-        "The answer is low or high.",
-        "The answer is high and low.",
-        "The answer is low, with high ruled out.",
-        "The answer is absence of high.",
-        "It could be high.",
-        "I don't think the answer is high.",
-        "If obese, the answer is high.",
-        "Rule out high.",
-    ],
-)
-def test_a_phrase_that_is_denied_guessed_or_one_of_two_is_not_right(written: str) -> None:
-    assert judge(text("high"), written).verdict is not RIGHT
-
-
-def test_options_beyond_e_and_the_pronoun() -> None:
-    many = {letter: f"finding {letter.lower()}{letter.lower()}" for letter in "ABCDEFGHIJ"}
-    assert judge(choice("H", many), "The answer is H.").verdict == RIGHT
-    assert judge(choice("I", many), "The answer is I.").verdict == RIGHT
-    assert judge(choice("I", many), "The answer is I think H.").verdict != RIGHT
-
-
-def test_short_options() -> None:
-    factors = {"A": "VII", "B": "XII", "C": "X", "D": "5", "E": "AB"}
-    assert judge(choice("A", factors), "The answer is VII.").verdict == RIGHT
-    assert judge(choice("B", factors), "The answer is XII").answer == "B"
-    assert judge(choice("C", factors), "The answer is X.").answer == "C"
-    assert judge(choice("D", factors), "The answer is 5.").answer == "D"
-    assert judge(choice("D", factors), "The answer is 5.5.").answer is None
-    assert judge(choice("E", factors), "The answer is AB.").answer == "E"
-    yes_no = {"A": "yes", "B": "no", "C": "maybe"}
-    assert judge(choice("B", yes_no), "The answer is no.").answer == "B"
-    assert judge(choice("B", yes_no), "The answer is not clear.").answer is None
+def test_each_reader_reads_by_itself(written: str, problem: Problem, how: str) -> None:
+    """The record names the reader, the option takes its name, another one does not read it, and strict takes the
+    statements alone."""
+    assert judge(problem, written).how == how
+    stated = how in Extract.STRICT.readers
+    assert judge(problem, written, Extract.STRICT).verdict is (RIGHT if stated else NONE)
+    if how != "none":
+        assert judge(problem, written, Extract(how)).verdict is RIGHT
+        assert READERS[how](written)[-1].stated is stated
+    assert judge(problem, written, Extract.TAG if how != "tag" else Extract.BOXED).how == "none"
 
 
 @pytest.mark.parametrize(
@@ -389,7 +294,7 @@ def test_a_step_that_states_the_answer() -> None:
 def test_no_text_is_slow(hostile: str, problem: Problem) -> None:
     """A policy in a loop, or an attacker, must not hold up a run: each way of reading below a second."""
     assert len(hostile) >= 9e4
-    for read in (*(lambda how=how: judge(problem, hostile, how) for how in Extract), lambda: states_answer(hostile)):
+    for read in (partial(judge, problem), partial(judge, problem, extract=Extract.PUBLISHED), states_answer):
         start = time.process_time()
-        read()
+        read(hostile)
         assert time.process_time() - start < 1
