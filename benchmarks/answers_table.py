@@ -2,7 +2,7 @@
 
     python benchmarks/answers_table.py [--show]
 
-`answers.jsonl` and `answers_rest.jsonl` hold an answer a line with its verdict; a line of `answers_letters.jsonl` is a
+Most tables hold an answer a line with its verdict; a line of `answers_letters.jsonl` and `answers_weak.jsonl` is a
 phrasing, written with every letter as the answer and with the options of five questions. Prints, for each table, the
 answers that agree, the false rights (called right, are not) and the misses (are right, not called so); --show lists
 them. `PYTHONPATH=/another/tree` counts another version of the reader.
@@ -73,9 +73,10 @@ def written(name: str) -> Iterator[Written]:
 
 def filled(template: str, letter: str, options: dict[str, str]) -> str:
     """A phrasing with its places filled: <L> the letter, <l> in lower case, <T> its option; <M> and <U> those of the
-    next letter, <N> the one after that; <A> to <E> all the options."""
-    _, second, third = (shifted(letter, by) for by in range(3))
+    next letter, <N> the one after that; <A> to <E> all the options; <G> and <H> are <T> and <U> misspelt."""
+    second, third = shifted(letter, 1), shifted(letter, 2)
     values = {"L": letter, "l": letter.lower(), "T": options[letter], "M": second, "U": options[second], "N": third}
+    values |= {wrong: values[right][:-4] + values[right][-3:] for wrong, right in {"G": "T", "H": "U"}.items()}
     for key, value in (*values.items(), *options.items()):
         template = template.replace(f"<{key}>", value)
     return template
@@ -86,21 +87,29 @@ def shifted(letter: str, by: int) -> str:
     return "ABCDE"[("ABCDE".index(letter) + by) % 5]
 
 
-def letters() -> Iterator[Written]:
-    """Every phrasing of the table with every letter and every set of options that fits its language."""
-    for row in rows("answers_letters.jsonl"):
-        for name in CHINESE if row["family"].startswith("Chinese") else ENGLISH:
+def sets_of_options(row: dict[str, Any]) -> tuple[str, ...]:
+    """The sets of options that fit a phrasing: of its language, and words where it misspells them."""
+    if row["family"].startswith("Chinese"):
+        return CHINESE
+    return ENGLISH[:-1] if "<G>" in row["template"] or "<H>" in row["template"] else ENGLISH
+
+
+def phrasings(name: str) -> Iterator[Written]:
+    """Every phrasing of a table with every letter and every set of options that fits it."""
+    for row in rows(name):
+        for options in sets_of_options(row):
             for letter in "ABCDE":
                 gold = shifted(letter, 1) if row["reads"] == "M" else letter
-                problem = Problem(id="q", question="Which?", answer=gold, options=OPTIONS[name], task=Task.CHOICE)
-                text = filled(row["template"], letter, OPTIONS[name])
-                yield Written(f"{name}: {row['family']}", problem, text, "correct" if row["reads"] else "no_answer")
+                problem = Problem(id="q", question="Which?", answer=gold, options=OPTIONS[options], task=Task.CHOICE)
+                text = filled(row["template"], letter, OPTIONS[options])
+                yield Written(f"{options}: {row['family']}", problem, text, "correct" if row["reads"] else "no_answer")
 
 
+PHRASINGS = ("answers_letters.jsonl", "answers_weak.jsonl")
 TABLES: dict[str, Callable[[], Iterator[Written]]] = {
     f"answers{name}.jsonl": partial(written, f"answers{name}.jsonl")
     for name in ("", "_rest", "_second", "_third", "_realistic", "_cases")
-} | {"answers_letters.jsonl": letters}
+} | {name: partial(phrasings, name) for name in PHRASINGS}
 
 
 def counted(table: Iterator[Written], extract: Extract = Extract.FLEXIBLE) -> Iterator[tuple[str, Written, str]]:

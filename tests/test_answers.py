@@ -22,7 +22,7 @@ from medsss_cli.records import Problem, Task, Verdict
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
 import answers_table
-from answers_table import CHINESE, ENGLISH, OPTIONS, TABLES, filled, rows
+from answers_table import OPTIONS, PHRASINGS, TABLES, filled, rows, sets_of_options
 
 HERE = Path(__file__).parent
 DRUGS = {"A": "Aspirin", "B": "Metoprolol", "C": "No treatment", "D": "Vitamin D", "E": "E. coli vaccine"}
@@ -42,7 +42,7 @@ def text(answer: str) -> Problem:
 
 
 # What a careful reader reads and the judge does not: rather no answer than a wrong reading.
-MISSES = {"answers_second.jsonl": 5, "answers_third.jsonl": 8, "answers_realistic.jsonl": 8}
+MISSES = {"answers_second.jsonl": 5, "answers_third.jsonl": 7, "answers_realistic.jsonl": 5}
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -76,11 +76,10 @@ def read_as(template: str, letter: str, options: dict[str, str], *, known: bool,
 def test_every_letter_is_read_alike(several: bool) -> None:
     """ "A" is an article and "I" a pronoun, and "Option A is correct." was read less often than "Option B is correct.":
     all phrasings, each letter, upper and lower case, every set of options and none."""
-    for row in rows("answers_letters.jsonl"):
-        names = CHINESE if row["family"].startswith("Chinese") else ENGLISH
+    for row in [row for name in PHRASINGS for row in rows(name)]:
         for template in {row["template"], row["template"].replace("<L>", "<l>")}:
-            ways = [(OPTIONS[name], True) for name in names]
-            if not any(f"<{place}>" in template for place in "TUABCDE"):
+            ways = [(OPTIONS[name], True) for name in sets_of_options(row)]
+            if not any(f"<{place}>" in template for place in "TUGHABCDE"):
                 ways.append((OPTIONS["drugs"], False))
             read = {
                 read_as(template, letter, options, known=known, several=several)

@@ -104,7 +104,7 @@ def _choices(problem: Problem) -> Callable[[Place], Reading]:
     gold = gold_letters(problem.answer, problem.options)
     if gold is None:
         known = "the letters A to J" if problem.options is None else f"the options {', '.join(problem.options)}"
-        raise _unreadable(problem, f"is not one of {known}")
+        raise BadRecord(f"{problem.id}: the gold answer {problem.answer!r} is not one of {known}")
 
     def read(place: Place) -> Reading:
         letters = read_choice(place, problem.options, several=len(gold) > 1)
@@ -119,8 +119,10 @@ def _numbers(problem: Problem) -> Callable[[Place], Reading]:
     if day is not None:
         return partial(_day, day)
     if gold is None:
-        known = "a number (84, 12.5 mg/dL, 84 ± 2, 80 to 90) or a date (2024-03-15)"
-        raise _unreadable(problem, f"is not {known}")
+        raise BadRecord(
+            f"{problem.id}: the gold answer {problem.answer!r} is not a number (84, 12.5 mg/dL, 84 ± 2, 80 to 90) or a "
+            "date (2024-03-15)"
+        )
     univalent = not MULTIVALENT.search(problem.question[-2_000:])
     wanted = as_value(gold, gold, problem.question)
 
@@ -144,17 +146,13 @@ def _day(gold: datetime.date, place: Place) -> Reading:
 def _texts(problem: Problem) -> Callable[[Place], Reading]:
     gold = normalise(problem.answer)
     if not gold:
-        raise _unreadable(problem, "holds no word")
+        raise BadRecord(f"{problem.id}: the gold answer {problem.answer!r} holds no word")
 
     def read(place: Place) -> Reading:
         sentence = read_text(place)
         return sentence if sentence in {None, UNSURE} else (normalise(sentence), holds(sentence, gold))
 
     return read
-
-
-def _unreadable(problem: Problem, why: str) -> BadRecord:
-    return BadRecord(f"{problem.id}: the gold answer {problem.answer!r} {why}")
 
 
 _READ: dict[Task, Callable[[Problem], Callable[[Place], Reading]]] = {

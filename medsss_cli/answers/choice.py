@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from difflib import SequenceMatcher
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -73,7 +74,7 @@ _BARE_FOLLOWS = re.compile(
     r"|[.)]{1,2}\s(?:The|This|It|In|Because|Given|Since|Based|Explanation|Reason|Rationale|As|He|She|Patient|According|Although"
     r"|While|These|There|We|Option)\b"
 )
-_WORDED_FOLLOWS = re.compile(r"\s(?:rather\sthan|instead\sof)\b|\s?[.!。)](?:\s|$)|\s?[,;—–-]\s|[,，]")
+_WORDED_FOLLOWS = re.compile(r"\s?\(|\s(?:rather\sthan|instead\sof)\b|\s?[.!。)](?:\s|$)|\s?[,;—–-]\s|[,，]")
 _BARE_LEAD = re.compile(
     r"(?:(?:the|both|only|so|therefore|thus|hence|and|options?|choices?|answers?|statement)\b(?!-)[\s:,]{0,2}|选项|选|[(\s\[:]){0,6}",
     re.IGNORECASE,
@@ -87,7 +88,7 @@ _APPOSED = re.compile(r"(?:,\s(?:option\s)?|\s?[(\[](?:option\s|选项)?)(?P<let
 _TAIL = re.compile(
     r"(?:\b(?:so|thus|hence|therefore)\b[,:]?(?:\soption)?|(?<=\w\w\w)\s(?:->|→|=>))\s?\(?(?P<letter>[A-Z])\)?[.!。]?$"
 )
-_OTHER_WORD = re.compile(r"[\s,/]{1,3}(?:yes|no|maybe)\b(?=\s?(?:$|[.,!]))", re.IGNORECASE)
+_OTHER_WORD = re.compile(r"[\s,/.:]{1,3}(?:yes|no|maybe)\b(?=\s?(?:$|[.,!]))", re.IGNORECASE)
 _NAME = re.compile(
     r"(?:hepatitis|vitamin|type|class|group|grade|stage|influenza|factor|protein|point|table|Child-Pugh)[,\s]*$",
     re.IGNORECASE,
@@ -99,6 +100,8 @@ _WRONG_AFTER = re.compile(
     re.IGNORECASE,
 )
 _SET_OFF = re.compile(r"\s?(?:\(|,\soption\s)(?:option\s)?([A-Z])\b\)?", re.IGNORECASE)
+_DIGITS = re.compile(r"\d+")
+_LABEL = re.compile(r"(?P<letter>[A-Z])[.):]{1,2}\s?(?=\w)")
 _SEPARATORS = re.compile(r"[).\]:,、．\s–—(\[-]{0,6}")
 _PART = re.compile(rf"[^\W{_CJK}]|-")
 _LISTED = re.compile(r"\s*(?:[-*•>]\s+|\d{1,2}[.)]\s+)?")
@@ -224,6 +227,9 @@ class _Reading:
             return option, end
         if self.option_at(text, position, after_letter=True):
             return None  # the "E" of "E. coli infections"
+        label = _LABEL.match(text, position)
+        if label and label["letter"] not in self.table:
+            return self.option_at(text, label.end())  # "D. maybe", where the options end with C
         spaced = _SPACED.match(text, position)
         if spaced:
             letters = spaced.group().replace(" ", "")
@@ -336,9 +342,31 @@ class _Reading:
         if found is None:
             sentence = first_sentence(line)
             return self.tail(line) or (self.apposed(line) if sentence == line.rstrip(".!。") else None)
+        if self.polar and _OTHER_WORD.match(line, found.end):
+            return UNSURE
         rest = line[found.end :]
         follows = _BARE_FOLLOWS.match(rest) or (found.worded and _WORDED_FOLLOWS.match(rest))
-        return found.letters if follows else None
+        return found.letters if follows or self.resembled(rest) == found.letters else None
+
+    def resembled(self, words: str) -> str | None:
+        """The option that the words after a label are, misspelt or shortened ("D. Somatostatin secretion" for excessive
+        somatostatin secretion); None where they are like another one too, or a sentence."""
+        label = _SEPARATORS.match(words)
+        if not label or not label.group().strip() or not words[label.end() :][:1].isupper():
+            return None
+        words = words[label.end() :][:200].casefold().rstrip(" .")
+        likeness = {
+            letter: SequenceMatcher(None, words, option[:200].casefold(), autojunk=False).ratio()
+            for letter, option in self.table.items()
+        }
+        best, second = sorted(likeness, key=likeness.__getitem__, reverse=True)[:2]
+        if (
+            likeness[best] < 0.6
+            or likeness[best] < likeness[second] + 0.05
+            or _DIGITS.findall(words) != _DIGITS.findall(self.table[best])
+        ):
+            return None
+        return best if len(words.split()) <= len(self.table[best].split()) else None
 
     def subject(self, text: str) -> str | None:
         """What "is correct" is said of: the items that end the text, after a clause of something else or none."""

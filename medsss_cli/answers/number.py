@@ -201,7 +201,7 @@ def read_number(place: Place) -> Number | str | None:
     In "2 x 42 = 84 mmHg" the number after the last equals sign counts, else the first. A line or sentence without a cue
     must be a number with at most three words, or say that something is it ("The MAP is 84 mmHg.").
     """
-    if place.subject or place.text[:1] == "—":
+    if place.subject or place.early or place.text[:1] == "—":  # an early number may be a step
         return None
     line = _HALF_A.sub("0.5 ", plain(place.text.strip("\n").partition("\n")[0]))
     line = _CHINESE.sub(lambda numeral: _of_chinese(numeral.group()), line)

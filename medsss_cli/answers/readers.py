@@ -30,7 +30,7 @@ class Place(NamedTuple):
 
     `text` is what stands there, at most 400 characters and as it was written; `at` where it begins; `whole`, that it
     must be an answer by itself; `subject`, that it must end with the answer; `stated`, that it overrides weak places;
-    `withdrawn`, that it is taken back in the next sentence.
+    `withdrawn`, that it is taken back in the next sentence; `early`, that sentences follow which conclude nothing.
     """
 
     text: str
@@ -39,6 +39,7 @@ class Place(NamedTuple):
     subject: bool = False
     stated: bool = True
     withdrawn: bool = False
+    early: bool = False
 
 
 Reader = Callable[[str], list[Place]]
@@ -48,7 +49,7 @@ Reader = Callable[[str], list[Place]]
 
 _SENTENCE_BREAK = re.compile(r"(?<=[.!?;…])[*_\s\"”)]{0,4}\s(?=[^a-z\s])|[\n。！？；]|\.\.\.\s?|;\s")
 _ANNOUNCED = re.compile(r"\\f?boxed|<(?:final_)?answer|[\"']answer", re.IGNORECASE)
-_LISTED = re.compile(r"\W{0,6}[A-Z][.):、]")
+_LISTED = re.compile(r"\W{0,6}(?:[A-Z][.):、]|[a-z][.)]\s)")
 
 _WRAPPED = re.compile(
     r"\\(?:text|f?boxed|mathrm|mathit|mathbf|mathsf)(?:bf|rm|it|sf|tt|sl|sc|normal)?\s?\{([^{}]{0,400})\}"
@@ -101,7 +102,7 @@ def lines_of(text: str) -> list[str]:
 
 
 _ELSEWHERE = re.compile(  # of the whole sentence: another case, another time, other people
-    r"\b(?:if|unless|whether|suppose|assuming|(?<!is\s)(?<!['’]s\s)why|mistake|tempt\w{0,5}|initially|originally|at\sfirst|I\sfirst|(?:I|he|she|we|one)\sthought"
+    r"\b(?:if|unless|(?<!question\s)(?<!question\sof\s)whether|suppose|assuming|(?<!is\s)(?<!['’]s\s)why|mistake|tempt\w{0,5}|initially|originally|at\sfirst|I\sfirst|(?:I|he|she|we|one)\sthought"
     r"|(?:one|you|some|others?|many|most|people|students?|examiners?)\s(?:\w{1,12}\s)?(?:may|might|could|would|will|say|thinks?|choose|wants?)"
     r"|not\s(?:sure|certain)|un(?:sure|certain|clear)|(?<!no\s)(?<!without\s)(?<!a\s)doubt)\b|如果|假如|若是|很多|有人|有些|为什么|不认为|不确定|是否|难道",
     re.IGNORECASE,
@@ -140,7 +141,7 @@ def asserted(text: str, start: int, end: int) -> bool:
     clause = sentence
     for clause_start in _NEW_CLAUSE.finditer(sentence):
         clause = sentence[clause_start.end() :]
-    if _DENIED.search(clause) or _LESSER.search(clause) or _QUESTION_WORD.match(sentence):
+    if _ONE_OF.search(sentence) or _DENIED.search(clause) or _LESSER.search(clause) or _QUESTION_WORD.match(sentence):
         return False
     if _DOUBTED.match(sentence):
         return False
@@ -151,6 +152,7 @@ def asserted(text: str, start: int, end: int) -> bool:
     return not (stop and stop.group() in "?？吗")
 
 
+_ONE_OF = re.compile(r"\b(?:one|which|any|each)\sof\sthe\s(?:following|options)\b", re.IGNORECASE)
 _QUESTION_WORD = re.compile(
     r"[\s*>-]{0,4}(?:is|are|could|can|does|do|should|would|why|what|which|how|were|had)\b", re.IGNORECASE
 )
@@ -249,7 +251,7 @@ _ANSWER = re.compile(
     \b (?: answers? | ans(?=\s?[:.=：]|[\s-]\(?[A-Z]\b)
         | (?:correct|best|right|final|my)\s(?:option|choice|selection)s? )
     (?: \s(?:choice|option)\b )?
-    (?: \s(?:to|for|of|in|here)\b [^.:\n]{{0,60}}? | ,\s[^.,:\n]{{0,60}}, )?
+    (?: \s(?:to|for|of|in|here)\b [^.:\n]{{0,160}}? | ,\s[^.,:\n]{{0,60}}, )?
     ["*_)\s]{{0,4}}
     (?:
         \b{_IS} [*_:\s]{{0,6}}
@@ -261,8 +263,10 @@ _ANSWER = re.compile(
 )
 _CHOICE = re.compile(
     r"""
-    \b(?:I|we)(?:\s(?:would|will|should|must|therefore|thus)|['’](?:d|ll))?(?:\sam\sgoing|\sgo(?=\swith))?
+    \b(?:I|we|you)(?:\s(?:can|would|will|should|must|therefore|thus|(?:would\s)?(?:have|need)\sto)|['’](?:d|ll))?(?:\sam\sgoing|\sgo(?=\swith))?
       \s? (?:choose|pick|select|say|recommend|opt\sfor|with|go\swith)\b (?!\s(?:the\s)?(?:between|one|from))
+    | (?:^|(?<=[.!?:\n]\s)|\n)(?:choose|pick|select|go\swith)\b
+      (?=\s(?:the\s)?(?:(?:option|choice|answer)\s)?[(*]{0,3}[A-Z]\b)
     | \bI\s(?:think|believe)\s(?:that\s)?it\sis\b | \bI\sam\sgoing\swith\b
     | (?:^|\n)[\s*#>]{0,6}
       (?:(?:selected\s)?(?:choice|option|answer)|conclusion|selection|(?:my\s)?pick|(?:most\slikely\s|final\s)?diagnosis|(?:final\s)?decision|result)\s?[*]{0,2}:
@@ -369,15 +373,15 @@ def first_line(text: str) -> list[Place]:
 
 
 _CONCLUSION = re.compile(
-    r"(?:^|(?<=[\s(,;，]))(?:"
+    r"(?:^|(?<=[\s(,;，]))(?:(?P<finding>"
     r"(?:the|a|her|his)\s(?:[\w-]{1,20}\s){0,3}?(?:most|best|correct|right|first-line|underlying|causative|likely|first(?=\sstep))\b[^.:;=\n]{0,60}?\s(?:is|are|would\sbe|should\sbe)"
     r"|the\s(?:appropriate\s|maintenance\s|recommended\s|correct\s){0,2}(?:diagnosis|dose|organism|pathogen|cause|agent|treatment\sof\schoice|drug\sof\schoice|statement|claim|conclusion|next\sstep)\sis(?:\sto(?=\s\w))?"
+    r"|(?:首选|最可能的?|最佳的?)[\u3400-\u9fff]{0,8}[是为])"
     r"|is\s(?:most\s)?consistent\swith|(?:the\s(?:\w{1,12}\s){0,2}\w{1,12}|this|that|it)\s(?:corresponds\sto|matches|points\sto)|(?:this|that|it)\s(?:must\sbe|is)(?:\sa\scase\sof)?|it['’]s|that['’]s|(?:strongly|clearly)\s(?:suggests?|indicates?)(?!\sthat)|(?:that|this|which)\sleaves(?:\sus\swith)?"
     r"|(?:he|she|(?:the|this)\spatient)\s(?:(?:most\slikely|probably|likely)\shas|needs|requires|should\s(?:be\s(?:started\son|given|treated\swith)|receive|undergo))(?!\s?[*]{0,2}\d)"
-    r"|(?:首选|最可能的?|最佳的?)[\u3400-\u9fff]{0,8}[是为]"
     r"|(?:so(?!\s(?:is|are|was|does|do)\b)|thus|hence|therefore)(?=[\s,(])|(?<=\w\w\w\s)(?:→|->|=>)"
-    r")[\s,]{0,2}(?:(?:therefore|thus|most\slikely|likely|probably|clearly|hence)\s){0,2}",
-    re.IGNORECASE,
+    r")[\s,]{0,2}(?:(?:therefore|thus|most\slikely|likely|probably|clearly|hence|indeed)\s){0,2}",
+    re.IGNORECASE | re.MULTILINE,
 )
 _HOWEVER = re.compile(r",\s(?:but|although)\s(?!not)")
 _NOT_FINAL = re.compile(
@@ -385,30 +389,32 @@ _NOT_FINAL = re.compile(
 )
 
 
+_TURNED = re.compile(
+    r"(?:[.!?…]\s{1,2}|\n)(?:but|however|wait|actually|hmm|no|on\s(?:the\sother|second))\b", re.IGNORECASE
+)
+_INITIAL = re.compile(r"\b[A-Z]\.")  # "most consistent with B. Metoprolol"
+
+
 def conclusion(text: str) -> list[Place]:
-    """What the last sentence concludes: "The most likely organism is X", "This is X", "so X"."""
-    lines = lines_of(text[-4_000:])
-    if not lines:
+    """What the last sentence concludes: "The most likely organism is X", "This is X", "so X". Without that, what is
+    found to be the most likely (or the best, or the diagnosis) in a sentence before."""
+    tail = text[-4_000:].rstrip("。！？； \n")
+    offset = len(text) - len(text[-4_000:])
+    last = 0
+    for end in _SENTENCE_BREAK.finditer(tail):
+        if "\n" in end.group() or not _INITIAL.fullmatch(tail, max(end.start() - 2, 0), end.start()):
+            last = end.end()
+    if _ANNOUNCED.search(tail, last):
         return []
-    line = lines[-1][-LONGEST:]
-    at = text.rfind(line)
-    last = line
-    for end in _SENTENCE_BREAK.finditer(line.rstrip("。！？； ")):
-        if not re.search(r"\b[A-Z]\.$", line[: end.start() + 1].rstrip()[-3:]):  # "most consistent with B. Metoprolol"
-            last = line[end.end() :]
-    at += len(line) - len(last)
-    places = []
-    if _ANNOUNCED.search(last):
-        return []
-    for found in list(_CONCLUSION.finditer(last))[:8]:
-        if (
-            _NOT_FINAL.search(found.group())
-            or _HOWEVER.search(last, found.end())
-            or not asserted(text, at + found.start(), at + found.end())
-        ):
+    for found in reversed(list(deque(_CONCLUSION.finditer(tail), maxlen=MOST_PLACES))):
+        start, stop = found.start() + offset, found.end() + offset
+        rest = text[stop : stop + LONGEST].partition("\n")[0]
+        early = found.start() < last
+        if early and (not found["finding"] or _TURNED.search(text, stop)):
             continue
-        places.append(Place(last[found.end() :], at + found.end(), stated=False))
-    return places[-1:]
+        if not _NOT_FINAL.search(found.group()) and not _HOWEVER.search(rest) and asserted(text, start, stop):
+            return [Place(rest, stop, stated=False, withdrawn=_withdrawn(text, stop), early=early)]
+    return []
 
 
 _REMARK = re.compile(
