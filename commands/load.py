@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -21,12 +22,12 @@ import typer
 from medsss_cli.console import note, say
 from medsss_cli.errors import BadRecord, UsageError
 from medsss_cli.problems import FieldMap, to_record
-from medsss_cli.problems.contamination import NGRAM, Contamination, Overlap
+from medsss_cli.problems.contamination import NGRAM, RULES, Contamination
 from medsss_cli.problems.sources import find_sources, read_rows, stem
 from medsss_cli.records import Problem
 from medsss_cli.settings import Opt, check
 from medsss_cli.stream.faults import Faults
-from medsss_cli.stream.jsonl import Where
+from medsss_cli.stream.jsonl import Where, first_of_each
 from medsss_cli.stream.whole import open_whole
 
 from ._options import Output, options, refuse_given
@@ -58,7 +59,7 @@ class LoadOptions:
         Opt(
             "For a layout that is not known: the field that is our NAME (question, options, answer, id, dataset). Dots "
             "lead into nested fields, commas join several (options=opa,opb); answer=FIELD:0 or FIELD:1 is a position "
-            "and what it counts from; numbers are the columns of a table without names. Again for each.",
+            "and what it counts from. Again for each.",
             metavar="NAME=FIELD",
         ),
     ] = ()
@@ -91,76 +92,26 @@ def run(*, asked: LoadOptions) -> None:
     sources = find_sources(asked.sources)
     excluded = find_sources(asked.exclude) if asked.exclude else []
     local = [source for source in (*sources, *excluded) if not source.startswith("hf:")]
-    written = 0
+    counts: Counter[str] = Counter()
     with (
         open_whole(asked.output, inputs=local, errors=asked.errors, restart=asked.restart) as writer,
         Faults(errors=asked.errors, strict=asked.strict) as faults,
     ):
-        pool = _Pool(sources, fields, _index(excluded, asked.ngram, faults, asked.quiet), faults)
-        for problem in _shuffled(pool, asked.limit, asked.seed) if asked.shuffle else pool.first(asked.limit):
+        tests = _index(excluded, asked, faults)
+        rows = first_of_each(_problems(sources, fields, faults), on_bad=faults.bad)
+        for problem in _part(_without(tests, rows, counts), asked):
             writer.write([problem])
-            written += 1
-        if asked.shuffle and not pool.read and not faults.exit_code:
+            counts["written"] += 1
+        if asked.shuffle and not counts["read"] and not faults.exit_code:
             raise UsageError("there is no record to shuffle")
-        pool.tell_drops()
+        if tests is not None:
+            note(f"load: {_dropped(counts)}")
         if not asked.quiet or faults.exit_code:
-            note(", ".join([f"load: {pool.read} read", f"{written} written", *faults.words()]))
+            note(", ".join([f"load: {counts['read']} read", f"{counts['written']} written", *faults.words()]))
             faults.say_causes()
         if asked.limit == 0:
             raise typer.Exit(faults.exit_code)  # no file is made
     raise typer.Exit(faults.exit_code)
-
-
-class _Pool:
-    """The problems of the sources: each id once, none that overlaps with the test set. `read` counts rows."""
-
-    def __init__(
-        self, sources: list[str], fields: FieldMap | None, index: Contamination | None, faults: Faults
-    ) -> None:
-        self._sources = sources
-        self._fields = fields
-        self._index = index
-        self._faults = faults
-        self._drops: Counter[str] = Counter()
-        self.read = 0
-
-    def __iter__(self) -> Iterator[Problem]:
-        seen: set[int] = set()
-        for where, problem in _problems(self._sources, self._fields, self._faults):
-            self.read += 1
-            mark = hash(problem.id)
-            if mark in seen:
-                self._faults.bad(where, f"the id {problem.id!r} came before; only its first record counts")
-                continue
-            seen.add(mark)
-            overlap = None if self._index is None else self._index.overlap(problem)
-            if overlap is None:
-                yield problem
-            else:
-                self._drop(where, problem.id, overlap)
-
-    def first(self, limit: int | None) -> Iterator[Problem]:
-        """The first `limit` problems; no row behind them is read, but with 0 all are."""
-        for number, problem in enumerate(self, start=1):
-            if limit != 0:
-                yield problem
-            if number == limit:
-                return
-
-    def _drop(self, where: Where, id: str, overlap: Overlap) -> None:
-        if self._drops.total() < DROPS_SHOWN:
-            shown = f'"{overlap.shown}"' if overlap.rule == "ngram" else overlap.shown
-            say(f"{where}: {id} dropped ({overlap.rule}): {overlap.place} ({overlap.id}): {shown}")
-        self._drops[overlap.rule] += 1
-
-    def tell_drops(self) -> None:
-        """The line of counts, where a test set was to be kept out."""
-        if self._index is None:
-            return
-        total = self._drops.total()
-        rules = ", ".join(f"{count} {rule}" for rule, count in self._drops.most_common())
-        hidden = f"; {total - DROPS_SHOWN} of them not shown" if total > DROPS_SHOWN else ""
-        note(f"load: {total} dropped for their overlap with the test set{f' ({rules})' if rules else ''}{hidden}")
 
 
 def _problems(sources: list[str], fields: FieldMap | None, faults: Faults) -> Iterator[tuple[Where, Problem]]:
@@ -168,7 +119,7 @@ def _problems(sources: list[str], fields: FieldMap | None, faults: Faults) -> It
     stems = Counter(map(stem, sources))
     for source in sources:
         folder = Path(source).parent.name or "." if not source.startswith("hf:") else source.replace(":", "-")
-        for where, row in read_rows(source, on_bad=faults.bad, header=fields is None or not fields.by_column):
+        for where, row in read_rows(source, on_bad=faults.bad):
             try:
                 problem = to_record(row, where, fields)
             except BadRecord as error:
@@ -180,24 +131,54 @@ def _problems(sources: list[str], fields: FieldMap | None, faults: Faults) -> It
             yield where, problem
 
 
-def _index(sources: list[str], ngram: int, faults: Faults, quiet: bool) -> Contamination | None:
+def _index(sources: list[str], asked: LoadOptions, faults: Faults) -> Contamination | None:
     """The test set to keep out. Its layout is recognised row by row: --map is the pool's."""
     if not sources:
         return None
-    index = Contamination(ngram=ngram)
+    index = Contamination(ngram=asked.ngram)
     for where, problem in _problems(sources, None, faults):
         index.add(problem, str(where))
     if not len(index):
         raise UsageError(f"--exclude: no problem in {', '.join(sources)}")
-    if not quiet:
+    if not asked.quiet:
         note(f"load: {len(index)} problems to exclude")
     return index
 
 
-def _shuffled(pool: _Pool, limit: int | None, seed: int) -> Iterator[Problem]:
-    """In the order of a hash of seed and id, so the input's order does not matter. Only `limit` are held."""
-    ranked = ((_rank(seed, problem.id), problem.id, problem) for problem in pool)
-    chosen = sorted(ranked) if limit is None else heapq.nsmallest(limit, ranked)
+def _without(
+    tests: Contamination | None, rows: Iterable[tuple[Where, Problem]], counts: Counter[str]
+) -> Iterator[Problem]:
+    """The problems that no test problem overlaps with; the first DROPS_SHOWN of the others are named."""
+    for where, problem in rows:
+        counts["read"] += 1
+        overlap = None if tests is None else tests.overlap(problem)
+        if overlap is None:
+            yield problem
+            continue
+        counts[overlap.rule] += 1
+        if sum(counts[rule] for rule in RULES) <= DROPS_SHOWN:
+            shown = f'"{overlap.shown}"' if overlap.rule == "ngram" else overlap.shown
+            say(f"{where}: {problem.id} dropped ({overlap.rule}): {overlap.place} ({overlap.id}): {shown}")
+
+
+def _dropped(counts: Counter[str]) -> str:
+    """What was kept out, in words."""
+    total = sum(counts[rule] for rule in RULES)
+    rules = ", ".join(f"{counts[rule]} {rule}" for rule in RULES if counts[rule])
+    hidden = f"; {total - DROPS_SHOWN} of them not shown" if total > DROPS_SHOWN else ""
+    return f"{total} dropped for their overlap with the test set{f' ({rules})' if rules else ''}{hidden}"
+
+
+def _part(problems: Iterator[Problem], asked: LoadOptions) -> Iterable[Problem]:
+    """The first --limit, all without one; with --shuffle in the order of a hash of seed and id, so that the input's
+    order does not matter. A limit of 0 reads them all. Of a shuffled part only that is held."""
+    if asked.limit == 0:
+        deque(problems, maxlen=0)
+        return ()
+    if not asked.shuffle:
+        return islice(problems, asked.limit)
+    ranked = ((_rank(asked.seed, problem.id), problem.id, problem) for problem in problems)
+    chosen = sorted(ranked) if asked.limit is None else heapq.nsmallest(asked.limit, ranked)
     return (problem for _, _, problem in chosen)
 
 

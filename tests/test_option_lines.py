@@ -77,7 +77,7 @@ def marked(style: str, letter: str, text: str) -> str:
     return "".join(swap.get(char, char) for char in head) + text + tail
 
 
-@pytest.mark.parametrize("n", [*range(2, 11), 26])
+@pytest.mark.parametrize("n", [2, 5, 10, 26])
 @pytest.mark.parametrize("style", STYLES)
 def test_every_style_at_every_size(style: str, n: int) -> None:
     """The last options of a list are the ones that a reader forgets; so all letters, all sizes."""

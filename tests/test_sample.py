@@ -239,12 +239,12 @@ def test_a_teachers_thought_is_read_and_what_betrays_the_answer_is_refused(tmp_p
     ],
 )
 def test_cmexam_from_the_prompt_to_the_verdict(gold: str, said: str, verdict: str, tmp_path: Path) -> None:
-    """A CMExam row as it is published, asked in Chinese, answered in the forms that Chinese models use."""
+    """A CMExam row, its options in lines, asked in Chinese, answered in the forms that Chinese models use."""
     row = {
         "id": "c1",
-        "Question": "高钾血症的治疗药物是",
-        "Options": "A 葡萄糖酸钙\nB 胰岛素\nC 碳酸氢钠\nD 氯化钾\nE 螺内酯",
-        "Answer": gold,
+        "question": "高钾血症的治疗药物是",
+        "options": "A 葡萄糖酸钙\nB 胰岛素\nC 碳酸氢钠\nD 氯化钾\nE 螺内酯",
+        "answer": gold,
     }
     engine = script(tmp_path / "s.jsonl", [{"match": "最后一步以“答案是X。”结束", "texts": [said]}])
     args = ["sample", "-n", 1, "--engine", engine, "--prompting", "instruct"]

@@ -27,6 +27,7 @@ from rapidfuzz.distance import Indel
 from ..answers.text import normalise, words_of
 from ..records import Problem
 
+RULES = ("equal", "ngram", "similar")
 NGRAM = 13
 SIMILARITY = 0.9
 COMMON = 10
@@ -37,7 +38,7 @@ _COMMON_SHINGLE = 500
 
 
 class Overlap(NamedTuple):
-    """Why a problem is dropped: `rule` is "equal", "ngram" or "similar", `place` and `id` name the test problem,
+    """Why a problem is dropped: `rule` is one of RULES, `place` and `id` name the test problem,
     `shown` is the shared run, or how similar the two are."""
 
     rule: str

@@ -9,7 +9,6 @@ each layout against the examples of all others. What a function does not use of 
 from __future__ import annotations
 
 import functools
-import os
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -19,13 +18,13 @@ import orjson
 
 from ..answers import check_gold
 from ..answers.date import gold_date
-from ..errors import BadRecord, UsageError
+from ..errors import BadRecord
 from ..records import Preference, Prm, Problem, Samples, Scored, Sft, Task, Tree, parse
 from ..steps import ROOT_TEXT
 from .authors_trees import read_tree
 from .options import gold_letter, options_of, shown
 from .rows import FieldMap, Row, dataset_name, is_number, with_lines
-from .sources import read_rows, stem
+from .sources import stem
 
 if TYPE_CHECKING:
     from ..stream.jsonl import Where
@@ -71,39 +70,13 @@ def medqa(row: Row) -> Problem:
     {"question": "Which drug first?", "options": {"A": "Heparin", "B": "Aspirin"}, "answer_idx": "B",
     "answer": "Aspirin", "meta_info": "step1"}
     """
-    text = {"answer_text": row.obj["answer"]} if "answer" in row.obj else {}
-    used = ("question", "options", "answer_idx", "answer")
-    return row.choice("question", "options", "answer_idx", used=used, extra=text)
-
-
-def medmcqa(row: Row) -> Problem:
-    """MedMCQA: `cop` is the position of the right option. The hub's copy counts from 0, the original files from 1.
-
-    {"id": "5f1c", "question": "Which drug first?", "opa": "Heparin", "opb": "Aspirin", "opc": "Both of them",
-    "opd": "Neither of them", "cop": 1, "choice_type": "single", "exp": "It is given at once.",
-    "subject_name": "Medicine"}
-    """
-    fields = ("opa", "opb", "opc", "opd")
-    options = options_of([row.obj[field] for field in fields], "opa to opd")
-    if str(row.obj["cop"]).strip() in {"-1", "", "None"}:
-        raise BadRecord(f"`cop` is {shown(row.obj['cop'])}: this split has no gold answers; take validation")
-    gold = gold_letter(row.obj["cop"], options, "cop", base=_counts_from(row.where.source))
-    return row.problem(row.text("question"), gold, options, used=("question", *fields, "cop"))
-
-
-@functools.lru_cache
-def _counts_from(source: str) -> int:
-    """Whether a MedMCQA file counts its options from 0 or from 1: the first row with a 0 or a 4 decides. Raises
-    UsageError where no row does, and for a pipe, which cannot be read twice: one off is a wrong answer in every row."""
-    why = "a pipe cannot be looked through"
-    if source.startswith("hf:") or os.path.isfile(source):
-        why = "none is 0 or 4"
-        for _, row in read_rows(source, on_bad=lambda where, what: None):
-            if str(row.get("cop")).strip() in ("0", "4"):
-                return int(row["cop"]) // 4
-    raise UsageError(
-        f"{source}: does `cop` of MedMCQA count from 0 (the hub's copy) or from 1 (the original files)? {why}",
-        hint="say it: medsss load FILE --map question=question --map options=opa,opb,opc,opd --map answer=cop:0 (or 1)",
+    options = options_of(row.obj["options"])
+    return row.problem(
+        row.text("question"),
+        gold_letter(row.obj["answer_idx"], options, "answer_idx"),
+        options,
+        used=("question", "options", "answer_idx", "answer"),
+        extra={"answer_text": row.obj["answer"]} if "answer" in row.obj else {},
     )
 
 
@@ -137,18 +110,9 @@ def mmlu(row: Row) -> Problem:
     {"question": "Which drug first?", "subject": "clinical_knowledge", "choices": ["Heparin", "Aspirin",
     "Both of them", "Neither of them"], "answer": 1}
     """
-    return row.choice("question", "choices", "answer", base=0)
-
-
-def cmexam(row: Row) -> Problem:
-    """CMExam: Chinese, one or several letters; the options are lines of a text, or a list of {key, value}.
-
-    {"Question": "下列哪些药物可抑制血小板聚集？",
-    "Options": "A 阿司匹林\\nB 氯吡格雷\\nC 肝素\\nD 替格瑞洛\\nE 华法林",
-    "Answer": "ABD",
-    "Explanation": "肝素与华法林是抗凝药。"}
-    """
-    return row.choice("Question", "Options", "Answer")
+    options = options_of(row.obj["choices"], "choices")
+    gold = gold_letter(row.obj["answer"], options, "answer", base=0)
+    return row.problem(row.text("question"), gold, options, used=("question", "choices", "answer"))
 
 
 # Text and numbers
@@ -163,10 +127,14 @@ def huatuo(row: Row) -> Problem:
     return row.problem(row.text(question), row.text(answer), used=(question, answer))
 
 
-def medcalc(row: Row) -> Problem:
-    """MedCalc-Bench: a number with the tolerance that its limits say, a date, or weeks and days.
+_SCORES = {"4", "15", "16", "17", "18", "20", "21", "25", "27", "28", "29", "32", "33", "36", "43", "45", "48", "51"}
+"""The calculators whose answers MedCalc-Bench rounds before it compares them (its evaluation/evaluate.py)."""
 
-    {"Row Number": 6, "Calculator Name": "Mean Arterial Pressure", "Output Type": "decimal",
+
+def medcalc(row: Row) -> Problem:
+    """MedCalc-Bench: a number within its limits, a score, a date, or weeks and days.
+
+    {"Row Number": 6, "Calculator ID": 5, "Calculator Name": "Mean Arterial Pressure", "Output Type": "decimal",
     "Patient Note": "A man of 41 has a blood pressure of 120/60.",
     "Question": "What is his mean arterial pressure in mmHg?", "Ground Truth Answer": "80.0", "Lower Limit": "76.0",
     "Upper Limit": "84.0"}
@@ -177,7 +145,9 @@ def medcalc(row: Row) -> Problem:
     if number is not None:
         limits = [_float(str(row.obj.get(name))) for name in ("Lower Limit", "Upper Limit")]
         slack = max((abs(limit - number) for limit in limits if limit is not None), default=0.0)
-        answer = f"{given} ± {slack:.6f}".rstrip("0") if slack else given
+        if str(row.obj.get("Calculator ID")) in _SCORES:
+            slack = 0.5
+        answer = f"{given} ± {slack:.6f}".rstrip("0").rstrip(".") if slack else given
     elif gold_date(given) is None:
         # ('34 weeks', '3 days')
         task, answer = Task.TEXT, " ".join(re.findall(r"\w+", given))
@@ -327,10 +297,8 @@ LAYOUTS = {
         Layout("authors", ("conversations", "eval|answer_idx"), authors),
         Layout("trees", ("question", "answer", "pos", "neg"), trees),
         Layout("medqa", ("question", "options", "answer_idx"), medqa),
-        Layout("medmcqa", ("question", "opa", "opb", "opc", "opd", "cop"), medmcqa),
         Layout("pubmedqa", ("question|QUESTION", "final_decision"), pubmedqa),
         Layout("mmlu", ("question", "choices", "answer"), mmlu),
-        Layout("cmexam", ("Question", "Options", "Answer"), cmexam),
         Layout("huatuo", ("Open-ended Verifiable Question", "Ground-True Answer"), huatuo),
         Layout("medcalc", ("Patient Note", "Question", "Ground Truth Answer"), medcalc),
         Layout("processbench", ("problem", "steps", "label"), processbench),

@@ -75,12 +75,6 @@ class Row:
             },
         )
 
-    def choice(self, question: str, options: str, answer: str, *, base: int | None = None, **more: Any) -> Problem:
-        """A question with its options and the right one, under these keys; a position counts from `base`."""
-        found = options_of(self.obj[options], options)
-        gold = gold_letter(self.obj[answer], found, answer, base=base)
-        return self.problem(self.text(question), gold, found, **{"used": (question, options, answer)} | more)
-
 
 def dataset_name(where: Where) -> str:
     """What a record without a data set belongs to: its file's name, "unknown" for a pipe."""
@@ -118,11 +112,6 @@ class FieldMap:
         if missing:
             raise UsageError(f"--map names no {' and no '.join(missing)}", hint=f"--map {missing[0]}=FIELD")
         return cls(fields, base)
-
-    @property
-    def by_column(self) -> bool:
-        """Whether all fields are numbers: those of the columns of a table whose first line does not name them."""
-        return all(field.isdecimal() for fields in self.fields.values() for field in fields)
 
     def read(self, obj: Mapping[str, Any], where: Where) -> Problem:
         """The problem of a row. An answer is a letter, the text of an option, a position, a number, or a phrase.

@@ -48,17 +48,15 @@ def find_sources(named: Sequence[str]) -> list[str]:
     return found
 
 
-def read_rows(source: str, *, on_bad: OnBad, header: bool = True) -> Rows:
-    """The rows of one source of `find_sources`, with their places. What cannot be read goes to `on_bad`.
-
-    The columns of a csv or tsv table are named by its first line, without `header` by their numbers from 1. Raises
+def read_rows(source: str, *, on_bad: OnBad) -> Rows:
+    """The rows of one source of `find_sources`, with their places. What cannot be read goes to `on_bad`. Raises
     UsageError where the source as a whole cannot be read."""
     if source.startswith("hf:"):
         yield from _hub(source)
         return
     match _format(source):
         case ".csv" | ".tsv":
-            yield from _table(source, on_bad, header)
+            yield from _table(source, on_bad)
         case ".parquet":
             yield from _parquet(source)
         case ".json":
@@ -89,37 +87,22 @@ def _format(path: str) -> str:
 # Tables
 
 
-def _table(source: str, on_bad: OnBad, header: bool) -> Rows:
-    """Rows of a .csv or .tsv. All values are texts; an empty cell is None."""
+def _table(source: str, on_bad: OnBad) -> Rows:
+    """Rows of a .csv or .tsv, whose first line names the columns. All values are texts; an empty cell is None."""
     csv.field_size_limit(1 << 24)
     with open_text_in(source) as raw:
         lines = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
         reader = csv.reader(lines, delimiter="\t" if _format(source) == ".tsv" else ",")
-        names: list[str] | None = None
-        number = 0
-        while True:
-            number += 1
-            try:
-                cells = next(reader)
-            except StopIteration:
-                return
-            except UnicodeDecodeError as error:
-                on_bad(Where(source, number), f"not UTF-8: {error.reason}; reading stops here")
-                return
-            except (csv.Error, *READ_ERRORS) as error:
-                on_bad(Where(source, number), f"reading stops here: {error}")
-                return
-            where = Where(source, reader.line_num)
-            if names is None and header:
-                names = [name.strip() for name in cells]
-                continue
-            names = names or [str(column) for column in range(1, len(cells) + 1)]
-            if not any(cells):
-                continue
-            if len(cells) != len(names):
-                on_bad(where, f"{len(cells)} cells where the first line has {len(names)}")
-                continue
-            yield where, {name: cell or None for name, cell in zip(names, cells, strict=True)}
+        try:
+            names = [name.strip() for name in next(reader, [])]
+            for cells in reader:
+                where = Where(source, reader.line_num)
+                if any(cells) and len(cells) != len(names):
+                    on_bad(where, f"{len(cells)} cells where the first line has {len(names)}")
+                elif any(cells):
+                    yield where, {name: cell or None for name, cell in zip(names, cells, strict=True)}
+        except (UnicodeDecodeError, csv.Error, *READ_ERRORS) as error:
+            on_bad(Where(source, reader.line_num + 1), f"reading stops here: {error}")
 
 
 def _parquet(source: str) -> Rows:
