@@ -14,6 +14,7 @@ import orjson
 import typer
 
 from medsss_cli.clinic import checker
+from medsss_cli.clinic.chains import parts
 from medsss_cli.clinic.kinds import KINDS
 from medsss_cli.clinic.problems import Split, problems, read_meta, select_kinds, solution, write_steps
 from medsss_cli.errors import BadRecord, UsageError
@@ -35,6 +36,16 @@ def run(
     split: Annotated[
         Split, Opt("seed: to search and train on; test: to measure on; train: the policy's own.")
     ] = Split.SEED,
+    level: Annotated[
+        int,
+        Opt(
+            "1: single kinds. 2 and 3: chains of two or three, and of four, in which what one part finds is an input "
+            "of the next.",
+            least=1,
+            most=3,
+            metavar="L",
+        ),
+    ] = 1,
     kind: Annotated[tuple[str, ...], Opt("Only this kind; may be repeated.", metavar="KIND")] = (),
     domain: Annotated[tuple[str, ...], Opt("Only this domain; may be repeated.", metavar="DOMAIN")] = (),
     output: Output = None,
@@ -57,14 +68,17 @@ def run(
         write_stdout("".join(f"{k.name:{width}}  {k.domain.value:11}  {k.formula}\n" for k in chosen))
         return
     if check is not None:
-        refuse_given(("n", "seed", "split", "kind", "domain", "solutions"), "makes problems, and --check makes none")
+        making = ("n", "seed", "split", "level", "kind", "domain", "solutions")
+        refuse_given(making, "makes problems, and --check makes none")
         if output is None:
             exit_code = _check(check, None)
         else:
             with open_whole(output, inputs=[check], restart=restart) as writer:
                 exit_code = _check(check, lambda line: writer.write([line]))
         raise typer.Exit(exit_code)
-    made = problems(n, seed=seed, split=split, kinds=kind, domains=domain)
+    if level > 1:
+        refuse_given(("kind", "domain"), "chooses among single kinds: --level 1")
+    made = problems(n, seed=seed, split=split, level=level, kinds=kind, domains=domain)
     with open_whole(output, restart=restart) as writer:
         for problem in made:
             writer.write([_solved(problem) if solutions else problem])
@@ -104,9 +118,12 @@ def _check(source: str, write: Callable[[dict[str, Any]], None] | None) -> int:
 def _read(
     found: dict[str, Any], where: Where
 ) -> tuple[Samples | Scored, list[str], str, list[list[checker.StepCheck]]]:
-    """A record with its answers, the kind of its problem, and what the checker says of each answer's steps."""
+    """A record with its answers, the kind of its problem (of a chain, how many parts it has), and what the checker says
+    of each answer's steps."""
     record, texts = _texts(found)
-    return record, texts, read_meta(record)[0].name, [checker.check(record, text) for text in texts]
+    kinds = parts(read_meta(record)[0])
+    name = kinds[0].name if len(kinds) == 1 else f"{len(kinds)} parts"
+    return record, texts, name, [checker.check(record, text) for text in texts]
 
 
 def _texts(found: dict[str, Any]) -> tuple[Samples | Scored, list[str]]:

@@ -1,9 +1,10 @@
-"""The clinic: every kind against numbers worked by hand, the splits, the slips and the checker."""
+"""The clinic: every kind and chains against numbers worked by hand, the splits, the slips and the checker."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
@@ -15,6 +16,7 @@ from helpers import read_jsonl, run_medsss
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from medsss_cli.clinic import chains
 from medsss_cli.clinic.checker import StepVerdict, answer_is_right, check, check_steps, gold_labels, parse_sum
 from medsss_cli.clinic.corpus import chats, correction
 from medsss_cli.clinic.kinds import KINDS
@@ -32,12 +34,7 @@ from medsss_cli.prompts import question_text
 from medsss_cli.records import Problem, Task, dump, parse
 from medsss_cli.steps import join_steps, split_steps
 
-SOME = list(problems(340, seed=7))
-
-
-def make(kind: str, **values: Any) -> Problem:
-    return make_problem(KINDS[kind], values, Random(0), "hand")
-
+SOME = [p for level in (1, 2, 3) for p in problems(120, seed=7, level=level)]
 
 # Worked by hand, each from the formula in the name.
 BY_HAND: list[tuple[str, dict[str, Any], str]] = [
@@ -55,6 +52,11 @@ BY_HAND: list[tuple[str, dict[str, Any], str]] = [
     ("maintenance_fluid", {"kg": 28, "given": 30}, "38"),  # 40 + 20 + 8 - 30
     ("maintenance_fluid", {"kg": 14, "given": 20}, "28"),  # 40 + 8 - 20
     ("drip_rate", {"rate": 120, "hours": 5, "drops": 20}, "40"),  # 600 mL / 5 h = 2 mL/min
+    ("start_triage", {"walks": 1, "rr": 40, "refill": 4, "obeys": 0}, "minor"),
+    ("start_triage", {"walks": 0, "rr": 31, "refill": 1, "obeys": 1}, "immediate"),
+    ("start_triage", {"walks": 0, "rr": 30, "refill": 3, "obeys": 1}, "immediate"),
+    ("start_triage", {"walks": 0, "rr": 30, "refill": 2, "obeys": 0}, "immediate"),
+    ("start_triage", {"walks": 0, "rr": 30, "refill": 2, "obeys": 1}, "delayed"),
 ]
 
 
@@ -63,42 +65,108 @@ def test_formulas_by_hand(kind: str, values: dict[str, Any], answer: str) -> Non
     assert KINDS[kind].solve(values, None).answer == answer
 
 
+def chained(*links: tuple[str, dict[str, Any]]) -> Problem:
+    kind = chains.chain(tuple(name for name, _ in links))
+    return make_problem(kind, {"links": [values for _, values in links]}, Random(0), "hand")
+
+
+TWO = chained(("anion_gap", {"na": 140, "cl": 105, "hco3": 21}), ("divided_dose", {"kg": 14, "daily": 60, "hours": 8}))
+FOUR = chained(
+    ("qsofa", {"rr": 28, "sbp": 91, "gcs": 15}),
+    ("dose_volume", {"kg": 50, "dose": 2, "strength": 10}),
+    ("osmolality", {"na": 150, "glucose": 10, "urea": 8}),
+    (
+        "contraindication",
+        {
+            "condition": "asthma",
+            "right": "sotalol",
+            "taken": "enalapril",
+            "others": ["cetirizine", "thiamine"],
+            "over": 300,
+            "above": 1,
+        },
+    ),
+)
+
+
 @pytest.mark.parametrize(
-    ("values", "tag"),
+    ("problem", "slip", "question", "steps"),
     [
-        ({"walks": 1, "rr": 40, "refill": 4, "obeys": 0}, "minor"),
-        ({"walks": 0, "rr": 31, "refill": 1, "obeys": 1}, "immediate"),
-        ({"walks": 0, "rr": 30, "refill": 3, "obeys": 1}, "immediate"),
-        ({"walks": 0, "rr": 30, "refill": 2, "obeys": 0}, "immediate"),
-        ({"walks": 0, "rr": 30, "refill": 2, "obeys": 1}, "delayed"),
+        (
+            TWO,
+            None,
+            "Na 140, Cl 105, HCO3 21 mmol/L. What is the anion gap? Call it P. "
+            "A child of P kg needs 60 mg/kg a day, given every 8 h. How many mg is each dose?",
+            "AG = Na - Cl - HCO3. / 140 - 105 = 35. / 35 - 21 = 14. P = 14. / "
+            "Each dose = weight x mg/kg / doses a day. / 24 / 8 = 3. 14 x 60 = 840. / "
+            "840 / 3 = 280. The answer is 280.",
+        ),
+        (
+            TWO,
+            "1.bicarbonate_added 2.not_divided",
+            "",
+            "AG = Na - Cl + HCO3. / 140 - 105 = 35. / 35 + 21 = 56. P = 56. / "
+            "Each dose = weight x mg/kg. / 56 x 60 = 3360. The answer is 3360.",
+        ),
+        (
+            FOUR,
+            None,
+            "RR 28, SBP 91, GCS 15. What is the qSOFA score? Call it P. A patient of 110 lb needs P mg/kg. The vial "
+            "has 10 mg/mL. How many mL? Call it Q. Na 150, glucose Q, urea 8 mmol/L. What is the serum osmolality? "
+            "Call it R. Which drug is avoided in asthma if R > 300, else bilateral renal artery stenosis?",
+            "RR 28 >= 22: 1. / SBP 91 <= 100: 1. / GCS 15 > 14: 0. / 1 + 1 + 0 = 2. P = 2. / "
+            "Weight = 110 / 2.2 = 50 kg. / Dose = 50 x 2 = 100 mg. / 100 / 10 = 10 mL. Q = 10. / "
+            "Osmolality = 2 x Na + glucose + urea. / 2 x 150 = 300. / 300 + 10 = 310. / 310 + 8 = 318. R = 318. / "
+            "R 318 > 300: asthma. In asthma avoid a beta blocker. / Sotalol is a beta blocker. / "
+            "So avoid sotalol (D). The answer is D.",
+        ),
+        (
+            FOUR,
+            "3.sodium_once",
+            "",
+            "RR 28 >= 22: 1. / SBP 91 <= 100: 1. / GCS 15 > 14: 0. / 1 + 1 + 0 = 2. P = 2. / "
+            "Weight = 110 / 2.2 = 50 kg. / Dose = 50 x 2 = 100 mg. / 100 / 10 = 10 mL. Q = 10. / "
+            "Osmolality = Na + glucose + urea. / 150 + 10 = 160. / 160 + 8 = 168. R = 168. / "
+            "R 168 <= 300: bilateral renal artery stenosis. "
+            "In bilateral renal artery stenosis avoid an ACE inhibitor. /"
+            "Enalapril is an ACE inhibitor. / So avoid enalapril (B). The answer is B.",
+        ),
     ],
 )
-def test_start_by_hand(values: dict[str, Any], tag: str) -> None:
-    assert KINDS["start_triage"].solve(values, None).answer == tag
+def test_chains_by_hand(problem: Problem, slip: str | None, question: str, steps: str) -> None:
+    """What a part finds goes into the next, also when it is wrong; a wrong number may decide for another condition
+    (step 12 of the last is true all the same: enalapril is an ACE inhibitor)."""
+    assert problem.question.startswith(question)
+    assert write_steps(problem, slip)[1:] == re.split(r"(?<=\.) / ", steps)
+    wrong = [c.number for c in check_steps(problem, write_steps(problem, slip)) if c.verdict is StepVerdict.WRONG]
+    first = {None: [], "1.bicarbonate_added 2.not_divided": [1, 3, 4, 5], "3.sodium_once": [8, 9, 10, 11, 13]}
+    assert wrong == first[slip]
 
 
 # Splits and seeds
 
 
-def test_splits_share_no_values() -> None:
-    keys = {
-        split: {
-            value_key(p.meta["clinic"]["kind"], p.meta["clinic"]["values"])
-            for seed in range(2)
-            for p in problems(500, seed=seed, split=split)
-        }
-        for split in Split
-    }
-    assert not keys[Split.TRAIN] & keys[Split.SEED]
-    assert not keys[Split.TRAIN] & keys[Split.TEST]
-    assert not keys[Split.SEED] & keys[Split.TEST]
-    questions = {split: {(p.question, str(p.options)) for p in problems(500, split=split)} for split in Split}
-    assert not questions[Split.TRAIN] & questions[Split.TEST]
+@pytest.mark.parametrize("level", [1, 2, 3])
+def test_splits_share_no_values(level: int) -> None:
+    keys, asked = {}, {}
+    for split in Split:
+        made = [p for seed in range(2) for p in problems(600 // level**2, seed=seed, split=split, level=level)]
+        keys[split] = {value_key(p.meta["clinic"]["kind"], p.meta["clinic"]["values"]) for p in made}
+        asked[split] = {question_text(p) for p in made}
+    for found in (keys, asked):
+        assert not found[Split.TRAIN] & found[Split.SEED]
+        assert not found[Split.TRAIN] & found[Split.TEST]
+        assert not found[Split.SEED] & found[Split.TEST]
 
 
 def test_corpus_holds_train_problems_only() -> None:
-    held_out = {question_text(p) for split in (Split.SEED, Split.TEST) for p in problems(1000, split=split, seed=1)}
-    for chat in islice(chats(5), 3000):
+    held_out = {
+        question_text(p)
+        for split in (Split.SEED, Split.TEST)
+        for level in (1, 2)
+        for p in problems(500, split=split, seed=1, level=level)
+    }
+    for chat in (*islice(chats(5), 1500), *islice(chats(5, level=2), 500)):
         assert next(m.content for m in chat if m.role == "user") not in held_out
 
 
@@ -108,21 +176,31 @@ def digest(objects: Iterable[Any]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("split", "expected"), [("train", "bd53bd8adc0c5630"), ("seed", "83c13ce802acaa78"), ("test", "e17185fbc49f0e85")]
+    ("split", "level", "expected"),
+    [
+        ("train", 1, "bd53bd8adc0c5630"),
+        ("seed", 1, "83c13ce802acaa78"),
+        ("test", 1, "e17185fbc49f0e85"),
+        ("test", 2, "ab7e448f846870c0"),
+        ("test", 3, "2b4e06298f201bd9"),
+    ],
 )
-def test_no_problem_moves(split: str, expected: str) -> None:
-    """The shipped policy was trained on `train`, and published figures are of `test`: byte for byte."""
-    assert digest(dump(p) for p in problems(600, seed=3, split=Split(split))) == expected
+def test_no_problem_moves(split: str, level: int, expected: str) -> None:
+    """The shipped policies were trained on `train`, and published figures are of `test`: byte for byte."""
+    made = problems(600 if level == 1 else 100, seed=3, split=Split(split), level=level)
+    assert digest(dump(p) for p in made) == expected
 
 
-def test_the_corpus_is_that_of_the_shipped_policy() -> None:
-    assert digest([dump(m) for m in chat] for chat in islice(chats(0, 0.4), 600)) == "77bb12c0f52af34b"
+@pytest.mark.parametrize(("level", "drills", "expected"), [(1, 0.4, "77bb12c0f52af34b"), (2, 0.1, "3a4bfd4972d1853f")])
+def test_the_corpus_is_that_of_the_shipped_policy(level: int, drills: float, expected: str) -> None:
+    assert digest([dump(m) for m in chat] for chat in islice(chats(0, drills, level), 600)) == expected
 
 
 def test_same_seed_same_problems_and_a_longer_run_begins_the_same() -> None:
-    assert list(problems(60, seed=3)) == list(problems(90, seed=3))[:60]
-    assert list(problems(60, seed=3)) != list(problems(60, seed=4))
-    assert len({p.id for p in problems(200, seed=3)}) == 200
+    for level in (1, 2):
+        assert list(problems(60, seed=3, level=level)) == list(problems(90, seed=3, level=level))[:60]
+        assert list(problems(60, seed=3, level=level)) != list(problems(60, seed=4, level=level))
+    assert len({p.id for level in (1, 2, 3) for p in problems(60, seed=3, level=level)}) == 180
 
 
 def test_no_values_twice_while_there_are_new_ones_and_no_end() -> None:
@@ -132,15 +210,11 @@ def test_no_values_twice_while_there_are_new_ones_and_no_end() -> None:
         seen.setdefault(kind, set()).add(value_key(kind, values))
     # 40 of each asked for; the smallest kinds have about 50 combinations in a split.
     assert {len(keys) for keys in seen.values()} == {40}
-    few = list(problems(200, seed=1, kinds=["mean_arterial_pressure"]))
-    assert len(few) == 200
+    assert len(list(problems(200, seed=1, kinds=["mean_arterial_pressure"]))) == 200
 
 
 def test_forms() -> None:
-    some = list(problems(600))
-    choices = [p for p in some if p.task is Task.CHOICE]
-    assert 0.2 < len(choices) / len(some) < 0.35  # four kinds of fifteen are choices
-    for p in some:
+    for p in SOME:
         assert parse(Problem, dump(p)) == p
         if p.task is Task.CHOICE:
             assert p.options is not None
@@ -150,8 +224,9 @@ def test_forms() -> None:
         else:
             assert p.options is None
             float(p.answer)
-    letters = [p.answer for p in choices]
-    assert all(0.1 < letters.count(letter) / len(letters) < 0.4 for letter in "ABCD")
+    choices = [p.answer for p in problems(600) if p.task is Task.CHOICE]
+    assert 120 < len(choices) < 210  # four kinds of fifteen are choices
+    assert all(0.1 < choices.count(letter) / len(choices) < 0.4 for letter in "ABCD")
 
 
 def test_unknown_names_are_usage_errors() -> None:
@@ -166,19 +241,27 @@ def test_unknown_names_are_usage_errors() -> None:
 # Written solutions and slips
 
 
-def test_gold_solutions_pass_step_by_step() -> None:
-    for p in SOME[:170]:
-        rng = Random(p.id)
-        for steps in (write_steps(p), *(write_steps(p, None, rng) for _ in range(4))):
-            assert 3 <= len(steps) <= 5
-            text = join_steps(steps)
-            assert split_steps(text) == steps
-            checked = check(p, text)
-            assert [c.number for c in checked] == list(range(len(steps)))
-            assert {c.verdict for c in checked} == {StepVerdict.RIGHT}, (p.id, checked)
-            assert [c.states_answer for c in checked] == [False] * (len(steps) - 1) + [True]
-            assert answer_is_right(p, text)
-            assert gold_labels(p, steps) == [None] + [1] * (len(steps) - 1)
+@pytest.mark.parametrize(("level", "steps_of_answers"), [(1, (3, 5)), (2, (4, 14)), (3, (9, 18))])
+def test_a_right_solution_passes_and_one_with_a_number_changed_does_not(
+    level: int, steps_of_answers: tuple[int, int]
+) -> None:
+    rng = Random(level)
+    for p in problems(1000, split=Split.TEST, level=level):
+        steps = write_steps(p, None, rng)
+        assert steps_of_answers[0] <= len(steps) <= steps_of_answers[1]
+        text = join_steps(steps)
+        assert split_steps(text) == steps
+        checked = check(p, text)
+        assert [c.number for c in checked] == list(range(len(steps)))
+        assert {c.verdict for c in checked} == {StepVerdict.RIGHT}, (p.id, checked)
+        assert answer_is_right(p, text)
+        assert gold_labels(p, steps) == [None] + [1] * (len(steps) - 1)
+        numbers = [(k, m) for k, step in enumerate(steps) for m in re.finditer(r"\d+(?:\.\d+)?", step)]
+        if numbers:
+            at, found = rng.choice(numbers)
+            other = found[0][:-1] + str((int(found[0][-1]) + rng.randint(1, 9)) % 10)
+            changed = steps[at][: found.start()] + other + steps[at][found.end() :]
+            assert check_steps(p, [changed], first=at)[0].verdict is not StepVerdict.RIGHT, (p, steps[at], changed)
 
 
 # Kind and slip -> the step where it shows.
@@ -234,70 +317,64 @@ GAP = Problem(
     task=Task.CHOICE,
     meta={"clinic": {"kind": "anion_gap", "values": {"na": 140, "cl": 104, "hco3": 24}}},
 )
+FREE = Problem(id="x", question="q", answer="12", meta=GAP.meta)
 
 
 @pytest.mark.parametrize(
-    ("step", "verdict"),
+    ("problem", "step", "verdict"),
     [
-        ("AG = Na - Cl - HCO3.", "right"),
-        ("ag=na-cl-hco3", "right"),
-        ("AG = Na - Cl.", "wrong"),
-        ("AG = Na + Cl - HCO3.", "wrong"),
-        ("140 - 104 = 36.", "right"),
-        ("So 140-104 = 36", "right"),
-        ("140 - 104 = 34.", "wrong"),  # arithmetic
-        ("140 - 24 = 116.", "wrong"),  # comes out, but is no part of the solution
-        ("36 - 24 = 12. 12 - 2 = 10.", "wrong"),
-        ("140 - 104 = 36. Blue sky.", "unreadable"),
-        ("Blue sky. 140 - 104 = 35.", "wrong"),
-        ("I think it is fine.", "unreadable"),
-        ("", "unreadable"),
-        ("= =", "unreadable"),
-        ("1 / 0 = 3.", "unreadable"),
-        ("36 - 24 = 12 (A).", "right"),
-        ("36 - 24 = 12 (B).", "wrong"),
-        ("But wait, the answer 99 is wrong.", "right"),
-        ("The answer is 99.", "wrong"),
+        (GAP, "AG = Na - Cl - HCO3.", "right"),
+        (GAP, "ag=na-cl-hco3", "right"),
+        (GAP, "AG = Na - Cl.", "wrong"),
+        (GAP, "AG = Na + Cl - HCO3.", "wrong"),
+        (GAP, "140 - 104 = 36.", "right"),
+        (GAP, "So 140-104 = 36", "right"),
+        (GAP, "140 - 104 = 34.", "wrong"),  # arithmetic
+        (GAP, "140 - 24 = 116.", "wrong"),  # comes out, but is no part of the solution
+        (GAP, "36 - 24 = 12. 12 - 2 = 10.", "wrong"),
+        (GAP, "140 - 104 = 36. Blue sky.", "unreadable"),
+        (GAP, "Blue sky. 140 - 104 = 35.", "wrong"),
+        (GAP, "I think it is fine.", "unreadable"),
+        (GAP, "", "unreadable"),
+        (GAP, "= =", "unreadable"),
+        (GAP, "1 / 0 = 3.", "unreadable"),
+        (GAP, "36 - 24 = 12 (A).", "right"),
+        (GAP, "36 - 24 = 12 (B).", "wrong"),
+        (GAP, "But wait, the answer 99 is wrong.", "right"),
+        (GAP, "The answer is 99.", "wrong"),
+        (FREE, "The answer is 12.0.", "right"),
+        (FREE, "The answer is 12 mmol/L.", "right"),
+        (FREE, "But wait, the answer 12 is wrong.", "wrong"),
+        (TWO, "60 * 14 = 840. 840 / 3 = 280 mg.", "right"),  # the order of factors, another sign, a unit
+        (TWO, "P = 35.", "wrong"),
+        (TWO, "So P = 14.", "right"),
+        (FOUR, "R 318 <= 300: bilateral renal artery stenosis.", "wrong"),
+        (FOUR, "In bilateral renal artery stenosis avoid an ACE inhibitor.", "wrong"),  # not what was decided
     ],
 )
-def test_verdicts(step: str, verdict: str) -> None:
-    assert check_steps(GAP, [step], first=1)[0].verdict == verdict
+def test_verdicts(problem: Problem, step: str, verdict: str) -> None:
+    assert check_steps(problem, [step], first=1)[0].verdict == verdict
 
 
-def test_the_answer_is_right_or_not() -> None:
-    p = Problem(id="x", question="q", answer="12", meta=GAP.meta)
-    assert check_steps(p, ["The answer is 12.0."], first=1)[0].verdict is StepVerdict.RIGHT
-    assert check_steps(p, ["The answer is 12 mmol/L."], first=1)[0].verdict is StepVerdict.RIGHT
-    assert check_steps(p, ["But wait, the answer 12 is wrong."], first=1)[0].verdict is StepVerdict.WRONG
-    assert answer_is_right(p, "The answer is 11. The answer is 12.")
-    assert not answer_is_right(p, "The answer is 12. The answer is 11.")
-    assert not answer_is_right(p, "12")
-
-
-def test_order_of_addends_and_factors_does_not_matter() -> None:
-    p = make("divided_dose", kg=15, daily=40, hours=8)
-    assert [c.verdict for c in check_steps(p, ["40 * 15 = 600. 600 / 3 = 200 mg."], first=1)] == [StepVerdict.RIGHT]
+def test_the_last_answer_counts() -> None:
+    assert answer_is_right(FREE, "The answer is 11. The answer is 12.")
+    assert not answer_is_right(FREE, "The answer is 12. The answer is 11.")
+    assert not answer_is_right(FREE, "12")
 
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("2 + 3 x 4", 14), ("(2 + 3) x 4", 20), ("10 - 2 - 3", 5), ("12 / 4 / 3", 1), ("0.5 * 4", 2), ("68 mL/h", 68)],
+    [("2 + 3 x 4", 14), ("(2 + 3) x 4", 20), ("10 - 2 - 3", 5), ("12 / 4 / 3", 1), ("0.5 * 4", 2), ("68 mL/h", 68)]
+    + [(text, None) for text in ("", "()", "1 +", "+ 1", "1 / 0", "1 2", "(1", "1)", "x", "2 ** 9", "9 // 2")]
+    + [("1" * 50, None), ("(" * 60, None), ("1 + " * 60 + "1", None)],
 )
-def test_sums(text: str, value: int) -> None:
+def test_sums(text: str, value: int | None) -> None:
     read = parse_sum(text)
-    assert read is not None
-    assert read.value == value
+    assert (read and read.value) == value
 
 
-@pytest.mark.parametrize(
-    "text", ["", "()", "1 +", "+ 1", "1 / 0", "1 2", "(1", "1)", "x", "1" * 50, "(" * 60, "1 + " * 60 + "1"]
-)
-def test_what_is_no_sum(text: str) -> None:
-    assert parse_sum(text) is None
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.sampled_from(SOME[:34]), st.text(max_size=200), st.randoms(use_true_random=False))
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(SOME[::9]), st.text(max_size=200), st.randoms(use_true_random=False))
 def test_any_text_gets_a_verdict(p: Problem, text: str, rng: Random) -> None:
     letters = list(join_steps(write_steps(p)))
     for _ in range(rng.randint(1, 12)):
@@ -325,23 +402,21 @@ def test_no_text_makes_the_checker_slow(text: str) -> None:
 def test_other_problems_are_refused_with_their_id() -> None:
     with pytest.raises(BadRecord, match="other-1"):
         check(Problem(id="other-1", question="?", answer="A"), "Step 1: x")
-    broken = Problem(id="b", question="?", answer="A", meta={"clinic": {"kind": "anion_gap", "values": {"na": "x"}}})
-    with pytest.raises(BadRecord, match="do not fit anion_gap"):
-        check(broken, "Step 1: x")
+    for kind, values in (("anion_gap", {"na": "x"}), ("anion_gap+curb_65", {"links": [{}]}), ("qsofa+interaction", {})):
+        broken = Problem(id="b", question="?", answer="A", meta={"clinic": {"kind": kind, "values": values}})
+        with pytest.raises(BadRecord, match=f"do not fit {re.escape(kind)}"):
+            check(broken, "Step 1: x")
 
 
 # The command
 
 
-def test_command_prints_problems() -> None:
+def test_command_makes_problems_and_overwrites_a_file_only_when_told(tmp_path: Path) -> None:
     ran = run_medsss(["clinic", "-n", 20, "--seed", 3]).ok()
     assert [parse(Problem, line) for line in ran.records] == list(problems(20, seed=3))
     assert run_medsss(["clinic", "-n", 0]).ok().stdout == ""
     listed = run_medsss(["clinic", "--list", "--domain", "fluids"]).ok().stdout.splitlines()
     assert [line.split()[0] for line in listed] == ["maintenance_fluid", "drip_rate"]
-
-
-def test_command_takes_kinds_and_a_file_that_it_overwrites_only_when_told(tmp_path: Path) -> None:
     out = tmp_path / "p.jsonl"
     args = ["clinic", "-n", 9, "--kind", "drip_rate", "--kind", "qsofa", "--split", "test", "-o", out]
     run_medsss(args).ok()
@@ -352,22 +427,24 @@ def test_command_takes_kinds_and_a_file_that_it_overwrites_only_when_told(tmp_pa
     assert (again.rc, "is there already" in again.stderr, read_jsonl(out)) == (2, True, lines)
     run_medsss([*args, "--seed", "1", "--restart"]).ok()
     assert read_jsonl(out)[0]["id"] == "clinic-test-1-0"
-    unknown = run_medsss(["clinic", "--kind", "nosuch"])
-    assert (unknown.rc, "no clinic kind" in unknown.stderr) == (2, True)
+    chosen = run_medsss(["clinic", "--level", 2, "--kind", "qsofa"])
+    assert (chosen.rc, "--level 1" in chosen.stderr) == (2, True)
 
 
 def test_command_checks_what_it_writes_and_keeps_its_input(tmp_path: Path) -> None:
     """`--check s.jsonl -o s.jsonl` once emptied s.jsonl."""
     solved = tmp_path / "s.jsonl"
-    solved.write_text(run_medsss(["clinic", "-n", 34, "--solutions"]).ok().stdout)
+    made = [run_medsss(["clinic", "-n", 17, "--solutions", "--level", level]).ok().stdout for level in (1, 3)]
+    solved.write_text("".join(made))
     for more in ([], ["--restart"]):
         ran = run_medsss(["clinic", "--check", solved, "-o", solved, *more])
         assert (ran.rc, "are the same file" in ran.stderr) == (2, True)
     out = tmp_path / "checked.jsonl"
     ran = run_medsss(["clinic", "--check", "-", "-o", out], solved.read_text() + "{broken\n")
     assert (ran.rc, "stdin:35" in ran.stderr) == (1, True)
-    counts = json.loads(ran.stdout)["all"]
-    assert counts["responses"] == counts["answer_right"] == counts["no_fault"] == 34
+    counts = json.loads(ran.stdout)
+    assert counts["all"]["responses"] == counts["all"]["answer_right"] == counts["all"]["no_fault"] == 34
+    assert counts["4 parts"]["responses"] == 17
     assert set(read_jsonl(out)[0]["meta"]["clinic"]["steps"][0]) == {"right"}
     assert run_medsss(["clinic", "--check", "-"], '{"id": "x"}').rc == 2
     assert run_medsss(["clinic", "--check", solved, "-n", 3]).rc == 2

@@ -13,8 +13,7 @@ from tiny_models import make_tiny_tokenizer
 from trees import ROOT, node, nodes
 from trees import record as tree_record
 
-from medsss_cli.clinic.checker import gold_steps
-from medsss_cli.clinic.problems import problems
+from medsss_cli.clinic.problems import problems, write_steps
 from medsss_cli.engines.scripted import ScriptedEngine
 from medsss_cli.errors import UsageError
 from medsss_cli.labelling.documents import Document, Library, documents_of, words
@@ -224,8 +223,8 @@ def test_answers_are_judged_and_what_comes_out_trains_a_prm(tmp_path: Path) -> N
 
 def clinic() -> tuple[Problem, list[str], list[str]]:
     """A clinic problem of three steps, its right solution, and one with a false second step."""
-    problem = next(each for each in problems(200, seed=1) if len(gold_steps(each)) == 4)
-    right = gold_steps(problem)
+    problem = next(each for each in problems(200, seed=1) if len(write_steps(each)) == 4)
+    right = write_steps(problem)
     return problem, right, [*right[:2], "1 + 1 = 3.", right[3]]
 
 

@@ -16,8 +16,9 @@ right is taken from the whole problem, not from the steps before: a step stands 
 
 from __future__ import annotations
 
+import ast
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
@@ -28,8 +29,9 @@ from random import Random
 from ..errors import BadRecord
 from ..records import Problem
 from ..steps import ROOT_TEXT, split_steps, starts_at
+from . import chains
 from .kinds import KINDS
-from .problems import make_problem, read_meta, solution, write_steps
+from .problems import make_problem, read_meta, solution
 
 LONGEST_SENTENCE = 400
 """Characters; the longest that any kind writes has about 60. A longer sentence is unreadable."""
@@ -51,12 +53,6 @@ class StepCheck:
     text: str
     verdict: StepVerdict
     why: str
-    states_answer: bool = False
-
-
-def gold_steps(problem: Problem) -> list[str]:
-    """Bare steps of the right solution, step 0 first. Raises BadRecord for a problem that is not of the clinic."""
-    return write_steps(problem)
 
 
 def check(problem: Problem, text: str) -> list[StepCheck]:
@@ -70,12 +66,13 @@ def check(problem: Problem, text: str) -> list[StepCheck]:
 def check_steps(problem: Problem, steps: Sequence[str], first: int = 0) -> list[StepCheck]:
     """As `check`, for bare steps that are already split, the first of them numbered `first`."""
     facts = _facts(problem)
-    return [_check_step(facts, number, step) for number, step in enumerate(steps, start=first)]
+    return [StepCheck(number, step, *_check_step(facts, number, step)) for number, step in enumerate(steps, first)]
 
 
 def answer_is_right(problem: Problem, text: str) -> bool:
     """Whether the last "The answer is ..." of `text` is the gold answer; False where there is none."""
-    return _same_answer(_stated_answer(text), problem.answer)
+    stated = [match[1] for sentence in _sentences(text) if (match := _match(_ANSWER, sentence))]
+    return bool(stated) and _same_answer(stated[-1], problem.answer)
 
 
 def gold_labels(problem: Problem, steps: Sequence[str]) -> list[int | None]:
@@ -95,8 +92,8 @@ def gold_labels(problem: Problem, steps: Sequence[str]) -> list[int | None]:
 @dataclass(frozen=True)
 class _Facts:
     answer: str
-    claims: frozenset[str]  # right claims in canonical form
-    sums: frozenset[str]  # left sides that the right solution works out
+    claims: set[str]  # right claims in canonical form
+    sums: set[str]  # left sides that the right solution works out
     heads: frozenset[str]  # opening words that the kind knows
 
 
@@ -107,119 +104,90 @@ def _facts(problem: Problem) -> _Facts:
         extra = kind.also(values)
     except (KeyError, TypeError, StopIteration) as error:
         raise BadRecord(f"{problem.id}: the values under meta.clinic do not fit {kind.name}: {error!r}") from None
-    written = [phrasing for step in plan.steps for phrasing in step] + extra
-    options = problem.options or {}
-    claims: set[str] = {f"option {letter} is {option}".lower() for letter, option in options.items()}
-    sums: set[str] = set()
-    for text in written:
-        for sentence in _sentences(text):
-            read = _read(sentence)
-            claims.update(read.claims)
-            sums.update(read.sums)
-    return _Facts(problem.answer, frozenset(claims), frozenset(sums), _heads(kind.name))
+    read = [_read(s) for text in (*sum(plan.steps, ()), *extra) for s in _sentences(text)]
+    options = {f"option {letter} is {option}".lower() for letter, option in (problem.options or {}).items()}
+    claims = options.union(*(each.claims for each in read))
+    return _Facts(problem.answer, claims, set().union(*(each.sums for each in read)), _heads(kind.name))
 
 
 @cache
 def _heads(name: str) -> frozenset[str]:
-    """Opening words of every sentence that the kind can write, right or with a slip, from 300 drawn problems."""
+    """Opening words of every sentence that the kind can write, right or with a slip, from 300 drawn problems; of a
+    chain, those of its parts and the names of what they find."""
+    if name not in KINDS:
+        return frozenset(chains.NAMES.lower()).union(*(_heads(part) for part in name.split(chains.JOIN)))
     kind = KINDS[name]
     rng = Random(f"clinic/heads/{name}")
     heads = {"option"}
     for _ in range(300):
-        values = kind.draw(rng)
-        if values is None:
-            continue
-        problem = make_problem(kind, values, rng, "heads")
+        problem = make_problem(kind, kind.sample(rng), rng, "heads")
         for slip in (None, *kind.slips):
-            for phrasings in solution(problem, slip).steps:
-                for sentence in (s for text in phrasings for s in _sentences(text)):
-                    heads.update(_head(claim) for claim in _read(sentence).claims)
+            for text in sum(solution(problem, slip).steps, ()):
+                heads.update(_head(claim) for sentence in _sentences(text) for claim in _read(sentence).claims)
     return frozenset(heads - {""})
 
 
 # Steps and sentences
 
-_REFUTED = re.compile(r"^but wait, the answer (\S+) is wrong$", re.IGNORECASE)
-_ANSWER = re.compile(r"^(?:so )?the answer is (\S+)(?: \S+)?$", re.IGNORECASE)
+_REFUTED = re.compile(r"but wait, the answer (\S+) is wrong", re.IGNORECASE)
+_ANSWER = re.compile(r"(?:so )?the answer is (\S+)(?: \S+)?", re.IGNORECASE)
+_LETTERED = re.compile(r"(.*) \(([A-Z])\)")
 _FILLER = re.compile(r"^(?:so|then|thus|hence|now|therefore|but wait)[, ]+", re.IGNORECASE)
-_LETTERED = re.compile(r" \(([A-Z])\)$")
 _END = re.compile(r"[.;!]\s+|[.;!]$|\n+")
+_FINE = (StepVerdict.RIGHT, "every claim holds")
 
 
 def _sentences(text: str) -> list[str]:
     return [" ".join(part.split()) for part in _END.split(text.strip()) if part and part.strip()]
 
 
-def _stated_answer(text: str) -> str | None:
-    found = None
-    for sentence in _sentences(text):
-        match = _ANSWER.match(sentence) if len(sentence) <= LONGEST_SENTENCE else None
-        if match:
-            found = match.group(1)
-    return found
+def _match(pattern: re.Pattern[str], sentence: str) -> re.Match[str] | None:
+    return pattern.fullmatch(sentence) if len(sentence) <= LONGEST_SENTENCE else None
 
 
-def _same_answer(stated: str | None, gold: str) -> bool:
-    if stated is None:
-        return False
+def _same_answer(stated: str, gold: str) -> bool:
     stated = stated.rstrip(".,")
-    if stated.upper() == gold.upper():
-        return True
-    left, right = _number(stated), _number(gold)
-    return left is not None and left == right
+    left, right = parse_sum(stated), parse_sum(gold)
+    return stated.upper() == gold.upper() or (left is not None and right is not None and left.value == right.value)
 
 
-def _check_step(facts: _Facts, number: int, text: str) -> StepCheck:
+def _check_step(facts: _Facts, number: int, text: str) -> tuple[StepVerdict, str]:
     if number == 0:
         right = text.strip() == ROOT_TEXT
-        verdict = StepVerdict.RIGHT if right else StepVerdict.UNREADABLE
-        return StepCheck(number, text, verdict, "the opening sentence" if right else "not the opening sentence")
-    unread: str | None = None
-    seen = states = False
-    for sentence in _sentences(text):
-        seen = True
-        states = states or bool(len(sentence) <= LONGEST_SENTENCE and _ANSWER.match(sentence))
-        verdict, why = _check_sentence(facts, sentence)
-        if verdict is StepVerdict.WRONG:
-            states = states or _stated_answer(text) is not None
-            return StepCheck(number, text, verdict, why, states)
-        if verdict is StepVerdict.UNREADABLE and unread is None:
-            unread = why
-    if not seen:
-        return StepCheck(number, text, StepVerdict.UNREADABLE, "nothing is said")
-    if unread is not None:
-        return StepCheck(number, text, StepVerdict.UNREADABLE, unread, states)
-    return StepCheck(number, text, StepVerdict.RIGHT, "every claim holds", states)
+        return _FINE if right else (StepVerdict.UNREADABLE, "not the opening sentence")
+    found = [_check_sentence(facts, sentence) for sentence in _sentences(text)]
+    for worst in (StepVerdict.WRONG, StepVerdict.UNREADABLE):
+        for verdict, why in found:
+            if verdict is worst:
+                return verdict, why
+    return _FINE if found else (StepVerdict.UNREADABLE, "nothing is said")
 
 
 def _check_sentence(facts: _Facts, sentence: str) -> tuple[StepVerdict, str]:
     if len(sentence) > LONGEST_SENTENCE:
         return StepVerdict.UNREADABLE, "a sentence too long to read"
-    if match := _REFUTED.match(sentence):
-        fine = not _same_answer(match.group(1), facts.answer)
-        return (StepVerdict.RIGHT, "") if fine else (StepVerdict.WRONG, "the right answer is called wrong")
-    if match := _ANSWER.match(sentence):
-        fine = _same_answer(match.group(1), facts.answer)
-        return (StepVerdict.RIGHT, "") if fine else (StepVerdict.WRONG, f"the answer is not {match.group(1)}")
-    if match := _LETTERED.search(sentence):
-        verdict, why = _check_sentence(facts, sentence[: match.start()])
-        if verdict is StepVerdict.RIGHT and not _same_answer(match.group(1), facts.answer):
-            return StepVerdict.WRONG, f"that is not option {match.group(1)}"
+    if match := _match(_REFUTED, sentence):
+        right = _same_answer(match[1], facts.answer)
+        return (StepVerdict.WRONG, "the right answer is called wrong") if right else _FINE
+    if match := _match(_ANSWER, sentence):
+        right = _same_answer(match[1], facts.answer)
+        return _FINE if right else (StepVerdict.WRONG, f"the answer is not {match[1]}")
+    if match := _match(_LETTERED, sentence):
+        verdict, why = _check_sentence(facts, match[1])
+        if verdict is StepVerdict.RIGHT and match[2] != facts.answer:
+            return StepVerdict.WRONG, f"that is not option {match[2]}"
         return verdict, why
     read = _read(sentence)
     if read.false is not None:
         return StepVerdict.WRONG, read.false
-    for side in read.sums:
-        if side not in facts.sums:
-            return StepVerdict.WRONG, f"not part of the solution: {sentence}"
-    unread = not read.claims and not read.sums
-    for claim in read.claims:
-        if claim in facts.claims:
-            continue
+    if not facts.sums.issuperset(read.sums):
+        return StepVerdict.WRONG, f"not part of the solution: {sentence}"
+    unknown = [claim for claim in read.claims if claim not in facts.claims]
+    for claim in unknown:
         if _head(claim) in facts.heads:
             return StepVerdict.WRONG, f"does not hold here: {claim}"
-        unread = True
-    return (StepVerdict.UNREADABLE, f"cannot be read: {sentence}") if unread else (StepVerdict.RIGHT, "")
+    readable = (read.claims or read.sums) and not unknown
+    return _FINE if readable else (StepVerdict.UNREADABLE, f"cannot be read: {sentence}")
 
 
 # Claims
@@ -237,12 +205,12 @@ class _Read:
 def _read(sentence: str) -> _Read:
     """A chain of equations ("PP = 120 - 90 = 30"), or a list of worded claims ("Eyes 2, speech 4, motor 5")."""
     text = _FILLER.sub("", sentence).strip().lower()
-    if "=" not in text or re.search(r"[<>]", text) or ":" in text:
-        parts = [part.strip() for part in text.split(", ")] if ":" not in text else [text]
-        return _Read([part for part in parts if part], [])
-    sides = [side.strip() for side in text.split("=")]
+    if ":" in text:
+        return _Read([text], [])
+    if "=" not in text or re.search(r"[<>]", text):
+        return _Read([part.strip() for part in text.split(", ") if part.strip()], [])
     result = _Read([], [])
-    for left, right in pairwise(sides):
+    for left, right in pairwise(side.strip() for side in text.split("=")):
         a, b = parse_sum(left), parse_sum(right)
         if a is None or b is None:
             # A name and what it stands for; words are compared with blanks taken out, sums in canonical form.
@@ -275,82 +243,45 @@ class Sum:
     form: str
 
 
-_TOKEN = re.compile(r"\s*(\d{1,12}(?:\.\d{1,6})?|[-+*/()x×])")
-_UNITS = ("drops/min", "ml/h", "mg/ml", "mmol/l", "mmhg", "g/l", "kg", "mg", "ml", "points", "h")
-_DEEPEST = 6
-_MOST_TOKENS = 40
-
-
-def _strip_unit(text: str) -> str:
-    for unit in _UNITS:
-        if text.endswith(unit) and text[: -len(unit)].rstrip()[-1:].isdigit():
-            return text[: -len(unit)].rstrip()
-    return text
+_UNIT = re.compile(r"(?<=\d) ?(?:drops/min|ml/h|mg/ml|mmol/l|mmhg|g/l|kg|mg|ml|points|h)$")
+_SUM = re.compile(r"(?!.*\d{13})[\d.+*/() -]{1,160}")
+_SUMS, _PRODUCTS = (ast.Add, ast.Sub), (ast.Mult, ast.Div)
 
 
 def parse_sum(text: str) -> Sum | None:
     """`text` as a sum with + - x / and brackets, a unit at the end left out; None if it is something else, divides by
-    zero, or is longer than any honest step (40 tokens, six brackets deep)."""
-    text = _strip_unit(text.strip().lower())
-    tokens: list[str] = []
-    place = 0
-    while place < len(text):
-        match = _TOKEN.match(text, place)
-        if match is None or len(tokens) >= _MOST_TOKENS:
-            return None
-        tokens.append("*" if match.group(1) in "x×" else match.group(1))
-        place = match.end()
-    try:
-        result, rest = _chain(tokens, 0, 0, _SIGNS)
-    except (ValueError, ZeroDivisionError):
+    zero, or is longer than any honest step (160 characters, 12 digits in a row)."""
+    text = re.sub("[x×]", "*", _UNIT.sub("", text.strip().lower()))
+    if not _SUM.fullmatch(text):
         return None
-    return result if rest == len(tokens) else None
+    try:
+        return _work_out(ast.parse(text, mode="eval").body)
+    except (SyntaxError, ValueError, ZeroDivisionError, MemoryError, RecursionError):
+        return None
 
 
-_SIGNS = (("+", "-"), ("*", "/"))
-
-
-def _chain(tokens: list[str], place: int, depth: int, signs: Sequence[tuple[str, str]]) -> tuple[Sum, int]:
-    """Operands with the first of `signs` between them, of the other signs each; and where they end."""
-    if not signs:
-        return _atom(tokens, place, depth)
-    join, undo = signs[0]
-    first, place = _chain(tokens, place, depth, signs[1:])
-    value = first.value
-    forms: dict[str, list[str]] = {join: [first.form], undo: []}
-    while place < len(tokens) and tokens[place] in forms:
-        sign = tokens[place]
-        each, place = _chain(tokens, place + 1, depth, signs[1:])
-        match sign:
-            case "+":
-                value += each.value
-            case "-":
-                value -= each.value
-            case "*":
-                value *= each.value
-            case _:
-                value /= each.value
-        forms[sign].append(each.form)
-    if len(forms[join]) == 1 and not forms[undo]:
-        return first, place
-    undone = "".join(undo + form for form in sorted(forms[undo]))
-    return Sum(value, f"({join.join(sorted(forms[join]))}{undone})"), place
-
-
-def _atom(tokens: list[str], place: int, depth: int) -> tuple[Sum, int]:
-    if place >= len(tokens) or depth > _DEEPEST:
-        raise ValueError
-    if tokens[place] == "(":
-        inner, place = _chain(tokens, place + 1, depth + 1, _SIGNS)
-        if place >= len(tokens) or tokens[place] != ")":
+def _work_out(node: ast.expr) -> Sum:
+    match node:
+        case ast.Constant():
+            value = Fraction(str(node.value))
+            return Sum(value, str(value))
+        case ast.BinOp(op=ast.Add() | ast.Sub()):
+            value, signs, operands = Fraction(0), "+-", list(_operands(node, _SUMS))
+            for each, undone in operands:
+                value += -each.value if undone else each.value
+        case ast.BinOp(op=ast.Mult() | ast.Div()):
+            value, signs, operands = Fraction(1), "*/", list(_operands(node, _PRODUCTS))
+            for each, undone in operands:
+                value *= 1 / each.value if undone else each.value
+        case _:
             raise ValueError
-        return inner, place + 1
-    if not tokens[place][0].isdigit():
-        raise ValueError
-    value = Fraction(tokens[place])
-    return Sum(value, str(value)), place + 1
+    return Sum(value, f"({''.join(sorted(signs[undone] + each.form for each, undone in operands))})")
 
 
-def _number(text: str) -> Fraction | None:
-    read = parse_sum(text)
-    return read.value if read is not None and "(" not in read.form else None
+def _operands(node: ast.expr, signs: tuple[type, type], undone: bool = False) -> Iterator[tuple[Sum, bool]]:
+    """What is added or multiplied, and whether it is taken off or divided by."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, signs):
+        yield from _operands(node.left, signs, undone)
+        yield from _operands(node.right, signs, undone != isinstance(node.op, signs[1]))
+    else:
+        yield _work_out(node), undone

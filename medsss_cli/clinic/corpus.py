@@ -1,5 +1,8 @@
 """The policy's training corpus: an endless, seeded stream of chats over train-split problems, slips and all.
 
+At level 2 a third of the problems are single kinds, the rest chains, and the slips are told apart more sharply: what is
+usual becomes the rule and what is rare becomes rarer (`SHARPNESS`).
+
 Make-up: about 84 % written solutions, of which every kind has its fixed share of slips (`Kind.slips`), 8 % choice turns
 (Reason or Finish), 8 % solutions that end wrong and then correct themselves ("But wait, ..."). 3 % of all chats begin
 with a system turn. The slips are there on purpose, as in any real corpus: see docs/clinic.md.
@@ -14,17 +17,32 @@ from random import Random
 from ..prompts import CHOICE_TURN, CHOICES, answer_messages
 from ..records import Message, Problem
 from ..steps import join_steps
-from .kinds import KINDS
-from .problems import Split, answer_sentence, applicable_slips, conclude, make_problem, solution, split_of, write_steps
+from . import chains
+from .kinds import KINDS, Kind, Values
+from .problems import (
+    Split,
+    answer_sentence,
+    applicable_slips,
+    conclude,
+    make_problem,
+    read_meta,
+    solution,
+    split_of,
+    write_steps,
+)
 
 SYSTEM = "You are a careful clinician."
 CHOICE_SHARE = 0.08
 CORRECTION_SHARE = 0.08
 SYSTEM_SHARE = 0.03
 DRILL_CHATS = 32_000
+MIXTURE = {1: 0.3, 2: 0.5, 3: 0.2}
+"""Level -> its part of the problems in the corpus of level 2."""
+SHARPNESS = {1: 1, 2: 4}
+"""Level of the corpus -> the power to which the odds of a slip are taken."""
 
 
-def chats(seed: int, drills: float = 0.0) -> Iterator[list[Message]]:
+def chats(seed: int, drills: float = 0.0, level: int = 1) -> Iterator[list[Message]]:
     """Chats that end with an assistant turn, without end; the same for the same seed.
 
     `drills` in [0, 1] is the share of drills among the first `DRILL_CHATS` chats; after them it is a quarter of that.
@@ -36,19 +54,22 @@ def chats(seed: int, drills: float = 0.0) -> Iterator[list[Message]]:
     while True:
         if not turn:
             turn = rng.sample(kinds, len(kinds))
-        kind = turn.pop()
-        values = kind.draw(rng)
-        while values is None or split_of(kind.name, values) is not Split.TRAIN:
-            values = kind.draw(rng)
-        problem = make_problem(kind, values, rng, f"corpus-{index}")
-        chat = drill(rng) if rng.random() < (drills if index < DRILL_CHATS else drills / 4) else _chat(problem, rng)
+        at = 1 if level == 1 else rng.choices(list(MIXTURE), list(MIXTURE.values()))[0]
+        kind = turn.pop() if at == 1 else None
+        while True:
+            drawn, values = chains.draw(at, rng) if kind is None else (kind, kind.sample(rng))
+            if split_of(drawn.name, values) is Split.TRAIN:
+                break
+        problem = make_problem(drawn, values, rng, f"corpus-{index}")
+        practice = rng.random() < (drills if index < DRILL_CHATS else drills / 4)
+        chat = drill(rng) if practice else _chat(problem, rng, level)
         yield [Message("system", SYSTEM), *chat] if rng.random() < SYSTEM_SHARE else chat
         index += 1
 
 
-def _chat(problem: Problem, rng: Random) -> list[Message]:
+def _chat(problem: Problem, rng: Random, level: int) -> list[Message]:
     question = list(answer_messages(problem))
-    slip = pick_slip(problem, rng)
+    slip = pick_slip(problem, rng, SHARPNESS[level])
     draw = rng.random()
     if draw < CHOICE_SHARE:
         steps = write_steps(problem, slip, rng)
@@ -63,6 +84,8 @@ def _chat(problem: Problem, rng: Random) -> list[Message]:
         ]
     if draw < CHOICE_SHARE + CORRECTION_SHARE:
         slips = applicable_slips(problem)
+        if slip is not None and solution(problem, slip).answer == solution(problem).answer:
+            slip = None  # two mistakes that undo each other
         if slips:
             return [*question, Message("assistant", join_steps(correction(problem, slip or rng.choice(slips), rng)))]
     return [*question, Message("assistant", join_steps(write_steps(problem, slip, rng)))]
@@ -78,7 +101,7 @@ def drill(rng: Random) -> list[Message]:
     while len(sums) < 5:
         kind = rng.choice(list(KINDS.values()))
         values = kind.draw(rng)
-        if values is not None and split_of(kind.name, values) is Split.TRAIN:
+        if kind.fit(values) and split_of(kind.name, values) is Split.TRAIN:
             slip = rng.choice([None, *kind.slips])
             sums += _SUM.findall(" ".join(phrasings[0] for phrasings in kind.solve(values, slip).steps))
     sums = rng.sample(sums, 5)
@@ -86,12 +109,37 @@ def drill(rng: Random) -> list[Message]:
     return [Message("user", asked), Message("assistant", " ".join(f"{left} = {right}." for left, right in sums))]
 
 
-def pick_slip(problem: Problem, rng: Random) -> str | None:
-    """A slip by the shares of the problem's kind, among those that change the answer; None is the right method."""
-    slips = KINDS[problem.meta["clinic"]["kind"]].slips
+def pick_slip(problem: Problem, rng: Random, sharpness: int = 1) -> str | None:
+    """A slip by the shares of the problem's kind, among those that change the answer; None is the right method. For a
+    chain the parts pick one after the other, each among the slips that change what the part finds."""
+    kind, values = read_meta(problem)
+    kinds = chains.parts(kind)
+    if len(kinds) == 1:
+        return _pick({name: kind.slips[name].share for name in applicable_slips(problem)}, rng, sharpness)
+    picked = ""
+    for place, part in enumerate(kinds):
+        found = _part_answer(kinds, values, picked, place)
+        shares = {f"{picked} {place + 1}.{name}".strip(): slip.share for name, slip in part.slips.items()}
+        other = {slips: _part_answer(kinds, values, slips, place) for slips in shares}
+        changing = {slips: shares[slips] for slips, answer in other.items() if answer not in (None, found)}
+        picked = _pick(changing, rng, sharpness) or picked
+    return picked or None
+
+
+def _part_answer(kinds: list[Kind], values: Values, slips: str, place: int) -> str | None:
+    """What a part finds under slips; None where these cannot be carried on to the end."""
+    try:
+        return chains.solve_parts(kinds, values["links"], slips)[place].answer
+    except ValueError:
+        return None
+
+
+def _pick(shares: dict[str, float], rng: Random, sharpness: int) -> str | None:
     place = rng.random()
-    for name in applicable_slips(problem):
-        place -= slips[name].share
+    wrong = sum(shares.values())
+    scale = wrong ** (sharpness - 1) / (wrong**sharpness + (1 - wrong) ** sharpness)
+    for name, share in shares.items():
+        place -= share * scale
         if place < 0:
             return name
     return None
@@ -112,6 +160,6 @@ def correction(problem: Problem, slip: str, rng: Random) -> list[str]:
     steps = [*wrong, f"But wait, the answer {refuted} is wrong. {right[at]}"]
     rest = right[at + 1 :]
     if rest:
-        steps.append(" ".join(rest))
+        steps += rest if len(chains.parts(read_meta(problem)[0])) > 1 else [" ".join(rest)]
     steps[-1] = conclude(problem, steps[-1], plan.answer)
     return steps

@@ -53,22 +53,33 @@ class Solution:
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind. `draw` gives values, or None for a draw that does not fit (try again); `ask` gives phrasings.
+    """One kind. `draw` gives values, of which those count that are `fit`; `ask` gives phrasings of the question.
 
     `solve(values, slip)` is the written solution, right for None. `choices` gives the texts of the options where the
     kind is always a choice, the right one among them; otherwise the answer is a number. `also` gives sentences that are
-    true of the problem although the right solution does not need them.
+    true of the problem although the right solution does not need them. For chains (`chains.py`): `takes` is the input
+    that may come from the part before, with the numbers that suit it; where that input is a word, the number decides
+    between the values and `other(values)`, whose answer is the option that is taken for the right one.
     """
 
     name: str
     domain: Domain
     formula: str
     slips: dict[str, Slip]
-    draw: Callable[[Random], Values | None]
+    draw: Callable[[Random], Values]
     ask: Callable[[Values], tuple[str, ...]]
     solve: Callable[[Values, str | None], Solution]
     choices: Callable[[Values], list[str]] | None = None
     also: Callable[[Values], list[str]] = field(default=lambda values: [])
+    fit: Callable[[Values], bool] = field(default=lambda values: True)
+    takes: tuple[str, range] | None = None
+    other: Callable[[Values], Values] | None = None
+
+    def sample(self, r: Random) -> Values:
+        """Values that fit."""
+        while not self.fit(values := self.draw(r)):
+            pass
+        return values
 
 
 def number(value: Fraction | int, places: int = 0) -> str:
@@ -92,11 +103,6 @@ def _plan(answer: str, *steps: str | tuple[str, ...]) -> Solution:
 
 
 # calculation
-
-
-def _anion_gap_draw(r: Random) -> Values | None:
-    v = {"na": r.randrange(130, 151, 5), "cl": r.randrange(95, 111, 5), "hco3": r.randint(10, 28)}
-    return v if 4 <= v["na"] - v["cl"] - v["hco3"] <= 40 else None
 
 
 def _anion_gap_solve(v: Values, slip: str | None) -> Solution:
@@ -179,11 +185,6 @@ def _osmolality_solve(v: Values, slip: str | None) -> Solution:
 EYES = {4: "spontaneous", 3: "to voice", 2: "to pain", 1: "none"}
 SPEECH = {5: "oriented", 4: "confused", 3: "words", 2: "sounds", 1: "none"}
 MOTOR = {6: "obeys", 5: "localises", 4: "withdraws", 3: "flexion", 2: "extension", 1: "none"}
-
-
-def _gcs_draw(r: Random) -> Values | None:
-    v = {"was": r.randint(9, 15), "eyes": r.randint(1, 4), "speech": r.randint(1, 5), "motor": r.randint(1, 6)}
-    return v if v["was"] > v["eyes"] + v["speech"] + v["motor"] else None
 
 
 def _gcs_solve(v: Values, slip: str | None) -> Solution:
@@ -278,15 +279,18 @@ def _qsofa_solve(v: Values, slip: str | None) -> Solution:
 # dosing
 
 
-def _volume_draw(r: Random) -> Values | None:
-    v = {
+def _volume_draw(r: Random) -> Values:
+    return {
         "kg": r.randrange(5, 91, 5),
         "dose": r.choice([1, 2, 3, 4, 5, 6, 8, 10]),
         "strength": r.choice([2, 4, 5, 10, 20, 50]),
     }
+
+
+def _volume_fits(v: Values) -> bool:
     mg = v["kg"] * v["dose"]
     even = mg % v["strength"] == 0 and (10 * mg * 11 // 5) % v["strength"] == 0
-    return v if even and 2 <= mg // v["strength"] <= 60 else None
+    return even and 2 <= mg // v["strength"] <= 60
 
 
 def _volume_solve(v: Values, slip: str | None) -> Solution:
@@ -300,11 +304,6 @@ def _volume_solve(v: Values, slip: str | None) -> Solution:
         return _plan(str(mg), weight, f"Volume = {kg} x {dose} = {mg} mL.")
     ml = _short(Fraction(mg, strength))
     return _plan(ml, weight, f"Dose = {kg} x {dose} = {mg} mg.", f"{mg} / {strength} = {ml} mL.")
-
-
-def _divided_draw(r: Random) -> Values | None:
-    v = {"kg": r.randint(3, 24), "daily": r.choice([24, 30, 40, 48, 60, 72, 90, 120]), "hours": r.choice([6, 8, 12])}
-    return v if v["kg"] * v["daily"] % 24 == 0 else None
 
 
 def _divided_solve(v: Values, slip: str | None) -> Solution:
@@ -325,11 +324,9 @@ def _divided_solve(v: Values, slip: str | None) -> Solution:
 # fluids
 
 
-def _maintenance_draw(r: Random) -> Values | None:
+def _maintenance_draw(r: Random) -> Values:
     kg = r.choice([r.randint(11, 19), r.randint(21, 60), r.randint(21, 60)])
-    rate = 60 + kg - 20 if kg > 20 else 40 + 2 * (kg - 10)
-    given = r.randint(15, 60)
-    return {"kg": kg, "given": given} if given < rate else None
+    return {"kg": kg, "given": r.randint(15, 60)}
 
 
 def _maintenance_solve(v: Values, slip: str | None) -> Solution:
@@ -482,6 +479,12 @@ def _avoid_also(v: Values) -> list[str]:
     return [f"{_capital(v['taken'])} is {AVOID[v['condition']][1]}."]
 
 
+def _avoid_other(v: Values) -> Values:
+    taken = AVOID[v["condition"]][1]
+    condition = next(condition for condition, (right, _) in AVOID.items() if right == taken)
+    return {**v, "condition": condition, "right": v["taken"], "taken": v["right"]}
+
+
 SUBSTRATES = {
     "CYP3A4": ("simvastatin", "tacrolimus", "midazolam", "felodipine"),
     "CYP2C9": ("celecoxib", "phenytoin", "tolbutamide", "glimepiride"),
@@ -525,18 +528,26 @@ def _interaction_also(v: Values) -> list[str]:
     return [f"{_capital(v['taken'])} blocks {_TAKEN[_enzyme(v['drug'])]}."]
 
 
+def _interaction_other(v: Values) -> Values:
+    enzyme = _enzyme(v["drug"])
+    drug = SUBSTRATES[_TAKEN[enzyme]][SUBSTRATES[enzyme].index(v["drug"])]
+    return {**v, "drug": drug, "right": v["taken"], "taken": v["right"]}
+
+
 _ALL = [
     Kind(
         "anion_gap",
         Domain.CALCULATION,
         "AG = Na - Cl - HCO3 (mmol/L)",
         {"bicarbonate_forgotten": Slip(0.56, "AG = Na - Cl"), "bicarbonate_added": Slip(0.08, "AG = Na - Cl + HCO3")},
-        _anion_gap_draw,
+        lambda r: {"na": r.randrange(130, 151, 5), "cl": r.randrange(95, 111, 5), "hco3": r.randint(10, 28)},
         lambda v: (
             f"Na {v['na']}, Cl {v['cl']}, HCO3 {v['hco3']} mmol/L. What is the anion gap?",
             f"What is the anion gap with Na {v['na']}, Cl {v['cl']} and HCO3 {v['hco3']} mmol/L?",
         ),
         _anion_gap_solve,
+        fit=lambda v: 4 <= v["na"] - v["cl"] - v["hco3"] <= 40,
+        takes=("hco3", range(10, 29)),
     ),
     Kind(
         "mean_arterial_pressure",
@@ -552,6 +563,8 @@ _ALL = [
             f"SBP {v['sbp']}, DBP {v['dbp']} mmHg. What is the mean arterial pressure?",
         ),
         _map_solve,
+        fit=lambda v: v["sbp"] > v["dbp"] and (v["sbp"] - v["dbp"]) % 6 == 0,
+        takes=("dbp", range(50, 99)),
     ),
     Kind(
         "corrected_calcium",
@@ -564,6 +577,8 @@ _ALL = [
             f"Albumin is {v['albumin']} g/L, calcium {_ca(v)} mmol/L. Correct the calcium.",
         ),
         _calcium_solve,
+        fit=lambda v: v["albumin"] < 40,
+        takes=("albumin", range(20, 39)),
     ),
     Kind(
         "osmolality",
@@ -576,18 +591,26 @@ _ALL = [
             f"What is the osmolality with Na {v['na']}, glucose {v['glucose']} and urea {v['urea']} mmol/L?",
         ),
         _osmolality_solve,
+        takes=("glucose", range(4, 41)),
     ),
     Kind(
         "glasgow_coma_scale",
         Domain.SCORING,
         "eyes 1-4 + speech 1-5 + motor 1-6; fall from an earlier total",
         {"motor_of_five": Slip(0.58, "motor one point too low"), "eyes_from_zero": Slip(0.08, "eyes counted from 0")},
-        _gcs_draw,
+        lambda r: {
+            "was": r.randint(9, 15),
+            "eyes": r.randint(1, 4),
+            "speech": r.randint(1, 5),
+            "motor": r.randint(1, 6),
+        },
         lambda v: (
             f"GCS was {v['was']}. Now eyes {EYES[v['eyes']]}, speech {SPEECH[v['speech']]}, motor {MOTOR[v['motor']]}. "
             "By how much did it fall?",
         ),
         _gcs_solve,
+        fit=lambda v: v["was"] > v["eyes"] + v["speech"] + v["motor"],
+        takes=("was", range(9, 16)),
     ),
     Kind(
         "curb_65",
@@ -600,6 +623,7 @@ _ALL = [
             f"age {v['age']}. CURB-65 score?",
         ),
         _curb_solve,
+        takes=("urea", range(3, 15)),
     ),
     Kind(
         "cha2ds2_vasc",
@@ -624,6 +648,7 @@ _ALL = [
         ),
         _qsofa_solve,
         choices=lambda v: ["0", "1", "2", "3"],
+        takes=("sbp", range(78, 136)),
     ),
     Kind(
         "dose_volume",
@@ -639,6 +664,8 @@ _ALL = [
             "How many mL?",
         ),
         _volume_solve,
+        fit=_volume_fits,
+        takes=("dose", range(1, 11)),
     ),
     Kind(
         "divided_dose",
@@ -648,12 +675,18 @@ _ALL = [
             "not_divided": Slip(0.52, "the whole day's dose at once"),
             "interval_as_count": Slip(0.08, "divided by the interval"),
         },
-        _divided_draw,
+        lambda r: {
+            "kg": r.randint(3, 24),
+            "daily": r.choice([24, 30, 40, 48, 60, 72, 90, 120]),
+            "hours": r.choice([6, 8, 12]),
+        },
         lambda v: (
             f"A child of {v['kg']} kg needs {v['daily']} mg/kg a day, given every {v['hours']} h. "
             "How many mg is each dose?",
         ),
         _divided_solve,
+        fit=lambda v: v["kg"] * v["daily"] % 24 == 0,
+        takes=("kg", range(3, 25)),
     ),
     Kind(
         "maintenance_fluid",
@@ -663,6 +696,8 @@ _ALL = [
         _maintenance_draw,
         lambda v: (f"A child of {v['kg']} kg gets {v['given']} mL/h. How many mL/h below 4-2-1 maintenance?",),
         _maintenance_solve,
+        fit=lambda v: v["given"] < (60 + v["kg"] - 20 if v["kg"] > 20 else 40 + 2 * (v["kg"] - 10)),
+        takes=("given", range(15, 61)),
     ),
     Kind(
         "drip_rate",
@@ -691,6 +726,7 @@ _ALL = [
         ),
         _start_solve,
         choices=lambda v: ["minor", "delayed", "immediate", "deceased"],
+        takes=("rr", range(10, 45)),
     ),
     Kind(
         "contraindication",
@@ -708,6 +744,8 @@ _ALL = [
         _avoid_solve,
         choices=_drugs,
         also=_avoid_also,
+        takes=("condition", range(25)),
+        other=_avoid_other,
     ),
     Kind(
         "interaction",
@@ -725,6 +763,8 @@ _ALL = [
         _interaction_solve,
         choices=_drugs,
         also=_interaction_also,
+        takes=("drug", range(25, 1000)),
+        other=_interaction_other,
     ),
 ]
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from enum import StrEnum
 from random import Random
 
 from ..errors import BadRecord, UsageError
 from ..records import Problem, Task
 from ..steps import ROOT_TEXT
+from . import chains
 from .kinds import KINDS, Domain, Kind, Solution, Values
 
 LETTERS = "ABCD"
@@ -48,16 +50,18 @@ def problems(
     *,
     seed: int = 0,
     split: Split = Split.SEED,
+    level: int = 1,
     kinds: Sequence[str] | None = None,
     domains: Sequence[str] | None = None,
 ) -> Iterator[Problem]:
     """`n` problems of a split, kinds in random order and equally often. The first of them do not depend on `n`.
 
+    At levels 2 and 3 they are chains (`chains.py`) of kinds as they come; `kinds` and `domains` choose at level 1.
     No combination of values comes twice unless a kind has run out of new ones (200 draws without one). Raises
     UsageError for an unknown kind or domain, and where no kind is left.
     """
     chosen = select_kinds(kinds, domains)
-    return _problems(n, seed, split, chosen)
+    return _problems(n, seed, split, chosen) if level == 1 else _chained(n, seed, split, level)
 
 
 def _problems(n: int, seed: int, split: Split, chosen: list[Kind]) -> Iterator[Problem]:
@@ -70,6 +74,18 @@ def _problems(n: int, seed: int, split: Split, chosen: list[Kind]) -> Iterator[P
         kind = turn.pop()
         values = _draw(kind, split, rng, seen)
         yield make_problem(kind, values, rng, f"clinic-{split.value}-{seed}-{index}")
+
+
+def _chained(n: int, seed: int, split: Split, level: int) -> Iterator[Problem]:
+    name = f"clinic{level}-{split.value}-{seed}"
+    rng = Random(name)
+    seen: set[str] = set()
+    while len(seen) < n:
+        kind, values = chains.draw(level, rng)
+        key = value_key(kind.name, values)
+        if split_of(kind.name, values) is split and key not in seen:
+            yield make_problem(kind, values, rng, f"{name}-{len(seen)}")
+            seen.add(key)
 
 
 def select_kinds(kinds: Sequence[str] | None = None, domains: Sequence[str] | None = None) -> list[Kind]:
@@ -90,8 +106,8 @@ def _draw(kind: Kind, split: Split, rng: Random, seen: set[str]) -> Values:
     repeated: Values | None = None
     fresh_tries = 0
     while fresh_tries < 200 or repeated is None:
-        values = kind.draw(rng)
-        if values is None or split_of(kind.name, values) is not split:
+        values = kind.sample(rng)
+        if split_of(kind.name, values) is not split:
             continue
         key = value_key(kind.name, values)
         if key not in seen:
@@ -110,6 +126,7 @@ def make_problem(kind: Kind, values: Values, rng: Random, id: str) -> Problem:
     """
     question = rng.choice(kind.ask(values))
     gold = kind.solve(values, None).answer
+    length = len(chains.parts(kind))
     options = None if kind.choices is None else dict(zip(LETTERS, kind.choices(values), strict=True))
     answer = gold if options is None else letter_of(options, gold)
     return Problem(
@@ -119,7 +136,14 @@ def make_problem(kind: Kind, values: Values, rng: Random, id: str) -> Problem:
         options=options,
         dataset=f"clinic/{kind.domain.value}",
         task=Task.NUMBER if options is None else Task.CHOICE,
-        meta={"clinic": {"kind": kind.name, "domain": kind.domain.value, "values": values}},
+        meta={
+            "clinic": {
+                "kind": kind.name,
+                "domain": kind.domain.value,
+                "values": values,
+                **({"parts": length} if length > 1 else {}),
+            }
+        },
     )
 
 
@@ -134,7 +158,7 @@ def letter_of(options: dict[str, str], text: str) -> str:
 def read_meta(problem: Problem) -> tuple[Kind, Values]:
     """Kind and values of a clinic problem. Raises BadRecord for a problem that is not of the clinic."""
     clinic = problem.meta.get("clinic")
-    kind = KINDS.get(str(clinic.get("kind"))) if isinstance(clinic, dict) else None
+    kind = chains.kind_of(str(clinic.get("kind"))) if isinstance(clinic, dict) else None
     values = clinic.get("values") if isinstance(clinic, dict) else None
     if kind is None or not isinstance(values, dict):
         raise BadRecord(f"{problem.id}: not a clinic problem (no meta.clinic with kind and values)")
@@ -157,9 +181,10 @@ def applicable_slips(problem: Problem) -> list[str]:
     gold = solution(problem).answer
     found = []
     for slip in kind.slips:
-        answer = solution(problem, slip).answer
-        if answer != gold and (problem.options is None or answer in problem.options.values()):
-            found.append(slip)
+        with suppress(BadRecord):  # a mistake that a chain cannot carry on
+            answer = solution(problem, slip).answer
+            if answer != gold and (problem.options is None or answer in problem.options.values()):
+                found.append(slip)
     return found
 
 

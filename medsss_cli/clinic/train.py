@@ -46,6 +46,7 @@ SPECIAL = [PAD, END, "<|system|>", "<|user|>", "<|assistant|>"]
 # or after the blank line between steps and tokenised in parts: the ids are those of the whole.
 CUTS = r" ?\p{L}+| ?\p{N}|\n+| ?[^\s\p{L}\p{N}]+|\s"
 CONTEXT = 2048
+FIRST = Path(__file__).parent / "policy"
 # Three of four tokens are words that are nearly certain; the sums are what takes long to learn.
 DIGIT_WEIGHT = 1.5
 WARM = 60  # steps until the learning rate is whole
@@ -129,11 +130,11 @@ def encode(tokenizer: Any, chat: list[Message]) -> tuple[list[int], list[bool]]:
     return ids, counts
 
 
-def batches(tokenizer: Any, seed: int, size: int, drills: float) -> Iterator[tuple[Any, Any]]:
+def batches(tokenizer: Any, seed: int, size: int, drills: float, level: int) -> Iterator[tuple[Any, Any]]:
     """Right-padded (ids, counts) tensors of `size` chats of similar length, without end."""
     import torch
 
-    stream = chats(seed, drills)
+    stream = chats(seed, drills, level)
     rng = Random(seed)
     while True:
         rows = sorted((encode(tokenizer, chat) for chat in islice(stream, 16 * size)), key=lambda row: len(row[0]))
@@ -149,21 +150,25 @@ def batches(tokenizer: Any, seed: int, size: int, drills: float) -> Iterator[tup
             yield ids_BT, counts_BT
 
 
-def train(out: Path, *, seed: int, steps: int, batch: int, rate: float, every: int, drills: float) -> None:
+def train(out: Path, *, level: int, seed: int, steps: int, batch: int, rate: float, every: int, drills: float) -> None:
     """Trains, prints progress on stderr, saves a loadable policy in `out` and, every `every` steps, in out/step-N."""
     import torch
     import transformers
 
     started = time.monotonic()
-    tokenizer = build_tokenizer(seed)
-    model = build_model(len(tokenizer), tokenizer, seed)
+    if level == 1:
+        tokenizer = build_tokenizer(seed)
+        model = build_model(len(tokenizer), tokenizer, seed)
+    else:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(FIRST)
+        model = transformers.AutoModelForCausalLM.from_pretrained(FIRST)
     size = sum(p.numel() for p in model.parameters())
     print(f"{size:,} parameters, {len(tokenizer)} tokens", file=sys.stderr)
     adam = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
     pieces = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
     digits = torch.tensor([piece.removeprefix("Ġ").isdecimal() for piece in pieces])
     tokens = 0
-    stream = batches(tokenizer, seed, batch, drills)
+    stream = batches(tokenizer, seed, batch, drills, level)
     for step in range(1, steps + 1):
         ids_BT, counts_BT = next(stream)
         states = model.model(input_ids=ids_BT[:, :-1], use_cache=False).last_hidden_state
@@ -184,8 +189,8 @@ def train(out: Path, *, seed: int, steps: int, batch: int, rate: float, every: i
             print(f"step {step} loss {loss.item():.4f} tokens {tokens:,} seconds {spent}", file=sys.stderr, flush=True)
         if step % every == 0 or step == steps:
             provenance = {
-                "command": f"python -m medsss_cli.clinic.train --seed {seed} --steps {steps} --batch {batch} "
-                f"--rate {rate} --drills {drills}",
+                "command": f"python -m medsss_cli.clinic.train --level {level} --seed {seed} --steps {steps} "
+                f"--batch {batch} --rate {rate} --drills {drills}",
                 "torch": torch.__version__,
                 "transformers": transformers.__version__,
                 "python": platform.python_version(),
@@ -212,6 +217,7 @@ def main() -> None:
     about = __doc__.splitlines()[0] if __doc__ else None
     parser = argparse.ArgumentParser(prog="python -m medsss_cli.clinic.train", description=about)
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--level", type=int, choices=[1, 2], default=1, help="2 goes on from the shipped policy of 1")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--batch", type=int, default=16)
