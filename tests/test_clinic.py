@@ -128,7 +128,7 @@ FOUR = chained(
             "Weight = 110 / 2.2 = 50 kg. / Dose = 50 x 2 = 100 mg. / 100 / 10 = 10 mL. Q = 10. / "
             "Osmolality = Na + glucose + urea. / 150 + 10 = 160. / 160 + 8 = 168. R = 168. / "
             "R 168 <= 300: bilateral renal artery stenosis. "
-            "In bilateral renal artery stenosis avoid an ACE inhibitor. /"
+            "In bilateral renal artery stenosis avoid an ACE inhibitor. / "
             "Enalapril is an ACE inhibitor. / So avoid enalapril (B). The answer is B.",
         ),
     ],
