@@ -290,7 +290,7 @@ def _volume_draw(r: Random) -> Values:
 def _volume_fits(v: Values) -> bool:
     mg = v["kg"] * v["dose"]
     even = mg % v["strength"] == 0 and (10 * mg * 11 // 5) % v["strength"] == 0
-    return even and 2 <= mg // v["strength"] <= 60
+    return bool(even and 2 <= mg // v["strength"] <= 60)
 
 
 def _volume_solve(v: Values, slip: str | None) -> Solution:
