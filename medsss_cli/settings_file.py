@@ -87,40 +87,32 @@ def _read(path: str, ctx: Any) -> dict[str, Any]:
     except ValueError as error:  # TOMLDecodeError, UnicodeDecodeError
         raise UsageError(f"{path}: not TOML: {error}") from None
     group, own = ctx.parent.command, _keys(ctx.command.params)
-    tables = {_plain(name): values for name, values in content.items() if isinstance(values, dict)}
-    names = {_plain(name): name for name in group.list_commands(ctx.parent)}
-    for table in tables:
-        if table not in names:
-            raise UsageError(f"{path}: [{table}] names no command", hint=_near(table, names))
+    commands = {_plain(name): group.get_command(ctx.parent, name) for name in group.list_commands(ctx.parent)}
+    tables = {_plain(name): content.pop(name) for name in list(content) if isinstance(content[name], dict)}
+    for name in tables:
+        if name not in commands:
+            raise UsageError(f"{path}: [{name}] names no command", hint=_near(name, commands))
+    everywhere = {key for command in commands.values() for key in _keys(command.params)}
     found: dict[str, Any] = {}
-    for key, value in content.items():
-        if not isinstance(value, dict) and not _of_another(_plain(key), ctx, own):
-            found |= _value(f"{path}: {key}", key, value, own)
-    for key, value in tables.get(_plain(ctx.command.name), {}).items():
-        found |= _value(f"{path}: [{ctx.command.name}] {key}", key, value, own)
+    for scope, table in (("", content), (f"[{ctx.command.name}] ", tables.get(_plain(ctx.command.name), {}))):
+        for key, value in table.items():
+            if (param := own.get(_plain(key))) is not None:
+                found[param.name] = _value(f"{path}: {scope}{key} = {value!r}", param, key, value)
+            elif scope or _plain(key) not in everywhere:
+                raise UsageError(f"{path}: {scope}{key} is no option", hint=_near(key, own))
     return found
 
 
-def _value(place: str, key: str, value: Any, own: dict[str, Any]) -> dict[str, Any]:
-    """The parameter that a key names, with its value as Typer takes it."""
-    param = own.get(_plain(key))
-    if param is None:
-        raise UsageError(f"{place} is no option", hint=_near(key, own))
+def _value(said: str, param: Any, key: str, value: Any) -> Any:
+    """A value of the file as Typer takes it."""
     many = param.nargs == -1 or getattr(param, "multiple", False)
     if many != isinstance(value, list):
-        raise UsageError(f"{place} = {value!r}", hint="a list: [...]" if many else "one value, no list")
+        raise UsageError(said, hint="a list: [...]" if many else "one value, no list")
     if getattr(param, "is_flag", False):
         if not isinstance(value, bool):
-            raise UsageError(f"{place} = {value!r}", hint="true or false")
-        value = value != (_plain(key) in map(_plain, param.secondary_opts))  # full = true is --full, --lora's opposite
-    return {param.name: value}
-
-
-def _of_another(key: str, ctx: Any, own: dict[str, Any]) -> bool:
-    """Whether a key of the top level is an option of other commands alone."""
-    group = ctx.parent.command
-    others = (group.get_command(ctx.parent, name) for name in group.list_commands(ctx.parent))
-    return key not in own and any(key in _keys(other.params) for other in others)
+            raise UsageError(said, hint="true or false")
+        return value != (_plain(key) in map(_plain, param.secondary_opts))  # full = true is --full, --lora's opposite
+    return value
 
 
 def _keys(params: list[Any], hidden: bool = False) -> dict[str, Any]:
@@ -139,7 +131,5 @@ def _plain(name: str | None) -> str:
 
 
 def _near(name: str, known: Any) -> str | None:
-    close = get_close_matches(name if name in known else _plain(name), known, n=1) or get_close_matches(
-        name, known, n=1
-    )
+    close = get_close_matches(name, known, n=1) or get_close_matches(_plain(name), known, n=1)
     return f"did you mean {close[0]}?" if close else None

@@ -25,39 +25,26 @@ def test_help_names_every_command(medsss: Medsss) -> None:
         shown = medsss(args).ok()
         assert all(f"  {name} " in shown.stdout for name in COMMANDS)
         assert shown.stderr == ""
-
-
-def test_version(medsss: Medsss) -> None:
     assert medsss(["--version"]).ok().stdout == f"medsss {__version__}\n"
+    of_one = medsss(["search", "--help"]).ok().stdout
+    assert "--config FILE" in of_one
+    assert "env var" not in of_one  # two for each option would bury the rest
 
 
-def test_no_command_shows_help_and_is_wrong_usage(medsss: Medsss) -> None:
-    done = medsss([])
-    assert done.rc == 2
-    assert done.stdout == ""
-    assert "Commands:" in done.stderr
-
-
-def test_unknown_command_gets_a_suggestion(medsss: Medsss) -> None:
-    done = medsss(["serch"])
-    assert done.rc == 2
-    assert "did you mean search?" in done.stderr
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ([], "Commands:"),
+        (["serch"], "did you mean search?"),
+        (["--bogus"], "--bogus"),
+        (["eval", "--bogus"], "medsss eval --help lists what there is"),
+    ],
+)
+def test_wrong_usage_says_what_there_is(medsss: Medsss, args: list[str], said: str) -> None:
+    done = medsss(args)
+    assert (done.rc, done.stdout) == (2, "")
+    assert said in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_unknown_option(medsss: Medsss) -> None:
-    done = medsss(["--bogus"])
-    assert done.rc == 2
-    assert "--bogus" in done.stderr
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help(medsss: Medsss, command: str) -> None:
-    shown = medsss([command, "--help"]).ok()
-    assert f"medsss {command}" in shown.stdout
-    assert "--config FILE" in shown.stdout
-    assert "env var" not in shown.stdout  # two for each option would bury the rest
-    assert shown.stderr == ""
 
 
 @pytest.mark.parametrize("args", [["--help"], ["label", "--help"], ["eval", "--help"]], ids=" ".join)
@@ -82,36 +69,6 @@ def imported(args: list[str], stdin: str = "") -> list[str]:
     return loaded.split()[1:]
 
 
-# Completion
-
-
-@pytest.mark.parametrize(
-    ("typed", "offered"),
-    [
-        ("medsss se", ["search"]),
-        ("medsss --sh", ["--show-completion"]),
-        ("medsss search --max-n", ["--max-nodes"]),
-        ("medsss train-prm --no-m", ["--no-merge"]),
-        ("medsss label --to p", ["preference", "prm"]),
-        ("medsss eval --dry", []),
-        ("medsss view tree", []),  # nothing: the shell offers its files
-    ],
-)
-def test_what_bash_asks_is_answered(medsss: Medsss, typed: str, offered: list[str]) -> None:
-    env = {"_MEDSSS_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
-    shown = medsss([], env=env).ok()
-    assert shown.stdout.split() == [word for word in offered if word.startswith(typed.split()[-1])]
-    assert shown.stderr == ""
-
-
-def test_zsh_and_fish_get_help_texts_too(medsss: Medsss) -> None:
-    zsh = medsss([], env={"_MEDSSS_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": "medsss s"}).ok().stdout
-    assert '"search":"Grow a tree' in zsh
-    fish = {"_MEDSSS_COMPLETE": "complete_fish", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
-    shown = medsss([], env=fish | {"_TYPER_COMPLETE_ARGS": "medsss label --to "}).ok().stdout
-    assert shown.split() == ["sft", "preference", "prm"]
-
-
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash here")
 def test_bash_completes_with_what_is_shown(tmp_path: Path) -> None:
     """The whole way: bash takes the script of --show-completion and calls its function as a Tab would. File names come
@@ -123,6 +80,8 @@ def test_bash_completes_with_what_is_shown(tmp_path: Path) -> None:
         "complete -p medsss",
         'tab() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); _medsss_completion medsss; }',
         'tab medsss tr; echo "${COMPREPLY[@]}"',
+        'tab medsss train-prm --no-m; echo "${COMPREPLY[@]}"',
+        'tab medsss label --to p; echo "${COMPREPLY[@]}"',
         'tab medsss view poo; echo "${#COMPREPLY[@]} offered"',
     ]
     env = clean_env()
@@ -133,14 +92,7 @@ def test_bash_completes_with_what_is_shown(tmp_path: Path) -> None:
     assert done.stdout.splitlines() == [
         "complete -o default -F _medsss_completion medsss",
         "train-policy train-prm",
+        "--no-merge",
+        "preference prm",
         "0 offered",
     ]
-
-
-def test_completion_is_installed_where_the_shell_looks(tmp_path: Path) -> None:
-    env = clean_env(HOME=str(tmp_path))
-    line = shlex.join(program("--install-completion")) + "; exit $?"
-    done = subprocess.run(["bash", "--norc", "-c", line], capture_output=True, text=True, env=env, timeout=60)
-    assert done.returncode == 0, done.stderr
-    assert "bash completion installed" in done.stdout
-    assert "complete_bash" in (tmp_path / ".bash_completions" / "medsss.sh").read_text()
