@@ -39,7 +39,7 @@ class TrainingInput:
         with Faults(strict=self.strict) as faults:
             rows = read_objects(self.inputs, on_bad=faults.bad)
             say = (lambda _: None) if self.quiet else console.note
-            summary = trainer(config, rows, say=say, on_bad=faults.bad)
+            summary = trainer(dataclasses.replace(config, inputs=self.inputs), rows, say=say, on_bad=faults.bad)
             if is_main_process():
                 with LineWriter() as out:
                     out.write([dataclasses.asdict(summary) | {"bad": faults.bad_lines}])

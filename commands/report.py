@@ -26,7 +26,8 @@ from ._tables import aligned, percent, span
 @dataclass(frozen=True, slots=True)
 class Row:
     """A line of the table: `value`, `low` and `high` are shares in [0, 1], the last two a 95 % interval. Of several
-    `runs` these are means over the runs, and `spread` is the standard deviation of their values; None for one run."""
+    `runs` these are means over the runs, and `spread` is the standard deviation of their values; None for one run.
+    `cost` is what `eval` found behind the report (`provenance.cost_behind`), None where it is not asked for."""
 
     run: str
     measure: str
@@ -36,6 +37,7 @@ class Row:
     high: float
     runs: int = 1
     spread: float | None = None
+    cost: dict[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,9 @@ class ReportOptions:
     ] = ()
     every: Annotated[bool, Opt("Every best-of-N aggregation, not the known ones alone.", names=("--all",))] = False
     separate: Annotated[bool, Opt("A row for each run, though several have one name.")] = False
+    cost: Annotated[
+        bool, Opt("Add what each row took: tokens generated, seconds, hours of CPU and GPU, all runs behind it.")
+    ] = False
     markdown: Annotated[bool, Opt("Write the table in Markdown.")] = False
     json: Annotated[bool, Opt("Write the rows as JSON lines, not as a table.")] = False
     strict: Annotated[bool, Opt("Stop at the first input that is no report.")] = False
@@ -64,7 +69,7 @@ def run(*, given: ReportOptions) -> None:
 
     def parse(report: dict[str, Any], where: Where) -> list[Row]:
         try:
-            return list(report_rows(report, where.source, every=given.every))
+            return list(report_rows(report, where.source, every=given.every, cost=given.cost))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BadRecord(f"not a report of `medsss eval` ({type(error).__name__}: {error})") from None
 
@@ -76,13 +81,18 @@ def run(*, given: ReportOptions) -> None:
         rows = over_runs(rows)
     if given.json:
         with LineWriter() as out:
-            out.write([asdict(row) for row in rows])
+            out.write([_plain(row) for row in rows])
     else:
         write_stdout(table(rows, markdown=given.markdown))
     raise typer.Exit(faults.exit_code)
 
 
-def report_rows(report: dict[str, Any], default_name: str, *, every: bool = False) -> Iterator[Row]:
+def _plain(row: Row) -> dict[str, Any]:
+    """As JSON says it: a cost that was not asked for is not there."""
+    return {name: value for name, value in asdict(row).items() if name != "cost" or value is not None}
+
+
+def report_rows(report: dict[str, Any], default_name: str, *, every: bool = False, cost: bool = False) -> Iterator[Row]:
     """The rows of one report: its accuracy and, where it has N > 1 answers a problem, what N bring.
 
     Of the best-of-N aggregations the one that was selected by and min-vote-sum (the paper's) are shown; `every` shows
@@ -90,10 +100,11 @@ def report_rows(report: dict[str, Any], default_name: str, *, every: bool = Fals
     ValueError for anything else.
     """
     name = report["name"] or default_name
+    spent = _cost(report) if cost else None
 
     def row(measure: str, point: dict[str, Any]) -> Row:
         value, low, high = (float(point[key]) for key in ("value", "low", "high"))
-        return Row(name, measure, int(point["n"]), value, low, high)
+        return Row(name, measure, int(point["n"]), value, low, high, cost=spent)
 
     if report.get("kind") == "step-report":
         found, threshold = report["first_error"], report["threshold"]
@@ -121,6 +132,14 @@ def report_rows(report: dict[str, Any], default_name: str, *, every: bool = Fals
             yield row(f"best of {points[-1]['k']}, {curve}", points[-1])
 
 
+def _cost(report: dict[str, Any]) -> dict[str, float]:
+    """What the report says, or, where no run is known (an input by a pipe, an earlier version), the answers' tokens."""
+    known = report.get("cost") or {"runs": 0}
+    if known["runs"]:
+        return {name: value for name, value in known.items() if name != "runs"}
+    return {"tokens": report.get("tokens", 0), "seconds": 0.0, "cpu_hours": 0.0, "gpu_hours": 0.0, "whole": False}
+
+
 def over_runs(rows: Sequence[Row]) -> list[Row]:
     """One row for all that have one run's name and one measure: the means of their numbers (`n` the smallest), and the
     standard deviation of the values with n - 1. By hand: .5 and .7 give .6 with a spread of .1414."""
@@ -132,17 +151,32 @@ def over_runs(rows: Sequence[Row]) -> list[Row]:
         value, low, high = (fmean(getattr(row, key) for row in found) for key in ("value", "low", "high"))
         spread = stdev(row.value for row in found) if len(found) > 1 else None
         n = min(row.n for row in found)
-        merged.append(Row(found[0].run, found[0].measure, n, value, low, high, len(found), spread))
+        spent = None
+        if found[0].cost is not None:
+            costs = [row.cost or {} for row in found]
+            spent = {name: fmean(each[name] for each in costs) for name in found[0].cost}
+        merged.append(Row(found[0].run, found[0].measure, n, value, low, high, len(found), spread, spent))
     return merged
+
+
+def _priced(cost: dict[str, float] | None) -> tuple[str, ...]:
+    if cost is None:
+        return ()
+    more = "" if cost["whole"] == 1 else "+"
+    tokens = f"{cost['tokens'] / 1000:.0f} k" if cost["tokens"] >= 10_000 else f"{cost['tokens']:.0f}"
+    return (tokens + more, f"{cost['seconds']:.0f}", f"{cost['cpu_hours']:.2f}", f"{cost['gpu_hours']:.2f}")
 
 
 def table(rows: Sequence[Row], *, markdown: bool = False) -> str:
     """Aligned columns, or Markdown; percentages with one decimal. Runs and their spread have columns where a row is of
-    several."""
+    several, and costs where they are known; "+" stands behind those that a pipe hides a part of."""
     several = any(row.runs > 1 for row in rows)
     head = ("run", "measure", *(("runs",) if several else ()), "n", "%", *(("+-",) if several else ()), "95 % interval")
+    priced = any(row.cost is not None for row in rows)
+    head += ("tokens", "s", "CPU h", "GPU h") if priced else ()
     body = []
     for row in rows:
         runs, spread = ((str(row.runs),), (percent(row.spread),)) if several else ((), ())
-        body.append((row.run, row.measure, *runs, str(row.n), percent(row.value), *spread, span(asdict(row))))
+        shown = (percent(row.value), *spread, span(asdict(row)), *_priced(row.cost))
+        body.append((row.run, row.measure, *runs, str(row.n), *shown))
     return "\n".join(aligned(head, body, left=2, markdown=markdown, rule=True)) + "\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,43 @@ def test_the_likeliest_stands_beside_best_of_n(tmp_path: Path) -> None:
         response["logprob"] = logprob
     rows = run_medsss(["report", "--json", report(tmp_path, "r", [record])]).ok().records
     assert ("likeliest@2", 0.0) in [(row["measure"], row["value"]) for row in rows]
+
+
+def wrote(path: Path, records: list[dict[str, Any]], inputs: list[Path], **state: Any) -> Path:
+    """A file with the state that a run leaves beside it."""
+    named = {"config": {}, "inputs": list(map(str, inputs))} | state
+    (path.parent / f".{path.name}.medsss").write_text(json.dumps(named))
+    return write_jsonl(path, records)
+
+
+def test_what_a_row_took_is_told_with_all_that_stands_behind_it(tmp_path: Path) -> None:
+    """A policy two points better for ten times the tokens is another finding than one for the same. The samples took
+    50 tokens and 10 s; the policy's training 60 s; its rows came out of trees: 5,000 tokens, an hour on two GPUs."""
+    trees = wrote(tmp_path / "t.jsonl", [], [tmp_path / "problems"], command="search", seconds=3600.0,
+                  cpu_seconds=7200.0, gpus=2, tokens=5000)  # fmt: skip
+    rows = wrote(tmp_path / "sft.jsonl", [], [trees], command="label", seconds=30.0, cpu_seconds=36.0)
+    card = {"options": {"policy": "builtin:clinic", "inputs": [str(rows)]}}
+    (tmp_path / "P").mkdir()
+    (tmp_path / "P/medsss.json").write_text(json.dumps(card | {"cost": {"seconds": 60, "cpu_seconds": 324, "gpus": 0}}))
+    config = {"policy": str(tmp_path / "P")}
+    answers = wrote(tmp_path / "s.jsonl", [samples("p", "BA")], [tmp_path / "problems", trees], command="sample",
+                    config=config, seconds=10.0, cpu_seconds=360.0, tokens=50)  # fmt: skip
+    path = tmp_path / "r.json"
+    path.write_text(run_medsss(["eval", "-q", "--name", "P", answers]).ok().stdout)
+    [first, *_] = run_medsss(["report", "--json", "--cost", path]).ok().records
+    assert first["cost"] == {"tokens": 5050, "seconds": 3700, "cpu_hours": 2.2, "gpu_hours": 2, "whole": 1}
+    assert "5050  3700   2.20   2.00\n" in run_medsss(["report", "--cost", path]).ok().stdout
+    # By a pipe the tokens of the answers are all that is known, and the table says that there is more.
+    piped = report(tmp_path, "piped", [samples("p", "BA")])
+    assert re.search(r" 6\+ +0 +0.00 +0.00\n", run_medsss(["report", "--cost", piped]).ok().stdout)
+
+
+def test_a_run_writes_down_what_it_took(tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "s.jsonl", [samples("p", "BA")])
+    run_medsss(["label", "--to", "sft", file, "-o", tmp_path / "sft.jsonl"]).ok()
+    state = json.loads((tmp_path / ".sft.jsonl.medsss").read_text())
+    assert (state["inputs"], state["gpus"], state["tokens"]) == ([str(file)], 0, 0)
+    assert 0 <= state["cpu_seconds"] < 60
 
 
 def test_what_is_no_report_is_named_and_the_rest_is_shown(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from ..selection import AnswerAggregation
 from .intervals import combined, mean_interval
 from .items import FAILED, Item
 from .measures import best_of_k, k_values, majority_at_k, pass_at_k, votes_at_k
-from .provenance import Origin
+from .provenance import Origin, cost_behind
 
 MOST_EXACT = 128
 """Candidates of a problem up to which majority@k is exact: 40 ms for so many, .05 ms for 16. Beyond, it is drawn."""
@@ -62,6 +62,7 @@ def answers_report(items: Sequence[Item], origin: Origin, *, points: Sequence[in
         "tokens": tokens,
         "tokens_per_response": round(tokens / responses, 1) if responses else None,
         "seconds": sum(run["seconds"] for run in runs) if runs and all("seconds" in run for run in runs) else None,
+        "cost": cost_behind(origin.inputs),
         "pass_at_k": curves.pop("pass", []),
         "majority_at_k": curves.pop("majority", []),
         "likeliest_at_k": curves.pop("likeliest", []),

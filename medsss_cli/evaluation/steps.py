@@ -38,7 +38,7 @@ from ..problems import to_problem
 from ..stream.jsonl import Where
 from .intervals import combined, mean_interval
 from .items import FAILED, is_failure
-from .provenance import Origin
+from .provenance import Origin, cost_behind
 
 BINS = 15
 GRID = tuple(round(0.05 * i, 2) for i in range(1, 20))
@@ -196,6 +196,7 @@ def step_report(items: Sequence[StepItem], origin: Origin, *, threshold: float) 
         "unscored": sum(item.unscored for item in items),
         "undecided": trajectories - len(every.first_P),
         "threshold": threshold,
+        "cost": cost_behind(origin.inputs),
         "first_error": first_error(every, threshold),
         "datasets": shown,
         "macro_f1": round(sum(f1s) / len(f1s), 6) if f1s else None,

@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +25,7 @@ import msgspec
 import orjson
 
 from .. import __version__, console
+from ..cost import Meter, gpus
 from ..errors import MedsssError, UsageError
 from ..records import Problem
 from .jsonl import Record, encode
@@ -38,8 +38,9 @@ class State:
     """What stands in `.OUT.medsss`. `config` holds the settings that change results, `shard` is the part of the input
     that OUT is for ("2/8", "all"), `own_fields` are fields that its records have and a problem has not.
 
-    `whole_bytes` is the size of OUT when a run ended by itself, None while one is under way; `seconds` of wall time
-    went into OUT, those of runs that were killed left out."""
+    `whole_bytes` is the size of OUT when a run ended by itself, None while one is under way. What went into OUT, runs
+    that were killed left out: `seconds` of wall time, `cpu_seconds`, `gpus` for that long, `tokens` generated. `inputs`
+    are the files that were read."""
 
     command: str
     config: dict[str, Any]
@@ -49,6 +50,10 @@ class State:
     several_lines: bool = False
     whole_bytes: int | None = None
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    gpus: int = 0
+    tokens: int = 0
+    inputs: list[str] = field(default_factory=list)
 
 
 def state_path(out: str) -> str:
@@ -101,7 +106,7 @@ class GrowingOutput(LockedFile):
         self.state = state
         self.done: set[int] = set()
         self._restart = restart
-        self._start = time.monotonic()
+        self._meter = Meter()
         self._keep = 0
         self._begun = False
         try:
@@ -131,7 +136,9 @@ class GrowingOutput(LockedFile):
             if self.regular and whole and not self._begun and (self._restart or self._keep != self.size):
                 self._begin()
             if self.regular and (whole or self._begun):
-                self.state.seconds += time.monotonic() - self._start
+                self.state.seconds += self._meter.seconds
+                self.state.cpu_seconds += self._meter.cpu_seconds
+                self.state.gpus = max(self.state.gpus, gpus())
                 self.state.whole_bytes = self.size if whole else None
                 # Where a full disk ended the run, its state is not to hide that.
                 with contextlib.suppress(*() if whole else (MedsssError,)):
@@ -158,7 +165,8 @@ class GrowingOutput(LockedFile):
                 hint="--restart overwrites it; or choose another -o",
             )
         _compare(path, former, self.state)
-        self.state.seconds = former.seconds
+        for name in ("seconds", "cpu_seconds", "gpus", "tokens"):
+            setattr(self.state, name, getattr(former, name))
         self.state.several_lines = former.several_lines
         self.state.own_fields = former.own_fields
         last: _Group | None = None

@@ -142,7 +142,9 @@ class Stream(Generic[T]):
             if options.output is None or options.output in STDOUT:
                 self._out = LineWriter()
             else:
-                state = State(self._command, self._config, shard=str(options.shard or "all"))
+                state = State(
+                    self._command, self._config, shard=str(options.shard or "all"), inputs=list(options.inputs)
+                )
                 self._out = out = GrowingOutput(options.output, state, restart=options.restart)
                 self._done = out.done
             if options.limit == 0:
@@ -166,6 +168,8 @@ class Stream(Generic[T]):
 
     def _close(self, *, whole: bool) -> None:
         try:
+            if isinstance(self._out, GrowingOutput):
+                self._out.state.tokens += self.counts.tokens
             if self._out is not None:
                 self._out.close(whole=whole)
         finally:

@@ -83,6 +83,7 @@ class TrainingConfig:
             metavar="KEY=VALUE",
         ),
     ] = ()
+    inputs: tuple[str, ...] = ()  # the files that the rows come from, for the card
 
     def __post_init__(self) -> None:
         check(self)
@@ -107,7 +108,7 @@ class TrainingConfig:
     def identity(self) -> dict[str, Any]:
         """What the result depends on, beside base and data."""
         own = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        for name in ("policy", "output", "restart", "trainer_args"):
+        for name in ("policy", "output", "restart", "trainer_args", "inputs"):
             del own[name]
         return own | {key: value for key, value in self.arguments().items() if key not in HOW}
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import __version__
+from ..cost import Meter, gpus
 from ..engines import resolve_policy
 from ..errors import UsageError
 from ..models import (
@@ -121,6 +122,7 @@ def run_training(config: TrainingConfig, recipe: Recipe, say: Say) -> TrainingSu
 def _train(config: TrainingConfig, recipe: Recipe, base: str, out: Path, say: Say) -> TrainingSummary:
     from accelerate import PartialState  # type: ignore[import-untyped]
 
+    meter = Meter()
     state = PartialState(cpu=precision(config).use_cpu)
     tokenizer = load_tokenizer(base)
     if state.is_main_process:
@@ -161,6 +163,7 @@ def _train(config: TrainingConfig, recipe: Recipe, base: str, out: Path, say: Sa
             "options": dataclasses.asdict(config),
             "versions": versions(),
             "summary": dataclasses.asdict(summary),
+            "cost": {"seconds": meter.seconds, "cpu_seconds": meter.cpu_seconds, "gpus": gpus()},
             "run": read_json(out / WORK / "run.json"),
         }
         publish(out, out / WORK / "model", card)
