@@ -46,12 +46,27 @@ class Listening:
         self._engine = engine
         self.asked: list[tuple[Prompt, Sampling, int]] = []
         self.replies: dict[tuple[Prompt, Sampling, int], list[Completion]] = {}
+        self._changes = [(time.perf_counter(), 0)]  # when how many completions more were wanted
 
     async def complete(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> list[Completion]:
         request = (prompt, sampling, n)
         self.asked.append(request)
+        self._changes.append((time.perf_counter(), n))
         self.replies[request] = reply = await self._engine.complete(*request)
+        self._changes.append((time.perf_counter(), -n))
         return reply
+
+    def in_flight(self, since: float, parts: int = 10) -> list[int]:
+        """The completions in flight, on the mean of each of so many equal parts of the time since then."""
+        width = (time.perf_counter() - since) / parts
+        found = [0.0] * parts
+        wanted = 0
+        for (at, more), (until, _) in zip(self._changes, [*self._changes[1:], (since + parts * width, 0)], strict=True):
+            wanted += more
+            for part in range(parts):
+                begin = since + part * width
+                found[part] += wanted * max(0.0, min(until, begin + width) - max(at, begin)) / width
+        return [round(each) for each in found]
 
 
 class Replay:
@@ -76,9 +91,10 @@ class Phase:
     tokens: int
     prompt_tokens: int
     requests: int
+    in_flight: list[int]
     result: Any
 
-    def report(self) -> dict[str, float]:
+    def report(self) -> dict[str, Any]:
         return {
             "seconds": round(self.seconds, 2),
             "cpu": round(self.cpu, 2),
@@ -88,6 +104,7 @@ class Phase:
             "tokens_per_cpu_s": round(self.tokens / self.cpu),
             "requests": self.requests,
             "cpu_us_per_request": round(self.cpu / max(self.requests, 1) * 1e6),
+            "completions in flight, by tenths of the time": self.in_flight,
         }
 
 
@@ -101,7 +118,7 @@ async def phase(spec: EngineConfig, work: Callable[[Listening], Awaitable[Any]])
         result = await work(engine)
         took = (time.perf_counter() - start, time.process_time() - cpu)
         used = (engine.usage.tokens - before[0], engine.usage.prompt_tokens - before[1])
-        return Phase(*took, *used, len(engine.asked), result), engine
+        return Phase(*took, *used, len(engine.asked), engine.in_flight(start), result), engine
 
 
 async def trees(chosen: list[Problem], config: SearchConfig, engine: Engine, in_flight: int) -> list[Tree]:

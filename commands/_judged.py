@@ -10,8 +10,7 @@ from typing import Any
 
 from medsss_cli.clinic.checker import gold_labels
 from medsss_cli.console import Progress, note
-from medsss_cli.engines import notes_of, open_engine
-from medsss_cli.engines.base import EngineConfig
+from medsss_cli.engines import EngineConfig, open_engine
 from medsss_cli.errors import BadRecord
 from medsss_cli.labelling.documents import documents_of
 from medsss_cli.labelling.judged import Judge, JudgeConfig, Judged
@@ -39,7 +38,7 @@ def label_by_judge(
         "max_tokens": judging.max_tokens,
         "seed": judging.seed,
     }
-    seen, nothing, notes = Judged(), Counter[str](), list[str]()
+    seen, nothing = Judged(), Counter[str]()
 
     async def work(sources: Stream[Source], progress: Progress) -> None:
         async with open_engine(policy) as engine:
@@ -70,7 +69,6 @@ def label_by_judge(
                 return records
 
             await run_concurrently(sources, label, stage="judge", concurrency=policy.concurrency or engine.concurrency)
-            notes.extend(notes_of(engine))
 
     sources: Stream[Source]
     with (
@@ -79,7 +77,7 @@ def label_by_judge(
     ):
         asyncio.run(work(sources, progress))
     if not options.quiet:
-        for line in [*notes, *seen.lines()]:
+        for line in seen.lines():
             note(line)
     return sources, nothing
 

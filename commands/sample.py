@@ -17,8 +17,7 @@ import typer
 
 from medsss_cli.console import Progress, note, warn
 from medsss_cli.correction import CorrectConfig, corrections, with_corrections
-from medsss_cli.engines import notes_of, open_engine
-from medsss_cli.engines.base import EngineConfig
+from medsss_cli.engines import EngineConfig, open_engine
 from medsss_cli.errors import BadRecord, UsageError
 from medsss_cli.problems import to_problem, to_samples
 from medsss_cli.problems.curriculum import Curriculum
@@ -146,7 +145,6 @@ def _run(
 
                 most = policy.concurrency or engine.concurrency
                 await run_concurrently(stream, one, stage="sample", concurrency=most)
-                tally.notes = notes_of(engine)
 
         asyncio.run(whole())
     if not options.quiet:
@@ -193,7 +191,6 @@ class _Tally:
     originals: int = 0
     verdicts: Counter[Verdict] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
-    notes: list[str] = field(default_factory=list)
 
     def add(self, new: Sequence[Response]) -> None:
         """A record is done; `new` are its new answers."""
@@ -212,8 +209,6 @@ class _Tally:
 
     def say(self) -> None:
         """The lines at the end."""
-        for line in self.notes:
-            note(line)
         if self.problems:
             of = f" of {self.originals} wrong answers" if self.what == "correction" else ""
             note(

@@ -17,8 +17,7 @@ import typer
 
 from medsss_cli.answers import Extract, judge
 from medsss_cli.console import Progress, note, warn
-from medsss_cli.engines import notes_of, open_engine
-from medsss_cli.engines.base import EngineConfig
+from medsss_cli.engines import EngineConfig, open_engine
 from medsss_cli.prm.config import PrmConfig
 from medsss_cli.prm.loading import find_format
 from medsss_cli.problems import to_problem
@@ -96,7 +95,6 @@ def run(
                 concurrency=policy.concurrency or engine.concurrency,
                 on_done=lambda _, made: watcher.done(made),
             )
-            watcher.notes = notes_of(engine)
         if scorer:
             watcher.notes += scorer.notes()
             for line in scorer.warnings():

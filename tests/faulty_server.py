@@ -15,7 +15,7 @@ import contextlib
 import json
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,9 +46,7 @@ class Can:
 
     ids: bool = True
     n: bool = True
-    most: int = 1 << 30
     logit_bias: bool = True
-    stop: bool = True
     unknown: bool = True  # takes fields that it does not know
     usage: bool = True
     models: bool = True
@@ -71,15 +69,11 @@ class FaultyServer:
     delay: float = 0.0
     key: str | None = None
     upstream: str | None = None
-    prefix: str = "/v1"
     writes: str | None = None  # what the model writes; None: an answer that the prompt and the seed decide
     port: int = 0
     requests: list[dict[str, Any]] = field(default_factory=list)
-    authorizations: set[str] = field(default_factory=set)
     answered: int = 0
     in_flight: int = 0
-    sequences: int = 0
-    most_sequences: int = 0
     dropped: int = 0
 
     def __post_init__(self) -> None:
@@ -91,7 +85,7 @@ class FaultyServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}{self.prefix}"
+        return f"http://127.0.0.1:{self.port}/v1"
 
     # Up and down
 
@@ -141,7 +135,6 @@ class FaultyServer:
                 headers = {k.lower(): v.strip() for k, _, v in (each.partition(":") for each in lines if each)}
                 raw = await reader.readexactly(int(headers.get("content-length", 0)))
                 method, path, _ = line.split(" ")
-                self.authorizations.add(headers.get("authorization", ""))
                 # A client that goes away while it is answered has dropped its request.
                 work = asyncio.create_task(self._answer(writer, method, path, headers, raw))
                 gone = asyncio.create_task(reader.read(1))
@@ -167,21 +160,17 @@ class FaultyServer:
         """Answer one request; False closes the connection."""
         if self.key is not None and headers.get("authorization") != f"Bearer {self.key}":
             return await self._send(writer, 401, {"error": {"message": "Incorrect API key provided"}})
-        if method == "GET" and path == self.prefix + "/models" and self.can.models:
+        if method == "GET" and path == "/v1/models" and self.can.models:
             return await self._send(writer, 200, {"object": "list", "data": list(self.models)})
-        if method != "POST" or path != self.prefix + "/completions":
+        if method != "POST" or path != "/v1/completions":
             return await self._send(writer, 404, {"detail": "Not Found"})
         body = json.loads(raw)
         self.requests.append(body)
         self.in_flight += 1
-        count = body.get("n", 1)
-        self.sequences += count
-        self.most_sequences = max(self.most_sequences, self.sequences)
         try:
             return await self._completions(writer, body, raw)
         finally:
             self.in_flight -= 1
-            self.sequences -= count
 
     async def _completions(self, writer: asyncio.StreamWriter, body: dict[str, Any], raw: bytes) -> bool:
         fault = None
@@ -244,11 +233,7 @@ class FaultyServer:
         prompt = body["prompt"]
         if isinstance(prompt, list) and not can.ids:
             return 400, {"error": {"message": "prompt must be a string."}}
-        if "stop" in body and not can.stop:
-            return 400, {"error": {"message": "stop is not supported"}}
         count = body.get("n", 1) if can.n else 1
-        if count > can.most:
-            return 400, {"error": {"message": f"n must be at most {can.most}"}}
         if isinstance(prompt, str):
             ids = self._core.encode(prompt, add_special_tokens=False).ids
             ids = ids if can.bos is None else [can.bos, *ids]
@@ -290,15 +275,3 @@ class FaultyServer:
         if self.can.logprobs and "logprobs" in body:
             choice["logprobs"] = {"token_logprobs": [-0.5] * len(ids_out)}
         return choice, len(ids_out)
-
-
-@contextlib.contextmanager
-def later(seconds: float, what: Callable[[], object]) -> Iterator[None]:
-    """Do `what` that many seconds after the block was entered."""
-    timer = threading.Timer(seconds, what)
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-        timer.join()

@@ -160,14 +160,14 @@ def test_out_of_memory_halves_that_batch_and_changes_nothing(folder: Any, monkey
 
     requests = mixed_requests(20)
     expected = serve(folder(), requests)
-    write = HfEngine._write
+    write = HfEngine._generated
 
     def tight(self: Any, ids: Any, *given: Any) -> Any:
         if len(ids) > 5:
             raise MemoryError("no room")
         return write(self, ids, *given)
 
-    monkeypatch.setattr(HfEngine, "_write", tight)
+    monkeypatch.setattr(HfEngine, "_generated", tight)
     assert serve(folder(), requests, batch_size=32) == expected
 
 
@@ -289,7 +289,7 @@ def test_a_row_whose_logits_are_no_numbers_fails_alone(folder: Any, monkeypatch:
 
     def poisoned(self: Any, ids: Any, scores: Any) -> Any:
         for number, row in enumerate(self.rows):
-            if row.job.sampling.seed == 7 and len(row.ids) + self.written == 1:
+            if row.job.asked.sampling.seed == 7 and len(row.ids) + self.written == 1:
                 scores[number] = float("nan")
         return call(self, ids, scores)
 

@@ -9,77 +9,58 @@ from importlib.util import find_spec
 
 from .. import console
 from ..errors import UsageError
-from ..models import Device, Dtype
-from ..requests import Completion, Engine, FinishReason, Prompt, Sampling, Usage, derive_seed
-from .base import EngineConfig, notes_of
+from ..models import Device
+from ..requests import Engine, Prompt, Sampling
+from .base import EngineConfig, ModelEngine
+from .hf import open_hf
+from .http import open_http
+from .loading import resolve_policy
+from .scripted import ScriptedEngine, open_scripted
+from .vllm import open_vllm
 
-__all__ = [
-    "Completion",
-    "Device",
-    "Dtype",
-    "Engine",
-    "EngineConfig",
-    "FinishReason",
-    "Prompt",
-    "Sampling",
-    "Usage",
-    "derive_seed",
-    "notes_of",
-    "open_engine",
-    "resolve_policy",
-]
-
-KINDS = ("auto", "hf", "vllm", "http", "scripted:FILE")
+__all__ = ["Engine", "EngineConfig", "Prompt", "Sampling", "open_engine", "resolve_policy"]
 
 
 @contextlib.asynccontextmanager
 async def open_engine(config: EngineConfig) -> AsyncIterator[Engine]:
     """The engine that `config` describes: `async with open_engine(config) as engine`.
 
-    Says which one "auto" took and why, that a model is being loaded, and what the engine warns of. Raises UsageError
-    for an unknown kind and for a policy that cannot be loaded.
+    Says which one "auto" took and why, that a model is being loaded, what the engine warns of, and at the end what it
+    has to tell. Raises UsageError for an unknown kind and for a policy that cannot be loaded.
     """
     kind, _, rest = config.engine.partition(":")
     if kind == "auto":
-        kind, why = pick_kind(config)
+        kind, why = _pick_kind(config)
         if not console.is_quiet():
             console.note(f"engine {kind}: {why}")
     if config.base_url and kind != "http":
         raise UsageError(f"--base-url is for --engine http, not for {kind}")
-    opened = _open(kind, rest, config)
+    opened: contextlib.AbstractAsyncContextManager[ModelEngine | ScriptedEngine]
+    match kind:
+        case "hf":
+            opened = open_hf(config)
+        case "vllm":
+            opened = open_vllm(config)
+        case "http":
+            opened = open_http(config)
+        case "scripted":
+            config.arguments((), of="--engine scripted")
+            opened = open_scripted(rest)
+        case _:
+            raise UsageError(f"no engine {config.engine!r}", hint="one of: auto, hf, vllm, http, scripted:FILE")
     async with contextlib.AsyncExitStack() as stack:
         with console.doing(f"loading {config.policy}"):
-            engine = await stack.enter_async_context(opened)
-        for warning in getattr(engine, "warnings", ()):
+            engine: ModelEngine | ScriptedEngine = await stack.enter_async_context(opened)
+        for warning in engine.warnings if isinstance(engine, ModelEngine) else ():
             console.warn(warning)
         yield engine
+        if isinstance(engine, ModelEngine) and not console.is_quiet():
+            for line in engine.notes():
+                console.note(line)
 
 
-def _open(kind: str, rest: str, config: EngineConfig) -> contextlib.AbstractAsyncContextManager[Engine]:
-    match kind:
-        case "vllm":
-            from .vllm import open_vllm
-
-            return open_vllm(config)
-        case "http":
-            from .http import open_http
-
-            return open_http(config)
-        case "hf":
-            from .hf import open_hf
-
-            return open_hf(config)
-        case "scripted":
-            from .scripted import open_scripted
-
-            config.arguments((), of="--engine scripted")
-            return open_scripted(rest)
-        case _:
-            raise UsageError(f"no engine {config.engine!r}", hint=f"one of: {', '.join(KINDS)}")
-
-
-def pick_kind(config: EngineConfig) -> tuple[str, str]:
-    """What "auto" means for `config` on this machine, "http", "vllm" or "hf", and why."""
+def _pick_kind(config: EngineConfig) -> tuple[str, str]:
+    """What "auto" means for `config` on this machine, and why."""
     if config.base_url:
         return "http", "--base-url names a server"
     if config.device == Device.CPU:
@@ -91,10 +72,3 @@ def pick_kind(config: EngineConfig) -> tuple[str, str]:
     if not torch.cuda.is_available():
         return "hf", "torch sees no GPU (--engine vllm is faster on a CPU, too)"
     return "vllm", "it is installed, and torch sees a GPU"
-
-
-def resolve_policy(policy: str) -> str:
-    """The folder or hub name that `policy` means. See engines/loading.py."""
-    from .loading import resolve_policy as resolve
-
-    return resolve(policy)

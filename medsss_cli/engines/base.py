@@ -1,24 +1,25 @@
-"""What an engine is: it turns a prompt into n completions. And `EngineConfig`, which says how to open one.
-
-Nothing here knows trees, records or a model. Engines are opened by `medsss_cli.engines.open_engine(config)`.
-"""
+"""`EngineConfig`, which says how to open an engine, and what the engines that have a model share."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import queue
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar, TypeVar, cast
 
 from ..errors import EngineError, UsageError
 from ..models import Device, Dtype
-from ..requests import Engine, Sampling
+from ..requests import Completion, Prompt, Sampling, Usage
 from ..settings import Opt, check
+from .rendering import first_tokens, render
 
 T = TypeVar("T")
 
@@ -113,7 +114,81 @@ def _value(text: str) -> Any:
         return text
 
 
-def check_request(sampling: Sampling, n: int) -> None:
+# What the engines that have a model share
+
+_rendered = functools.lru_cache(512)(render)  # a tree asks three times with the same prompt; nobody changes the lists
+_first_tokens = functools.lru_cache(512)(first_tokens)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """A request: the token ids of its prompt, the most tokens of a completion, the first token of each allowed word."""
+
+    prompt: Prompt
+    ids: list[int]
+    sampling: Sampling
+    n: int
+    limit: int
+    words: list[int]
+
+
+class ModelEngine(ABC):
+    """An engine with a tokenizer. `context` is the longest prompt with its completion, None where nobody says;
+    `warnings` are for the user at the start, `notes()` at the end of a run."""
+
+    name: str
+    concurrency: int
+    context: int | None
+    tokenizer: Any
+
+    def __init__(self) -> None:
+        self.usage = Usage()
+        self.warnings: list[str] = []
+        self.closed = False
+        self._running: set[asyncio.Task[list[Completion]]] = set()
+
+    async def complete(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> list[Completion]:
+        """n completions of `prompt`; `max_tokens` is cut to the room that there is. Raises EngineError for a request
+        that cannot be served, as one whose prompt leaves no room in the context."""
+        _check_request(sampling, n)
+        if self.closed:
+            raise EngineError("the engine is closed")
+        ids = _rendered(self.tokenizer, prompt)
+        limit = _room(ids, sampling, self.context)
+        words = _first_tokens(self.tokenizer, prompt, sampling.allowed_tokens) if sampling.allowed_tokens else []
+        if n == 0:
+            return []
+        wanted = 1 if sampling.temperature == 0 else n  # greedy ones are all the same
+        running = asyncio.ensure_future(self._write(Asked(prompt, ids, sampling, wanted, limit, words)))
+        self._running.add(running)
+        try:
+            done = await running * (n // wanted)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise EngineError("the engine was closed while the request was running") from None
+        finally:
+            self._running.discard(running)
+        self.usage.add(len(ids), done)
+        return done
+
+    @abstractmethod
+    async def _write(self, asked: Asked) -> list[Completion]:
+        """`asked.n` completions. When it is cancelled, nothing goes on for them."""
+
+    def notes(self) -> list[str]:
+        """Lines for the summary of a run."""
+        return []
+
+    def close(self) -> None:
+        """Take no more requests; those who wait get an EngineError."""
+        self.closed = True
+        for running in self._running:
+            running.cancel()
+
+
+def _check_request(sampling: Sampling, n: int) -> None:
     """Raises EngineError for a request that no engine can serve."""
     if n < 0 or sampling.max_tokens < 1 or sampling.temperature < 0 or not 0 < sampling.top_p <= 1:
         raise EngineError(
@@ -124,7 +199,7 @@ def check_request(sampling: Sampling, n: int) -> None:
         raise EngineError("a stop string or an allowed word is empty")
 
 
-def room(ids: Sequence[int], sampling: Sampling, context: int | None) -> int:
+def _room(ids: Sequence[int], sampling: Sampling, context: int | None) -> int:
     """How many tokens a completion of the prompt `ids` may have. Raises EngineError where the context leaves none."""
     if not ids:
         raise EngineError("the prompt has no tokens")
@@ -137,13 +212,6 @@ def room(ids: Sequence[int], sampling: Sampling, context: int | None) -> int:
     return wanted if context is None else min(wanted, context - len(ids))
 
 
-def notes_of(engine: Engine) -> list[str]:
-    """What an engine has to tell at the end of a run, a line each (`notes()`, where it has that): retries, servers that
-    were put aside."""
-    notes: list[str] = getattr(engine, "notes", list)()
-    return notes
-
-
 class Worker:
     """A thread that does one thing after another, for which the end of the program does not wait: an import of torch or
     a step of a large model can take longer than a user wants to after Ctrl-C. `app.main` knows it by its name."""
@@ -151,43 +219,33 @@ class Worker:
     def __init__(self) -> None:
         self._todo: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="medsss-engine", daemon=True)
-        self._busy = False
         self._thread.start()
 
     def _work(self) -> None:
         while (work := self._todo.get()) is not None:
-            self._busy = True
             work()
-            self._busy = False
 
-    async def do(self, work: Callable[[], T]) -> T:
+    def do(self, work: Callable[[], T]) -> asyncio.Future[T]:
         """The result of `work()`, or what it raises."""
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        future: Future[T] = Future()
 
         def do() -> None:
-            try:
-                result = work()
-            except BaseException as error:
-                settle(future, None, error)
-            else:
-                settle(future, result)
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(work())
+                except BaseException as error:
+                    future.set_exception(error)
 
         self._todo.put(do)
-        return await future
+        return asyncio.wrap_future(future)
 
     def close(self) -> None:
-        """The thread ends after what it is at. One that is at nothing is waited for: Python must not end around it."""
+        """The thread ends after what it is at. One that is at nothing is gone then: Python must not end around it."""
         self._todo.put(None)
-        if not self._busy:
-            self._thread.join(1.0)
+        self._thread.join(0.2)
 
 
-def settle(future: asyncio.Future[T], result: T | None, error: BaseException | None = None) -> None:
-    """Give `future` its result or error, from whichever thread, unless it has one."""
-
-    def tell() -> None:
-        if not future.done():
-            future.set_exception(error) if error is not None else future.set_result(cast(T, result))
-
-    with contextlib.suppress(RuntimeError):  # a loop that was closed waits for nothing
-        future.get_loop().call_soon_threadsafe(tell)
+def settle(future: Future[T], result: T | None, error: BaseException | None = None) -> None:
+    """Give `future` its result or error, unless it has one or was cancelled."""
+    with contextlib.suppress(InvalidStateError):
+        future.set_exception(error) if error is not None else future.set_result(cast(T, result))

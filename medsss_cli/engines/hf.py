@@ -13,18 +13,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import os
 import sys
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EngineError
-from ..requests import Completion, FinishReason, Prompt, Sampling, Usage, derive_seed
-from .base import EngineConfig, Worker, check_request, room, settle
-from .loading import Loaded, load_policy, plain_config
-from .rendering import Speller, end_tokens, first_stop, first_tokens, render
+from ..requests import Completion, FinishReason, derive_seed
+from .base import Asked, EngineConfig, ModelEngine, Worker, settle
+from .loading import load_policy, plain_config
+from .rendering import Speller, end_tokens, first_stop
 from .sampling import draw
 
 if TYPE_CHECKING:
@@ -39,14 +40,11 @@ _PROMPT_TOKENS = 1 << 15  # of the distinct prompts of a batch, so that their ac
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    """One request: its prompt, the most tokens of a completion, first tokens of the allowed words, what is done."""
+    """A request, and its completions so far, by their index. A job whose future is done needs no rows any more."""
 
+    asked: Asked
     ids: tuple[int, ...]
-    sampling: Sampling
-    n: int
-    limit: int
-    words: list[int]
-    future: asyncio.Future[list[Completion]]
+    future: Future[list[Completion]] = field(default_factory=Future)
     done: dict[int, Completion] = field(default_factory=dict)
 
 
@@ -60,17 +58,22 @@ class _Row:
     logprobs: list[float] = field(default_factory=list)
     over: bool = False
 
+    @property
+    def order(self) -> tuple[int, tuple[int, ...]]:
+        return len(self.job.ids), self.job.ids
 
-class HfEngine:
-    """See the module. Opened by `open_hf`; `warnings` are for the user, `slots` is how many rows run at once."""
+
+class HfEngine(ModelEngine):
+    """See the module. `slots` is how many rows run at once."""
 
     name = "hf"
 
-    def __init__(self, loaded: Loaded, config: EngineConfig) -> None:
+    def __init__(self, config: EngineConfig) -> None:
+        super().__init__()
+        loaded = load_policy(config)
         self.model, self.tokenizer = loaded.model, loaded.tokenizer
-        self.usage = Usage()
-        self.warnings = list(loaded.warnings)
-        self.context = _pick_context(self.model.config, config.max_context, self.warnings)
+        self.warnings += loaded.warnings
+        self.context: int = _pick_context(self.model.config, config.max_context, self.warnings)
         vocabulary = int(self.model.get_output_embeddings().weight.shape[0])
         ends = end_tokens(self.tokenizer, self.model.generation_config, self.model.config)
         self._ends = {id for id in ends if 0 <= id < vocabulary}
@@ -79,93 +82,63 @@ class HfEngine:
         self._spell = Speller(self.tokenizer)
         self._cuttable = _cuttable(self.model)
         self._token_bytes = _token_bytes(self.model)
-        self.slots = config.batch_size or self._pick_slots()
+        # On a CPU more rows stop paying once matrix products are efficient (docs/engines.md).
+        weights = sum(each.numel() for each in self.model.parameters())
+        small = self.model.device.type == "cuda" or weights < 4_000_000
+        self.slots = config.batch_size or (256 if small else 128 if weights < 50_000_000 else 32)
         self.concurrency = config.concurrency or max(8, self.slots // 2)
         self._waiting: list[_Row] = []
-        self._open: set[_Job] = set()
         self._news = asyncio.Event()
-        self._closed = False
-
-    def _pick_slots(self) -> int:
-        """On a CPU more rows stop paying once matrix products are efficient (docs/engines.md); on a GPU what half of
-        the free memory holds at 2,048 tokens a row, at most 256."""
-        if self.model.device.type == "cpu":
-            parameters = sum(each.numel() for each in self.model.parameters())
-            return 256 if parameters < 4_000_000 else 128 if parameters < 50_000_000 else 32
-        row = self._token_bytes * min(self.context, 2048)
-        return max(4, min(256, _bytes_free(self.model.device) // 2 // row))
 
     # The side of those who ask
 
-    async def complete(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> list[Completion]:
-        """n completions of `prompt`. See engines/base.py. Raises EngineError for a prompt that leaves no room in the
-        context; `max_tokens` is cut to the room that there is."""
-        check_request(sampling, n)
-        if self._closed:
-            raise EngineError("the engine is closed")
-        ids = render(self.tokenizer, prompt)
-        limit = room(ids, sampling, self.context)
-        words = first_tokens(self.tokenizer, prompt, sampling.allowed_tokens) if sampling.allowed_tokens else []
-        if n == 0:
-            return []
-        job = _Job(tuple(ids), sampling, n, limit, words, asyncio.get_running_loop().create_future())
-        self._waiting += [_Row(job, index) for index in range(n)]
-        self._open.add(job)
+    async def _write(self, asked: Asked) -> list[Completion]:
+        job = _Job(asked, tuple(asked.ids))
+        self._waiting += [_Row(job, index) for index in range(asked.n)]
         self._news.set()
-        try:
-            done = await job.future
-        finally:
-            self._open.discard(job)  # a cancelled future is done, too: its rows leave
-        self.usage.add(len(ids), done)
-        return done
+        return await asyncio.wrap_future(job.future)
 
     async def serve(self, worker: Worker) -> None:
         """Run batch after batch on the worker, until the engine is closed."""
-        while not self._closed:
+        while not self.closed:
             await self._news.wait()
             await asyncio.sleep(_COMPANY)
             batch = self._take()
-            if batch and not self._closed:
+            if batch and not self.closed:
                 await worker.do(partial(self._run, batch))
             else:
                 self._news.clear()
 
-    def close(self) -> None:
-        """The batch under way ends at its next token; whoever still waits gets an EngineError."""
-        self._closed = True
-        self._news.set()
-        for job in self._open:
-            settle(job.future, None, EngineError("the engine was closed while the request was running"))
-
     def _take(self) -> list[_Row]:
-        """The next batch: rows of equal temperature and top-p, prompts of like length, the longest waiting among them.
-        Choices of one token go before all else, since much waits for them."""
+        """The next batch: rows of equal temperature and top-p, prompts of like length, the longest waiting among them,
+        as many as fit. Choices of one token go before all else, since much waits for them."""
         self._waiting = [row for row in self._waiting if not row.job.future.done()]
         if not self._waiting:
             return []
-        first = min(self._waiting, key=lambda row: row.job.limit > 1)
+        first = min(self._waiting, key=lambda row: row.job.asked.limit > 1)
 
         def kind(row: _Row) -> tuple[object, ...]:
-            sampling = row.job.sampling
-            length = 0 if self._cuttable else len(row.job.ids)
-            return sampling.temperature, sampling.top_p, row.job.limit == 1, length
+            asked = row.job.asked
+            length = 0 if self._cuttable else len(asked.ids)
+            return asked.sampling.temperature, asked.sampling.top_p, asked.limit == 1, length
 
-        alike = sorted((row for row in self._waiting if kind(row) == kind(first)), key=_by_length)
+        alike = sorted((row for row in self._waiting if kind(row) == kind(first)), key=lambda row: row.order)
         begin = max(0, min(alike.index(first), len(alike) - self.slots))
         batch = alike[begin : begin + self.slots]
-        while len(batch) > 1 and not self._fits(batch):
+        room = 0.6 * _bytes_free(self.model.device)
+        while len(batch) > 1 and not self._fits(batch, room):
             batch.remove(batch[0] if batch[-1] is first else batch[-1])
         taken = set(batch)
         self._waiting = [row for row in self._waiting if row not in taken]
         return batch
 
-    def _fits(self, batch: Sequence[_Row]) -> bool:
-        """Whether keys, values and activations of the batch fit into the memory, as far as one can tell."""
+    def _fits(self, batch: Sequence[_Row], room: float) -> bool:
+        """Whether the activations of the prompts are few enough, and keys and values fit into so many bytes."""
         prompts = {row.job.ids for row in batch}
-        longest = max(len(row.job.ids) + row.job.limit for row in batch)
-        return len(prompts) * max(map(len, prompts)) <= _PROMPT_TOKENS and len(
-            batch
-        ) * longest * self._token_bytes <= 0.6 * _bytes_free(self.model.device)
+        longest = max(len(row.job.ids) + row.job.asked.limit for row in batch)
+        return (
+            len(prompts) * max(map(len, prompts)) <= _PROMPT_TOKENS and len(batch) * longest * self._token_bytes <= room
+        )
 
     # The side of the model
 
@@ -180,24 +153,16 @@ class HfEngine:
             return
         except Exception as error:  # whatever a model can raise: those who wait must hear of it
             left = [row for row in rows if not row.over]
-            if not _out_of_memory(error):
-                told = f"the model failed: {type(error).__name__}: {error}"
-            elif len(left) == 1:
-                told = "the model failed: out of memory, even with one row"
-            else:
-                told = None
-        if told is not None:
-            for row in left:
-                settle(row.job.future, None, EngineError(told))
-            return
+            if len(left) < 2 or not _out_of_memory(error):
+                for row in left:
+                    settle(row.job.future, None, EngineError(f"the model failed: {type(error).__name__}: {error}"))
+                return
+        # Only here the error is gone, and with it what it held of the memory.
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
-        for row in left:
-            row.ids.clear()
-            row.logprobs.clear()
-        half = len(left) // 2
-        self._run(left[:half])
-        self._run(left[half:])
+        again = [_Row(row.job, row.index) for row in left]
+        self._run(again[: len(again) // 2])
+        self._run(again[len(again) // 2 :])
 
     def _generate(self, rows: list[_Row]) -> None:
         import torch
@@ -213,13 +178,13 @@ class HfEngine:
         if self._cuttable:
             cache = DynamicCache(config=self.model.config)
             if width > 1:  # the last token is computed with each completion, which gives the first draw its logits
-                self._write(ids[:, :-1], mask[:, :-1], cache, 1)
+                self._generated(ids[:, :-1], mask[:, :-1], cache, 1)
                 cache.batch_select_indices(which)
         ids, mask = ids[which], mask[which]
-        while rows and not self._closed:
-            most = max(row.job.limit - len(row.ids) for row in rows)
+        while rows and not self.closed:
+            most = max(row.job.asked.limit - len(row.ids) for row in rows)
             drawing = _Draw(rows, device)
-            written = self._write(ids, mask, cache, min(most, _PIECE) if cache else most, drawing, self._halted)
+            written = self._generated(ids, mask, cache, min(most, _PIECE) if cache else most, drawing)
             new = written[:, ids.shape[1] :]
             logprobs = torch.stack(drawing.logprobs, 1).tolist()
             stay = [
@@ -235,63 +200,47 @@ class HfEngine:
                 if cache and rows:
                     cache.batch_select_indices(kept)
 
-    def _write(
-        self, ids: Tensor, mask: Tensor, cache: Any, most: int, drawing: _Draw | None = None, halted: Any = None
-    ) -> Tensor:
-        """`ids` with at most `most` more tokens."""
+    def _generated(self, ids: Tensor, mask: Tensor, cache: Any, most: int, drawing: _Draw | None = None) -> Tensor:
+        """`ids` with at most `most` more tokens; every row is over when the engine closes."""
+        import torch
+
+        def closed(ids: Tensor, *_: Any, **__: Any) -> Tensor:
+            return torch.full((len(ids),), self.closed, device=ids.device)
+
         settings: dict[str, Any] = {"max_new_tokens": most, "do_sample": False, "pad_token_id": 0}
-        if drawing is not None:
-            settings["eos_token_id"] = sorted(self._ends) or None
         return self.model.generate(  # type: ignore[no-any-return]
             ids,
             attention_mask=mask,
             past_key_values=cache,
-            generation_config=plain_config(**settings),
-            logits_processor=[] if drawing is None else [drawing],
-            stopping_criteria=[] if halted is None else [halted],
+            generation_config=plain_config(**settings, eos_token_id=sorted(self._ends) if drawing else None),
+            logits_processor=[drawing] if drawing else [],
+            stopping_criteria=[closed],
         )
-
-    def _halted(self, ids: Tensor, _: Any, **__: Any) -> Tensor:
-        """For `generate`: every row is over when the engine closes."""
-        import torch
-
-        return torch.full((ids.shape[0],), self._closed, device=ids.device)
 
     def _ended(self, row: _Row, new: Sequence[int], logprobs: Sequence[float]) -> bool:
         """Add the piece `new` to a row, and finish it if that ends it."""
-        job, sampling = row.job, row.job.sampling
+        job, asked, stop = row.job, row.job.asked, row.job.asked.sampling.stop
         before = len(row.ids)
         row.over = True
         if job.future.done():
             return True
-        new = new[: job.limit - before]
-        end = next((place for place, id in enumerate(new) if id in self._ends and not job.words), None)
+        new = new[: asked.limit - before]
+        end = next((place for place, id in enumerate(new) if id in self._ends and not asked.words), None)
         row.ids += new if end is None else new[: end + 1]
         row.logprobs += logprobs[: len(row.ids) - before]
         if not all(map(math.isfinite, row.logprobs[before:])):
             settle(job.future, None, EngineError("the model's logits are not numbers"))
-            return True
-        if job.words:
-            word = sampling.allowed_tokens[job.words.index(row.ids[0])]
-            self._finish(row, word, FinishReason.STOP)
-            return True
-        text = self._spell(row.ids if end is None else row.ids[:-1])
-        if first_stop(text, sampling.stop):
-            # The first token with which a stop string is whole.
-            low, high = before + 1, len(row.ids)
-            while low < high:
-                middle = (low + high) // 2
-                if first_stop(self._spell(row.ids[:middle]), sampling.stop):
-                    high = middle
-                else:
-                    low = middle + 1
-            found = first_stop(self._spell(row.ids[:low]), sampling.stop)
-            assert found is not None
-            del row.ids[low:], row.logprobs[low:]
+        elif asked.words:
+            self._finish(row, asked.sampling.allowed_tokens[asked.words.index(row.ids[0])], FinishReason.STOP)
+        elif first_stop(text := self._spell(row.ids if end is None else row.ids[:-1]), stop):
+            # Only the tokens count up to that with which a stop string is whole.
+            spelled = ((count, self._spell(row.ids[:count])) for count in range(before + 1, len(row.ids) + 1))
+            count, found = next((count, found) for count, text in spelled if (found := first_stop(text, stop)))
+            del row.ids[count:], row.logprobs[count:]
             self._finish(row, found[0], FinishReason.STOP, found[1])
         elif end is not None:
             self._finish(row, text, FinishReason.EOS)
-        elif len(row.ids) == job.limit:
+        elif len(row.ids) == asked.limit:
             self._finish(row, text, FinishReason.LENGTH)
         else:
             row.over = False
@@ -299,11 +248,10 @@ class HfEngine:
 
     def _finish(self, row: _Row, text: str, reason: FinishReason, stop: str | None = None) -> None:
         job = row.job
-        job.done[row.index] = Completion(
-            text, reason, len(row.ids), len(job.ids), stop, round(math.fsum(row.logprobs), 4)
-        )
-        if len(job.done) == job.n:
-            settle(job.future, [job.done[index] for index in range(job.n)])
+        logprob = round(math.fsum(row.logprobs), 4)
+        job.done[row.index] = Completion(text, reason, len(row.ids), len(job.ids), stop, logprob)
+        if len(job.done) == job.asked.n:
+            settle(job.future, [job.done[index] for index in range(job.asked.n)])
 
 
 class _Draw:
@@ -314,12 +262,12 @@ class _Draw:
 
         self.rows = rows
         self.written = 0  # tokens of this piece
-        sampling = rows[0].job.sampling
+        sampling = rows[0].job.asked.sampling
         self._temperature, self._top_p = sampling.temperature, sampling.top_p
         self._begin = len(rows[0].ids)
-        seeds = [derive_seed(row.job.sampling.seed, row.index) for row in rows]
+        seeds = [derive_seed(row.job.asked.sampling.seed, row.index) for row in rows]
         self._seeds = torch.tensor(seeds, dtype=torch.long, device=device)
-        self._words = [(number, row.job.words) for number, row in enumerate(rows) if row.job.words]
+        self._words = [(number, row.job.asked.words) for number, row in enumerate(rows) if row.job.asked.words]
         self.logprobs: list[Tensor] = []
 
     def __call__(self, ids: Tensor, scores: Tensor) -> Tensor:
@@ -334,10 +282,6 @@ class _Draw:
         self.logprobs.append((scores.gather(1, tokens) - scores.logsumexp(-1, keepdim=True)).squeeze(1))
         self.written += 1
         return free.fill_(-torch.inf).scatter_(1, tokens, 0)
-
-
-def _by_length(row: _Row) -> tuple[int, tuple[int, ...]]:
-    return len(row.job.ids), row.job.ids
 
 
 # What is known of a model
@@ -387,14 +331,11 @@ def _token_bytes(model: Any) -> int:
 
 
 def _bytes_free(device: Any) -> int:
-    if device.type == "cuda":
-        import torch
+    import torch
 
+    if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return 4 << 30
+    return int(import_module("psutil").virtual_memory().available)  # it comes with accelerate, and has no types
 
 
 def _out_of_memory(error: Exception) -> bool:
@@ -411,7 +352,7 @@ async def open_hf(config: EngineConfig) -> AsyncIterator[HfEngine]:
     """Load the policy of `config` and serve it until the block ends. Raises UsageError where it cannot be loaded."""
     worker = Worker()
     try:
-        engine = await worker.do(lambda: HfEngine(load_policy(config), config))
+        engine = await worker.do(lambda: HfEngine(config))
         serving = asyncio.create_task(engine.serve(worker))
         # The worker gives the interpreter lock away at every tensor operation and waits to get it back while other code
         # runs: at the usual 5 ms a step of 200 operations could take a second.

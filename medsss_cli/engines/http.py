@@ -1,16 +1,12 @@
 """The engine on servers that speak OpenAI's `/v1/completions`: one or several, near or far, of one model.
 
-Prompts are rendered here, with the tokenizer of `--policy`, and sent as token ids. The openai client tries again what
-was busy, failed or broke off; a server that goes on failing rests for a while, and its requests go to another one.
-What a server can do is found out by requests of one token when it is first seen (`Traits`). Where it lacks something:
+Prompts are rendered here, with the tokenizer of `--policy`. The openai client tries again what was busy, failed or
+broke off; a server that goes on failing rests for a while, and its requests go to another one.
 
-1. It takes no token ids: it gets the rendered text, without the BOS that it would add a second time; a special token
-   that is spelled in a question is written with a space in it.
-2. It ignores n: one request per completion, each with a seed of its own. All servers of a run are asked in one way, so
-   a completion does not depend on which one answered.
-3. It does not tell which stop string ended a text: it gets none, and the text is cut here (which costs tokens).
-4. It cannot restrict the first token by `logit_bias`: a choice among words is refused.
-5. It gives no log-probabilities, or gives those of another temperature: `logprob` is None.
+When a server is first seen, requests of one token find out what it can do (`Traits`). One that can all (vLLM, SGLang)
+is sent token ids and all n completions in one request. A lesser one is sent what all can: the rendered text, without
+the BOS that it would add a second time, and one request per completion. All servers of a run are asked in one way, so
+a completion does not depend on which one answered.
 
 Seeds are cut to 31 bits, which is what all servers take; whether a seed fixes the draw is the server's affair.
 """
@@ -23,17 +19,17 @@ import json
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
 from ..errors import EngineError, UsageError
 from ..records import Message
-from ..requests import Completion, FinishReason, Prompt, Sampling, Usage, derive_seed
-from .base import EngineConfig, Worker, check_request, room
+from ..requests import Completion, FinishReason, Prompt, Sampling, derive_seed
+from .base import Asked, EngineConfig, ModelEngine, Worker
 from .loading import base_of, generation_config_of, quiet_transformers, remarks_on, resolve_policy, tokenizer_of
-from .rendering import encode_text, end_tokens, first_stop, first_tokens, render, rendered_pieces
+from .rendering import encode_text, end_tokens, first_stop, render, rendered_pieces
 
 URL_VARIABLE = "OPENAI_BASE_URL"
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -60,14 +56,11 @@ _PROBE = Prompt(
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What a server can do. `extras` are the fields beyond OpenAI's that vLLM takes."""
+    """What a server can do."""
 
-    ids: bool = True
-    many: bool = True  # n completions in one request
-    extras: bool = True
-    bias: bool = True
-    logprobs: bool = True
-    tells_stop: bool = True
+    full: bool = True  # token ids, n, logit_bias, log-probabilities and vLLM's own fields, all in one request
+    bias: bool = True  # logit_bias
+    tells_stop: bool = False  # which stop string ended a text; one that does not gets none, and the text is cut here
     own_bos: bool = False  # puts a BOS before a text
 
 
@@ -78,7 +71,6 @@ class Server:
     url: str
     client: Any
     model: str = ""
-    context: int | None = None
     traits: Traits | None = None
     load: int = 0
     answered: int = 0
@@ -87,30 +79,35 @@ class Server:
     rests_until: float = 0.0
     reason: str = ""
 
+    def let_rest(self) -> None:
+        now = time.monotonic()
+        if self.rests_until <= now:  # else another request has said so
+            self.rests_until = now + self.rest
+            self.rest = min(2 * self.rest, _REST[1])
+
+    def note(self) -> str:
+        """What it did, for the summary of a run."""
+        line = f"http: {self.url}: {self.answered} requests"
+        line += f", {self.retried} tried again" if self.retried else ""
+        if not self.reason:
+            return line
+        down = self.traits is None or self.rests_until > time.monotonic()
+        return f"{line}, {'down' if down else 'failed for a while'}: {self.reason}"
+
 
 class _Fault(Exception):
     """A server does not answer, or not with what was asked for; another one, or the same one later, may."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """One `complete` call. `words` holds the first token of each allowed word."""
-
-    prompt: Prompt
-    ids: list[int]
-    sampling: Sampling
-    limit: int
-    words: list[int] = field(default_factory=list)
-
-
-class HttpEngine:
-    """See the module. Opened by `open_http`. `warnings` are for the user at the start, `notes()` at the end."""
+class HttpEngine(ModelEngine):
+    """See the module. Opened by `open_http`."""
 
     name = "http"
 
-    def __init__(self, config: EngineConfig, urls: Sequence[str]) -> None:
+    def __init__(self, config: EngineConfig) -> None:
         from openai import AsyncOpenAI
 
+        super().__init__()
         given = config.arguments(_CLIENT, of="--engine http", ours={"base_url": "--base-url", "api_key": KEY_VARIABLE})
         self._config = config
         self._model: str | None = given.get("model")
@@ -118,16 +115,16 @@ class HttpEngine:
         settings = {"timeout": given.get("timeout", 600.0), "max_retries": given.get("max_retries", 2)}
         # Servers that a request is brought to before it fails, each with the client's own retries.
         self._visits = 2 + int(settings["max_retries"])
-        self.servers = [Server(url, AsyncOpenAI(base_url=url, api_key=self._key or "none", **settings)) for url in urls]
-        self.concurrency = config.concurrency or max(8, min((config.batch_size or SEQUENCES) // 8, 128) * len(urls))
-        self.usage = Usage()
-        self.warnings: list[str] = []
-        self.tokenizer: Any = None
-        self._ends: list[int] = []
+        self.servers = [
+            Server(url, AsyncOpenAI(base_url=url, api_key=self._key or "none", **settings))
+            for url in base_urls(config.base_url)
+        ]
+        most = min((config.batch_size or SEQUENCES) // 8, 128) * len(self.servers)
+        self.concurrency = config.concurrency or max(8, most)
+        self.context = config.max_context  # and no longer than the servers tell
         self._folder = ""
+        self._ends: list[int] = []
         self._many = True
-        self._open: set[asyncio.Future[Any]] = set()
-        self._closed = asyncio.Event()
 
     # Opening
 
@@ -137,33 +134,32 @@ class HttpEngine:
         self._folder = resolve_policy(self._config.policy, weights=False)
         # Before the tokenizer, whose import takes seconds: a wrong URL is told at once.
         deadline = time.monotonic() + _OPENING
-        while not any([await self._try(server, self._list_models) for server in self.servers]):
-            if time.monotonic() > deadline or "protocol" in self.servers[0].reason:
+        while not any([await self._does(self._list_models, server) for server in self.servers]):
+            if time.monotonic() > deadline:
                 reasons = "; ".join(f"{server.url}: {server.reason}" for server in self.servers)
                 raise UsageError(f"no server answers ({reasons})", hint="is it up, and is --base-url right?")
             await asyncio.sleep(0.5)
         await worker.do(self._load_tokenizer)
         for server in self.servers:
-            if server.model and not await self._try(server, self._learn):
+            if server.model and not await self._does(self._learn, server):
                 server.model = ""
         known = [server.traits for server in self.servers if server.traits is not None]
         if not known:
             raise UsageError("; ".join(f"{server.url}: {server.reason}" for server in self.servers))
-        self._many = all(traits.many for traits in known)
+        self._many = all(traits.full for traits in known)
         for server in self.servers:
             if server.traits is None:
                 self.warnings.append(f"{server.url} does not answer yet ({server.reason}): it is used once it does")
-                self._let_rest(server)
+                server.let_rest()
 
-    async def _try(self, server: Server, look: Any) -> bool:
+    async def _does(self, look: Callable[[Server], Awaitable[None]], server: Server) -> bool:
         """Whether `look` at a server came to its end; if not, the server's `reason` says why."""
+        server.reason = ""
         try:
             await look(server)
         except (_Fault, EngineError) as error:
             server.reason = str(error)
-            return False
-        server.reason = ""
-        return True
+        return not server.reason
 
     async def _list_models(self, server: Server) -> None:
         """Ask for the server's models, and settle on one."""
@@ -172,25 +168,31 @@ class HttpEngine:
         listing = server.client.with_options(timeout=min(5.0, server.client.timeout), max_retries=0)
         try:
             raw = await listing.models.with_raw_response.list()
-            found = _parse(raw.content)["data"]
-            server.model, entry = pick_model(server.url, found, self._config, self._folder, self._model)
-            server.context = _context_of(entry)
+            names = (self._config.policy, self._folder)
+            server.model, entry = pick_model(
+                server.url, _parse(raw.content)["data"], names, adapter=self._config.adapter, model=self._model
+            )
+            # vLLM and SGLang tell `max_model_len`, llama.cpp `meta.n_ctx`.
+            context = entry.get("max_model_len") or (entry.get("meta") or {}).get("n_ctx")
+            if isinstance(context, int) and context > 0:
+                self.context = min(context, self.context or context)
         except openai.APIStatusError as error:
-            self._refused(server, error)
-            if error.status_code >= 500 and self._model is None:
+            self._check_key(server, error)
+            if self._model is not None:  # not every server has a list
+                server.model = self._model
+                return
+            if error.status_code >= 500:
                 raise _Fault(_told(error)) from None
-            if self._model is None:
-                hint = f"{_URL_HINT}; where a server has no such list, -E model=NAME"
-                if not urlsplit(server.url).path.rstrip("/").endswith("/v1"):
-                    hint = f"--base-url {server.url}/v1, perhaps"
-                raise UsageError(f"{server.url}/models answers {_told(error)}", hint=hint) from None
-            server.model = self._model
+            hint = f"{_URL_HINT}; where a server has no such list, -E model=NAME"
+            if not urlsplit(server.url).path.rstrip("/").endswith("/v1"):
+                hint = f"--base-url {server.url}/v1, perhaps"
+            raise UsageError(f"{server.url}/models answers {_told(error)}", hint=hint) from None
         except openai.APIConnectionError as error:
             raise _Fault(_told(error)) from None
         except (ValueError, KeyError, TypeError):
             raise UsageError(f"{server.url} does not speak OpenAI's protocol", hint=_URL_HINT) from None
 
-    def _refused(self, server: Server, error: Any) -> None:
+    def _check_key(self, server: Server, error: Any) -> None:
         if error.status_code in (401, 403):
             who = f"the key in {KEY_VARIABLE}" if self._key else "a request without a key"
             raise UsageError(f"{server.url} refuses {who}: {_told(error)}", hint=f"set {KEY_VARIABLE}")
@@ -210,94 +212,53 @@ class HttpEngine:
         """Find the traits of `server` by requests of one token. Raises UsageError for one that cannot be used."""
         ids = render(self.tokenizer, _PROBE)
         odd = encode_text(self.tokenizer, " zebra")[-1]  # no answer would begin with it by itself
-        spelled = self.tokenizer.decode([odd]).strip()
-        job = _Job(_PROBE, ids, Sampling(), 1)
-        least = Traits(False, False, False, False, False, True)
+        plain = Asked(_PROBE, ids, Sampling(), 1, 1, [])
+        forced = replace(plain, words=[odd])
 
-        async def ask(traits: Traits, n: int = 1, words: Sequence[int] = ()) -> dict[str, Any] | None:
+        async def ask(traits: Traits, asked: Asked) -> dict[str, Any]:
             try:
-                return await self._request(server, self._body(server, traits, replace(job, words=list(words)), 0, n))
+                return await self._request(server, self._body(server, traits, asked, 0, asked.n))
             except EngineError as error:
-                server.reason = str(error)
-                return None
+                return {"choices": [], "error": str(error)}
 
-        def obeys(answer: dict[str, Any] | None, n: int) -> bool:
-            return answer is not None and [each["text"].strip() for each in answer["choices"]] == [spelled] * n
+        def obeys(answer: dict[str, Any], n: int) -> bool:
+            spelled = self.tokenizer.decode([odd]).strip()
+            return [each["text"].strip() for each in answer["choices"]] == [spelled] * n
 
-        plain = await ask(least)
-        if plain is None:
+        answer = await ask(Traits(full=False), plain)
+        if not answer["choices"]:
             raise UsageError(
-                f"{server.url}/completions gives no completion of {server.model}: {server.reason}",
+                f"{server.url}/completions gives no completion of {server.model}: {answer['error']}",
                 hint="medsss needs a server with /v1/completions; -E model=NAME asks for another of its models",
             )
-        there = (plain.get("usage") or {}).get("prompt_tokens")
-        if there is not None and abs(there - len(ids)) > 2:
+        there = (answer.get("usage") or {}).get("prompt_tokens", len(ids))
+        if abs(there - len(ids)) > 2:
             raise UsageError(
                 f"the model {server.model} at {server.url} is not --policy {self._config.policy}: the same text has "
                 f"{there} tokens there and {len(ids)} here",
                 hint="--policy names the model that the server runs, or a folder with its tokenizer",
             )
-        whole = await ask(Traits(), 2, [odd])
-        if obeys(whole, 2) and whole is not None:
-            tells = "stop_reason" in whole["choices"][0]
-            server.traits = replace(Traits(), tells_stop=tells, logprobs=_summed(whole["choices"][0]) is not None)
-            return
-        as_ids = await ask(replace(least, ids=True))
-        takes_ids = as_ids is not None and len(as_ids["choices"]) == 1
-        takes_ids = takes_ids and (there is None or (as_ids or {}).get("usage", {}).get("prompt_tokens") == len(ids))
-        two = await ask(replace(least, many=True), 2)
-        scored = await ask(replace(least, logprobs=True))
-        server.traits = Traits(
-            ids=takes_ids,
-            many=two is not None and len(two["choices"]) == 2,
-            extras=await ask(replace(least, extras=True)) is not None,
-            bias=obeys(await ask(replace(least, bias=True), 1, [odd]), 1),
-            logprobs=scored is not None and _summed(scored["choices"][0]) is not None,
-            tells_stop=not {"stop_reason", "matched_stop"}.isdisjoint(plain["choices"][0]),
-            own_bos=there == len(ids) + 1,
-        )
+        whole = await ask(Traits(), replace(forced, n=2))
+        if obeys(whole, 2):
+            server.traits = Traits(tells_stop=not {"stop_reason", "matched_stop"}.isdisjoint(whole["choices"][0]))
+        else:
+            bias = obeys(await ask(Traits(full=False), forced), 1)
+            server.traits = Traits(full=False, bias=bias, own_bos=there == len(ids) + 1)
 
     # Asking
 
-    async def complete(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> list[Completion]:
-        """n completions of `prompt`. See engines/base.py. Raises EngineError where the prompt leaves no room in the
-        context, the server refuses it, or no server gave an answer after all retries."""
-        check_request(sampling, n)
-        if self._closed.is_set():
-            raise EngineError("the engine is closed")
-        ids = render(self.tokenizer, prompt)
-        limit = room(ids, sampling, self.context)
-        words = first_tokens(self.tokenizer, prompt, sampling.allowed_tokens) if sampling.allowed_tokens else []
-        if n == 0:
-            return []
-        job = _Job(prompt, ids, sampling, limit, words)
-        asked = 1 if sampling.temperature == 0 else n  # greedy ones are all the same, and some servers refuse n of them
-        parts = [(0, asked)] if self._many else [(index, 1) for index in range(asked)]
-        drawing = asyncio.gather(*(self._draw(job, start, count) for start, count in parts))
-        self._open.add(drawing)
+    async def _write(self, asked: Asked) -> list[Completion]:
+        parts = [(0, asked.n)] if self._many else [(index, 1) for index in range(asked.n)]
+        tasks = [asyncio.ensure_future(self._draw(asked, start, count)) for start, count in parts]
         try:
-            found = await drawing
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if self._closed.is_set() and not (task and task.cancelling()):
-                raise EngineError("the engine was closed while the request was running") from None
-            raise
+            return [each for part in await asyncio.gather(*tasks) for each in part]
         finally:
-            drawing.cancel()  # where one part has failed, the others need not go on
-            self._open.discard(drawing)
-        done = [completion for part in found for completion in part] * (n // asked)
-        self.usage.add(len(ids), done)
-        return done
+            for task in tasks:  # where one has failed, the others need not go on
+                task.cancel()
 
-    @property
-    def context(self) -> int | None:
-        """The smallest context of the servers, as far as they tell, and --max-context; None where nobody says."""
-        told = [server.context for server in self.servers] + [self._config.max_context]
-        return min((each for each in told if each is not None), default=None)
-
-    async def _draw(self, job: _Job, start: int, count: int) -> list[Completion]:
+    async def _draw(self, asked: Asked, start: int, count: int) -> list[Completion]:
         """The completions `start` to `start + count`, from whichever server answers."""
-        last = _Fault("")
+        told = ""
         for visit in range(self._visits):
             server = await self._pick(visit)
             server.load += count
@@ -305,43 +266,39 @@ class HttpEngine:
                 if server.traits is None:
                     await self._look_again(server)
                 assert server.traits is not None
-                if job.words and not server.traits.bias:
+                if asked.words and not server.traits.bias:
                     raise EngineError(
                         f"{server.url} cannot be told to choose among words (logit_bias)",
                         hint="a server that can (vLLM, SGLang, llama.cpp), or search --expand reason",
                     )
-                answer = await self._request(server, self._body(server, server.traits, job, start, count))
-                if len(answer["choices"]) != count:
-                    raise _Fault(f"{len(answer['choices'])} completions where {count} were asked for")
-                done = [self._completion(each, server.traits, job, answer) for each in _by_index(answer["choices"])]
+                answer = await self._request(server, self._body(server, server.traits, asked, start, count))
+                choices = sorted(answer["choices"], key=lambda each: int(each.get("index") or 0))
+                if len(choices) != count:
+                    raise _Fault(f"{len(choices)} completions where {count} were asked for")
+                done = [self._completion(choice, server.traits, asked, answer) for choice in choices]
                 server.answered += 1
                 server.rest = _REST[0]
                 return done
             except _Fault as fault:
-                last = _Fault(f"{server.url}: {fault}")
                 server.reason = str(fault)
-                self._let_rest(server)
+                told = f"{server.url}: {fault}"
+                server.let_rest()
             finally:
                 server.load -= count
         raise EngineError(
-            f"no server answers: {last}", hint="-E max_retries=N and -E timeout=SECONDS set how long it is tried"
-        ) from None
+            f"no server answers: {told}", hint="-E max_retries=N and -E timeout=SECONDS set how long it is tried"
+        )
 
     async def _pick(self, visit: int) -> Server:
         """The least busy server of those that do not rest. Where all do, the one that has rested longest, after a pause
         that grows with the visit."""
         now = time.monotonic()
-        if all(server.rests_until > now for server in self.servers):
-            pause = min(server.rests_until for server in self.servers) - now
-            await asyncio.sleep(min(pause, 2.0**visit))
-            return min(self.servers, key=lambda server: server.rests_until)
-        return min((each for each in self.servers if each.rests_until <= now), key=lambda server: server.load)
-
-    def _let_rest(self, server: Server) -> None:
-        now = time.monotonic()
-        if server.rests_until <= now:  # else another request has said so
-            server.rests_until = now + server.rest
-            server.rest = min(2 * server.rest, _REST[1])
+        awake = [server for server in self.servers if server.rests_until <= now]
+        if awake:
+            return min(awake, key=lambda server: server.load)
+        first = min(self.servers, key=lambda server: server.rests_until)
+        await asyncio.sleep(min(first.rests_until - now, 2.0**visit))
+        return first
 
     async def _look_again(self, server: Server) -> None:
         """Get to know a server that was away when the engine was opened. Raises _Fault where it is still away, or can
@@ -349,42 +306,39 @@ class HttpEngine:
         try:
             await self._list_models(server)
             await self._learn(server)
-            server.reason = ""
         except (UsageError, EngineError) as error:
             raise _Fault(str(error)) from None
-        if self._many and server.traits is not None and not server.traits.many:
+        server.reason = ""
+        if self._many and server.traits is not None and not server.traits.full:
             server.traits = None
-            raise _Fault("it gives one completion a request, and the other servers several")
+            raise _Fault("it can do less than the other servers: name it alone, or leave it out")
 
-    def _body(self, server: Server, traits: Traits, job: _Job, start: int, count: int) -> dict[str, Any]:
+    def _body(self, server: Server, traits: Traits, asked: Asked, start: int, count: int) -> dict[str, Any]:
         """The request for the completions `start` to `start + count`."""
-        sampling = job.sampling
+        sampling = asked.sampling
         body: dict[str, Any] = {
             "model": server.model,
-            "prompt": job.ids if traits.ids else self._text(job, own_bos=traits.own_bos),
-            "max_tokens": job.limit,
+            "prompt": asked.ids if traits.full else self._text(asked.prompt, own_bos=traits.own_bos),
+            "max_tokens": asked.limit,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             # Servers count on from the seed for n completions: seeds side by side would share most of their draws.
             "seed": derive_seed(sampling.seed, start) & _SEED_MASK,
         }
-        if count > 1:
-            body["n"] = count
+        if asked.words:
+            body["logit_bias"] = {str(token): 100 for token in asked.words}
         if sampling.stop and traits.tells_stop:
             body["stop"] = list(sampling.stop)
-        if traits.logprobs:
-            body["logprobs"] = 0  # of the drawn token alone
-        if job.words and traits.bias:
-            body["logit_bias"] = {str(token): 100 for token in job.words}
-        if traits.extras:
+        if traits.full:
+            body |= {"n": count, "logprobs": 0}  # of the drawn token alone
             # What the sampling does not name is off, whatever the server or the model's folder has as a default.
             body["extra_body"] = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "stop_token_ids": self._ends}
         return body
 
-    def _text(self, job: _Job, *, own_bos: bool) -> str:
+    def _text(self, prompt: Prompt, *, own_bos: bool) -> str:
         """The prompt as text. The special tokens of the template must stay whole; one that a question spells is cut
         where `rendering` cuts it, and a space keeps the halves apart."""
-        text = " ".join(rendered_pieces(self.tokenizer, job.prompt))
+        text = " ".join(rendered_pieces(self.tokenizer, prompt))
         bos = self.tokenizer.bos_token
         return text.removeprefix(bos) if own_bos and bos else text
 
@@ -398,10 +352,10 @@ class HttpEngine:
                 raw = await server.client.completions.with_raw_response.create(**body)
                 server.retried += raw.retries_taken
                 answer: dict[str, Any] = _parse(raw.content)
-                if all(isinstance(each["text"], str) for each in answer["choices"]) and answer["choices"]:
+                if answer["choices"] and all(isinstance(each["text"], str) for each in answer["choices"]):
                     return answer
             except openai.APIStatusError as error:
-                self._refused(server, error)
+                self._check_key(server, error)
                 if error.status_code in (408, 409, 429) or error.status_code >= 500:
                     raise _Fault(_told(error)) from None
                 raise EngineError(f"{server.url} refuses the request: {_told(error)}") from None
@@ -415,65 +369,46 @@ class HttpEngine:
         raise _Fault("an answer that is no completion, twice")
 
     def _completion(
-        self, choice: Mapping[str, Any], traits: Traits, job: _Job, answer: Mapping[str, Any]
+        self, choice: Mapping[str, Any], traits: Traits, asked: Asked, answer: Mapping[str, Any]
     ) -> Completion:
-        """One completion of an answer, by index.
+        """One completion of an answer.
 
         {"index": 0, "text": "...", "finish_reason": "stop", "stop_reason": null, "logprobs": {"token_logprobs": [...]}}
         """
-        text, sampling = choice["text"], job.sampling
-        said = choice.get("finish_reason")
+        text, said = choice["text"], choice.get("finish_reason")
         if said in ("abort", "error", "cancelled"):
             raise _Fault(f"the server gave up ({said})")
-        logprob = _summed(choice) if sampling.temperature == 1 or traits.extras else None
-        if job.words:
-            word = self._word(job, text.strip())
-            return Completion(word, FinishReason.STOP, 1, len(job.ids), None, logprob)
+        drawn = _logprobs(choice)
+        logprob = round(sum(drawn), 4) if drawn else None
+        if asked.words:
+            return Completion(self._word(asked, text.strip()), FinishReason.STOP, 1, len(asked.ids), None, logprob)
         stop = choice.get("stop_reason", choice.get("matched_stop"))
+        stop = stop if isinstance(stop, str) else None
         reason = FinishReason.LENGTH if said in ("length", "max_tokens") else FinishReason.EOS
-        # One that got no stop strings may hold one, and of two that are complete at one moment the first counts.
-        if found := first_stop(text + stop if isinstance(stop, str) else text, sampling.stop):
-            text, stop, reason, logprob = *found, FinishReason.STOP, logprob if traits.tells_stop else None
-        elif isinstance(stop, str):
-            reason = FinishReason.STOP
-        drawn = (choice.get("logprobs") or {}).get("token_logprobs")
-        tokens = len(drawn) if isinstance(drawn, list) else None
+        tokens = len(drawn) or None
         if tokens is None and len(answer["choices"]) == 1:
             tokens = (answer.get("usage") or {}).get("completion_tokens")
         if tokens is None:
-            tokens = len(encode_text(self.tokenizer, choice["text"])) + (reason is FinishReason.EOS)
-        return Completion(text, reason, tokens, len(job.ids), stop if isinstance(stop, str) else None, logprob)
+            tokens = len(encode_text(self.tokenizer, text)) + (reason is FinishReason.EOS)
+        # One that got no stop strings may hold one, and of two that are complete at one moment the first counts.
+        if found := first_stop(text + (stop or ""), asked.sampling.stop):
+            text, stop = found
+            logprob = logprob if traits.tells_stop else None
+        if stop is not None:
+            reason = FinishReason.STOP
+        return Completion(text, reason, tokens, len(asked.ids), stop, logprob)
 
-    def _word(self, job: _Job, text: str) -> str:
+    def _word(self, asked: Asked, text: str) -> str:
         """The allowed word that `text`, one token, begins."""
-        for token, word in zip(job.words, job.sampling.allowed_tokens, strict=True):
+        for token, word in zip(asked.words, asked.sampling.allowed_tokens, strict=True):
             if text and self.tokenizer.decode([token]).strip() == text:
                 return word
-        raise EngineError(f"the server wrote {text!r} where only {', '.join(job.sampling.allowed_tokens)} are allowed")
-
-    # The end
+        raise EngineError(
+            f"the server wrote {text!r} where only {', '.join(asked.sampling.allowed_tokens)} are allowed"
+        )
 
     def notes(self) -> list[str]:
-        """What the servers did, for the summary of a run."""
-        lines = []
-        for server in self.servers:
-            line = f"http: {server.url}: {server.answered} requests"
-            if server.retried:
-                line += f", {server.retried} tried again"
-            if server.reason and (server.traits is None or server.rests_until > time.monotonic()):
-                line += f", down: {server.reason}"
-            elif server.reason:
-                line += f", failed for a while ({server.reason})"
-            lines.append(line)
-        return lines
-
-    async def close(self) -> None:
-        """Close every connection; whoever still waits gets an EngineError."""
-        self._closed.set()
-        for task in list(self._open):
-            task.cancel()
-        for server in self.servers:
-            await server.client.close()
+        return [server.note() for server in self.servers]
 
 
 # Pure
@@ -495,39 +430,32 @@ def base_urls(given: Sequence[str]) -> list[str]:
 
 
 def pick_model(
-    url: str, listed: Sequence[Mapping[str, Any]], config: EngineConfig, folder: str, model: str | None = None
+    url: str,
+    listed: Sequence[Mapping[str, Any]],
+    names: Sequence[str],
+    *,
+    adapter: str | None = None,
+    model: str | None = None,
 ) -> tuple[str, Mapping[str, Any]]:
-    """The name to ask for and its entry: `-E model=NAME`; with --adapter, the adapter's name or folder name; else
-    --policy by name or by folder; else the only model. `listed` is the `data` of /models, where vLLM gives an
-    adapter a `parent`. Raises UsageError, with the names, where none fits."""
+    """The name to ask for and its entry: `model` (-E model=NAME); else the entry that has one of `names` (of the
+    policy), or the adapter's name, as its id, its folder or the last part of that; else the only model, where no
+    adapter is wanted. `listed` is the `data` of /models, where vLLM gives an adapter a `parent`. Raises UsageError,
+    with the names, where none fits."""
     entries = {str(entry["id"]): entry for entry in listed}
-    names = ", ".join(entries) or "nothing"
-    if model is not None:
-        # Not every list is whole: what is not on it may be there, and the first request tells.
+    if model is not None:  # not every list is whole: the first request tells
         return model, entries.get(model, {})
-    if config.adapter is not None:
-        for name in (config.adapter, os.path.basename(os.path.normpath(config.adapter))):
-            if name in entries:
-                return name, entries[name]
-        raise UsageError(
-            f"{url} does not serve the adapter {config.adapter}: it lists {names}",
-            hint="vllm serve --enable-lora --lora-modules NAME=DIR, then -E model=NAME",
-        )
-    wanted = (config.policy, folder, os.path.abspath(folder), os.path.basename(os.path.normpath(folder)))
-    for name in wanted:
+    for name in [adapter] if adapter else names:
+        spellings = {name, os.path.abspath(name), os.path.basename(os.path.normpath(name))}
         for id, entry in entries.items():
-            if id == name or (entry.get("root") == name and not entry.get("parent")):
+            if id in spellings or (entry.get("root") in spellings and bool(entry.get("parent")) == bool(adapter)):
                 return id, entry
-    whole = [id for id, entry in entries.items() if not entry.get("parent")]
-    if len(whole) == 1:
-        return whole[0], entries[whole[0]]
-    raise UsageError(f"{url} does not serve {config.policy}: it lists {names}", hint="-E model=NAME, one of these")
-
-
-def _context_of(entry: Mapping[str, Any]) -> int | None:
-    """The context that an entry of /models tells: vLLM and SGLang `max_model_len`, llama.cpp `meta.n_ctx`."""
-    found = entry.get("max_model_len") or (entry.get("meta") or {}).get("n_ctx")
-    return found if isinstance(found, int) and found > 0 else None
+    whole = [(id, entry) for id, entry in entries.items() if not entry.get("parent")]
+    if len(whole) == 1 and not adapter:
+        return whole[0]
+    what = f"the adapter {adapter}" if adapter else names[0]
+    raise UsageError(
+        f"{url} does not serve {what}: it lists {', '.join(entries) or 'nothing'}", hint="-E model=NAME, one of these"
+    )
 
 
 def _parse(raw: bytes) -> Any:
@@ -538,36 +466,31 @@ def _parse(raw: bytes) -> Any:
     return answer
 
 
-def _by_index(choices: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return sorted(choices, key=lambda each: int(each.get("index") or 0))
-
-
-def _summed(choice: Mapping[str, Any]) -> float | None:
-    """The sum of the log-probabilities of a choice's tokens; None where the server gave none."""
+def _logprobs(choice: Mapping[str, Any]) -> list[float]:
+    """The log-probability of each token of a choice; none where the server does not tell."""
     drawn = (choice.get("logprobs") or {}).get("token_logprobs")
-    if not isinstance(drawn, list) or not drawn or not all(isinstance(each, int | float) for each in drawn):
-        return None
-    return round(sum(drawn), 4)
+    return drawn if isinstance(drawn, list) and all(isinstance(each, int | float) for each in drawn) else []
 
 
 def _told(error: Any) -> str:
     """What a server or a connection said, in one line."""
+    status = getattr(error, "status_code", None)
     body = getattr(error, "body", None)
     said = body.get("message", body.get("detail")) if isinstance(body, dict) else None
-    cause = error.__cause__ if said is None and getattr(error, "status_code", None) is None else None
-    text = " ".join(str(said or cause or error.message).split()) or type(error).__name__
-    status = f"{error.status_code} " if getattr(error, "status_code", None) else ""
-    return status + (text if len(text) <= 300 else text[:300] + "...")
+    text = " ".join(str(said or (error.__cause__ if status is None else None) or error.message).split())
+    return f"{status or ''} {text[:300] or type(error).__name__}".strip()
 
 
 @contextlib.asynccontextmanager
 async def open_http(config: EngineConfig) -> AsyncIterator[HttpEngine]:
     """The engine on the servers of `config`, until the block ends. Raises UsageError where none can be used."""
-    engine = HttpEngine(config, base_urls(config.base_url))
+    engine = HttpEngine(config)
     worker = Worker()
     try:
         await engine.open(worker)
         yield engine
     finally:
         worker.close()
-        await engine.close()
+        engine.close()
+        for server in engine.servers:
+            await server.client.close()

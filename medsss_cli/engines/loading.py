@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from dataclasses import dataclass
@@ -10,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-from ..models import first_line
+from ..models import Device, Dtype, first_line, is_adapter, read_json
 from .base import EngineConfig
 
-BUILTIN = "builtin:"
+BUILTIN = "builtin:clinic"
 _HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.h5", "*.msgpack", "*.onnx")
 
@@ -31,32 +30,22 @@ def resolve_policy(policy: str, *, weights: bool = True) -> str:
     hub's cache) and gives that folder, where it is not wanted without `weights`. Raises UsageError for anything else
     that is not a model folder, and says what to do.
     """
-    if policy.startswith(BUILTIN):
-        if policy != "builtin:clinic":
-            raise UsageError(f"no built-in policy {policy!r}", hint="the one that there is: builtin:clinic")
-        folder = Path(__file__).resolve().parent.parent / "clinic" / "policy"
-        if not (folder / "config.json").is_file():
-            raise UsageError(
-                f"the built-in policy is missing from this installation ({folder})",
-                hint="install the package again: pip install --force-reinstall medsss",
-            )
-        return str(folder)
+    if policy == BUILTIN:
+        return str(Path(__file__).resolve().parent.parent / "clinic" / "policy")
     path = Path(policy).expanduser()
     if path.is_dir():
-        if not ((path / "config.json").is_file() or (path / "adapter_config.json").is_file()):
-            raise UsageError(
-                f"{policy} is not a model folder: it holds neither config.json nor adapter_config.json",
-                hint="name the folder that train-policy wrote (a checkpoint may lie one level deeper)",
-            )
-        return str(path)
-    if path.exists():
-        raise UsageError(f"{policy} is a file, and a policy is a folder", hint=f"try {path.parent}")
+        if (path / "config.json").is_file() or (path / "adapter_config.json").is_file():
+            return str(path)
+        raise UsageError(
+            f"{policy} is not a model folder: it holds neither config.json nor adapter_config.json",
+            hint="name the folder that train-policy wrote (a checkpoint may lie one level deeper)",
+        )
     named = _HUB_NAME.fullmatch(policy)
-    if named and not policy.startswith("."):
+    if named and not path.exists() and not policy.startswith("."):
         return policy if named[2] is None else _pinned(named[1], named[2], weights=weights)
     raise UsageError(
         f"no policy folder {policy}",
-        hint="a policy is a folder with config.json, a hub name OWNER/NAME, or builtin:clinic",
+        hint=f"a policy is a folder with config.json, a hub name OWNER/NAME, or {BUILTIN}",
     )
 
 
@@ -92,34 +81,14 @@ def quiet_transformers() -> None:
     logging.disable_progress_bar()
 
 
-def pick_device(device: str) -> Any:
-    """`device` as a torch device; "auto" is the first GPU where there is one. UsageError for a GPU that is missing."""
+def _pick_device(device: Device) -> Any:
+    """The device; "auto" is a GPU where there is one. Raises UsageError for a GPU that is missing."""
     import torch
 
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError:
-        raise UsageError(f"no device {device!r}", hint="auto, cpu, cuda or cuda:N") from None
-    if chosen.type == "cuda":
-        if not torch.cuda.is_available():
-            raise UsageError("--device cuda, and torch sees no GPU", hint="leave --device out, or take --device cpu")
-        if chosen.index is not None and chosen.index >= torch.cuda.device_count():
-            raise UsageError(f"--device {device}, and torch sees {torch.cuda.device_count()} GPUs")
-    return chosen
-
-
-def pick_dtype(dtype: str, device: Any) -> Any:
-    """`dtype` as a torch dtype; "auto" is float32 on the CPU and bfloat16 on a GPU."""
-    import torch
-
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if dtype == "auto":
-        return torch.float32 if device.type == "cpu" else torch.bfloat16
-    if dtype not in known:
-        raise UsageError(f"no dtype {dtype!r}", hint="auto, " + ", ".join(known))
-    return known[dtype]
+    there = torch.cuda.is_available()
+    if device == Device.CUDA and not there:
+        raise UsageError("--device cuda, and torch sees no GPU", hint="leave --device out, or take --device cpu")
+    return torch.device("cuda" if there and device != Device.CPU else "cpu")
 
 
 def load_policy(config: EngineConfig) -> Loaded:
@@ -132,13 +101,17 @@ def load_policy(config: EngineConfig) -> Loaded:
     policy, adapter = config.policy, config.adapter
     keywords = config.arguments(LOADING, of="--engine hf", ours={"dtype": "--dtype says it", "device": "--device"})
     folder = resolve_policy(policy)
-    quiet_transformers()
-    device = pick_device(config.device)
-    dtype = pick_dtype(config.dtype, device)
     base = base_of(folder)
     if adapter is not None:
         check_adapter(adapter)
-    model, info = _from_pretrained(policy, base, dtype, keywords)
+    quiet_transformers()
+    import torch
+
+    device = _pick_device(config.device)
+    dtype = config.dtype
+    if dtype == Dtype.AUTO:
+        dtype = Dtype.FLOAT32 if device.type == "cpu" else Dtype.BFLOAT16
+    model, info = _from_pretrained(policy, base, getattr(torch, dtype), keywords)
     missing = sorted(info.get("missing_keys", ()))
     if missing:
         raise UsageError(
@@ -158,7 +131,7 @@ def load_policy(config: EngineConfig) -> Loaded:
 
 def check_adapter(adapter: str) -> None:
     """Raises UsageError where `adapter` is no folder with a PEFT adapter."""
-    if not (Path(adapter).expanduser() / "adapter_config.json").is_file():
+    if not is_adapter(str(Path(adapter).expanduser())):
         raise UsageError(
             f"{adapter} is no adapter: there is no {Path(adapter) / 'adapter_config.json'}",
             hint="name the folder that `train-policy` wrote without --full or --merge",
@@ -175,25 +148,15 @@ def _merge(model: Any, adapter: str) -> Any:
         raise UsageError(f"the adapter {adapter} does not fit the policy: {first_line(error)}") from None
 
 
-def adapter_base_of(folder: str) -> str | None:
-    """The base model of an adapter folder; None for a folder with whole weights, and for a hub name."""
-    path = Path(folder)
-    config = path / "adapter_config.json"
-    if not config.is_file() or any(path.glob("model*.safetensors")):
-        return None
-    try:
-        base = json.loads(config.read_bytes()).get("base_model_name_or_path")
-    except ValueError as error:
-        raise UsageError(f"{config} is not JSON: {error}") from None
-    if not base:
-        raise UsageError(f"{config} does not say which base model it belongs to (base_model_name_or_path)")
-    return str(base)
-
-
 def base_of(folder: str) -> str:
-    """The folder of whole weights behind a policy's folder: that of its base where it holds an adapter, or itself."""
-    own = adapter_base_of(folder)
-    return folder if own is None else resolve_policy(own)
+    """The folder of whole weights behind a policy's folder: that of its base where it holds an adapter alone, or
+    itself."""
+    if not is_adapter(folder) or any(Path(folder).glob("model*.safetensors")):
+        return folder
+    base = (read_json(Path(folder) / "adapter_config.json") or {}).get("base_model_name_or_path")
+    if not base:
+        raise UsageError(f"{folder}/adapter_config.json does not say which base model it belongs to")
+    return resolve_policy(str(base))
 
 
 def _from_pretrained(policy: str, base: str, dtype: Any, keywords: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -222,11 +185,8 @@ def tokenizer_of(folder: str, base: str, *, trust_remote_code: bool = False) -> 
     """The tokenizer beside the weights; an adapter folder may leave it to its base."""
     from transformers import AutoTokenizer
 
-    source = folder
-    if folder != base and not any(
-        (Path(folder) / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")
-    ):
-        source = base
+    own = any((Path(folder) / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
+    source = folder if own else base
     try:
         return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, TypeError) as error:

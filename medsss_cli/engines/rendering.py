@@ -13,7 +13,6 @@ from __future__ import annotations
 import re
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
@@ -39,38 +38,32 @@ _TODAY: dict[str, Any] = {"date_string": _DATE.strftime("%d %b %Y"), "strftime_n
 _MARKS = tuple(chr(code) for code in range(0xFDD0, 0xFDF0))
 
 
-@dataclass(frozen=True, slots=True)
-class _Guard:
-    """What finds special tokens in plain text: None where the tokenizer has none."""
-
-    pattern: re.Pattern[str] | None
+_guards: weakref.WeakKeyDictionary[Any, re.Pattern[str]] = weakref.WeakKeyDictionary()
 
 
-_guards: weakref.WeakKeyDictionary[Any, _Guard] = weakref.WeakKeyDictionary()
-
-
-def _guard(tokenizer: Any) -> _Guard:
-    found = _guards.get(tokenizer)
-    if found is None:
-        words = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+def _guard(tokenizer: Any) -> re.Pattern[str]:
+    """What finds special tokens in plain text."""
+    if (found := _guards.get(tokenizer)) is None:
         # Some tokenizers mark turns with added tokens that are not flagged special: what the template writes counts.
-        added = {token.content for token in tokenizer.added_tokens_decoder.values()}
         frame = _apply(tokenizer, [{"role": "user", "content": "x"}])
-        words |= {word for word in added if word.strip() and word in frame}
-        words.discard("")
+        added = tokenizer.added_tokens_decoder.values()
+        words = {
+            token.content for token in added if token.special or (token.content.strip() and token.content in frame)
+        } - {""}
         # The longest first, so that a special token within another one is found as the whole.
         spelled = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
-        found = _guards[tokenizer] = _Guard(re.compile(spelled) if spelled else None)
+        found = _guards[tokenizer] = re.compile(spelled or r"(?!)")
     return found
 
 
-def _apply(tokenizer: Any, messages: list[dict[str, str]]) -> str:
+def _apply(tokenizer: Any, messages: list[dict[str, str]], *, goes_on: bool = True) -> str:
+    """What the chat template makes of the turns; where it `goes_on`, the assistant's turn is opened."""
     from jinja2 import TemplateError
 
     template = None if getattr(tokenizer, "chat_template", None) else PLAIN_TEMPLATE
     try:
         text = tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True, chat_template=template, **_TODAY
+            messages, tokenize=False, add_generation_prompt=goes_on, chat_template=template, **_TODAY
         )
     except (TemplateError, ValueError) as error:  # ValueError: no turns at all
         roles = ", ".join(message["role"] for message in messages)
@@ -88,20 +81,21 @@ def _encode(tokenizer: Any, text: str) -> list[int]:
 
 def rendered_pieces(tokenizer: Any, prompt: Prompt) -> list[str]:
     """The text of the prompt, cut where a special token stands in a message or in the prefix. One piece is the rule."""
-    texts = [message.content for message in prompt.messages] + [prompt.prefix]
-    pattern = _guard(tokenizer).pattern
-    mark = None
-    if pattern is not None and any(pattern.search(text) for text in texts):
-        whole = "".join(texts)
-        mark = next((candidate for candidate in _MARKS if candidate not in whole), None)
-        if mark is None:
-            raise EngineError("a prompt that holds special tokens and all 32 noncharacters U+FDD0 to U+FDEF")
-        texts = [_cut(pattern, text, mark) for text in texts]
+    texts, mark = _marked(tokenizer, [message.content for message in prompt.messages] + [prompt.prefix])
     messages = [
         {"role": message.role, "content": text} for message, text in zip(prompt.messages, texts[:-1], strict=True)
     ]
-    rendered = _apply(tokenizer, messages) + texts[-1]
-    return [rendered] if mark is None else rendered.split(mark)
+    return (_apply(tokenizer, messages) + texts[-1]).split(mark)
+
+
+def _marked(tokenizer: Any, texts: list[str]) -> tuple[list[str], str]:
+    """The texts with a mark where a special token is to be cut, and the mark, which they do not hold otherwise."""
+    pattern = _guard(tokenizer)
+    whole = "".join(texts)
+    mark = next((candidate for candidate in _MARKS if candidate not in whole), None)
+    if mark is None:
+        raise EngineError("a text that holds all 32 noncharacters U+FDD0 to U+FDEF")
+    return [_cut(pattern, text, mark) for text in texts], mark
 
 
 def _cut(pattern: re.Pattern[str], text: str, mark: str) -> str:
@@ -130,10 +124,7 @@ def render(tokenizer: Any, prompt: Prompt) -> list[int]:
     A tokenizer that has no chat template is used with PLAIN_TEMPLATE. Raises EngineError where the template refuses the
     turns (a system turn where it knows none, say).
     """
-    pieces = rendered_pieces(tokenizer, prompt)
-    if len(pieces) == 1:
-        return _encode(tokenizer, pieces[0])
-    return [token for piece in pieces for token in _encode(tokenizer, piece)]
+    return [token for piece in rendered_pieces(tokenizer, prompt) for token in _encode(tokenizer, piece)]
 
 
 def encode_text(tokenizer: Any, text: str) -> list[int]:
@@ -141,11 +132,8 @@ def encode_text(tokenizer: Any, text: str) -> list[int]:
 
     (The tokenizers' own switch for that, `split_special_tokens`, stays on afterwards and spoils the next prompt.)
     """
-    pattern = _guard(tokenizer).pattern
-    if pattern is None or not pattern.search(text):
-        return _encode(tokenizer, text)
-    mark = next(candidate for candidate in _MARKS if candidate not in text)
-    return [token for piece in _cut(pattern, text, mark).split(mark) for token in _encode(tokenizer, piece)]
+    [text], mark = _marked(tokenizer, [text])
+    return [token for piece in text.split(mark) for token in _encode(tokenizer, piece)]
 
 
 def first_tokens(tokenizer: Any, prompt: Prompt, words: tuple[str, ...]) -> list[int]:
@@ -172,19 +160,12 @@ def end_of_turn(tokenizer: Any) -> int | None:
 
     Some folders name another token as EOS, and a model trained on the template would write on for ever.
     """
-    from jinja2 import TemplateError
-
     answer = "Reply"
+    turns = [{"role": "user", "content": "Ask"}, {"role": "assistant", "content": answer}]
     try:
-        text = tokenizer.apply_chat_template(
-            [{"role": "user", "content": "Ask"}, {"role": "assistant", "content": answer}],
-            tokenize=False,
-            chat_template=None if getattr(tokenizer, "chat_template", None) else PLAIN_TEMPLATE,
-            **_TODAY,
-        )
-    except TemplateError:
+        after = _apply(tokenizer, turns, goes_on=False).rpartition(answer)[2]
+    except EngineError:
         return None
-    after = str(text).rpartition(answer)[2]
     for id, token in tokenizer.added_tokens_decoder.items():
         if token.special and token.content and after.lstrip().startswith(token.content):
             return int(id)

@@ -12,10 +12,13 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
-from ..errors import EngineError, UsageError
+from ..errors import BadRecord, EngineError, UsageError
 from ..requests import Completion, FinishReason, Prompt, Sampling, Usage
+from ..stream.jsonl import Where, read_records
+from .rendering import first_stop
 
 Source = Callable[[Prompt, Sampling, int], Sequence[str | Completion]] | Iterable[str | Completion]
 
@@ -29,19 +32,15 @@ class ScriptedEngine:
     concurrency = 8
 
     def __init__(self, source: Source) -> None:
-        self._ask: Callable[[Prompt, Sampling, int], Sequence[str | Completion]] | None = None
-        self._script: Iterator[str | Completion] = iter(())
-        if callable(source):
-            self._ask = source
-        else:
-            self._script = iter(source)
+        self._ask = source if callable(source) else self._take
+        self._script: Iterator[str | Completion] = iter(()) if callable(source) else iter(source)
         self.usage = Usage()
         self.requests: list[tuple[Prompt, Sampling, int]] = []
 
     async def complete(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> list[Completion]:
         """The next n completions of the script. Raises EngineError when it has fewer, or a word that is not allowed."""
         self.requests.append((prompt, sampling, n))
-        given = self._take(n) if self._ask is None else self._ask(prompt, sampling, n)
+        given = self._ask(prompt, sampling, n)
         if len(given) != n:
             raise EngineError(f"the script gave {len(given)} completions where {n} were asked for")
         length = sum(len(_TOKEN.findall(message.content)) for message in prompt.messages)
@@ -50,13 +49,10 @@ class ScriptedEngine:
         self.usage.add(length, done)
         return done
 
-    def _take(self, n: int) -> list[str | Completion]:
-        found = []
-        for _ in range(n):
-            try:
-                found.append(next(self._script))
-            except StopIteration:
-                raise EngineError(f"the script ended after {self.usage.completions + len(found)} completions") from None
+    def _take(self, prompt: Prompt, sampling: Sampling, n: int) -> list[str | Completion]:
+        found = list(islice(self._script, n))
+        if len(found) < n:
+            raise EngineError(f"the script ended after {self.usage.completions + len(found)} completions")
         return found
 
 
@@ -67,69 +63,55 @@ def _complete(text: str, sampling: Sampling, prompt_tokens: int) -> Completion:
         if word not in sampling.allowed_tokens:
             raise EngineError(f"the script says {text!r} where only {', '.join(sampling.allowed_tokens)} are allowed")
         return Completion(word, FinishReason.STOP, 1, prompt_tokens)
-    hits = [(text.find(string), -len(string), string) for string in sampling.stop if string in text]
     pieces = _TOKEN.findall(text)
     cut = "".join(pieces[: sampling.max_tokens])
-    if hits and min(hits)[0] - min(hits)[1] <= len(cut):
-        start, _, string = min(hits)
-        return Completion(text[:start], FinishReason.STOP, len(_TOKEN.findall(text[:start])), prompt_tokens, string)
+    if (found := first_stop(text, sampling.stop)) and len("".join(found)) <= len(cut):
+        return Completion(found[0], FinishReason.STOP, len(_TOKEN.findall(found[0])), prompt_tokens, found[1])
     if len(pieces) > sampling.max_tokens:
         return Completion(cut, FinishReason.LENGTH, sampling.max_tokens, prompt_tokens)
     return Completion(text, FinishReason.EOS, len(pieces) + 1, prompt_tokens)
 
 
-class _Replies:
-    """A script file in memory: lines with `match` answer prompts that hold the text, the others go out in order."""
+def _replies(path: str) -> Source:
+    """What the script of a file says; see `open_scripted`."""
+    lines: list[tuple[str | None, list[str]]] = []  # (match, texts); without a match one text, which goes out once
 
-    def __init__(self, path: str, lines: Sequence[dict[str, Any]]) -> None:
-        self._path = path
-        self._lines = lines
-        self._used = [0] * len(lines)  # texts taken of each line
+    def line(obj: dict[str, Any], where: Where) -> None:
+        match obj:
+            case {"match": str(part), "texts": [_, *_] as texts}:
+                lines.append((part, texts))
+            case {"text": str(text)}:
+                lines.append((None, [text]))
+            case _:
+                raise BadRecord('a line is {"text": ...} or {"match": ..., "texts": [...]}')
 
-    def __call__(self, prompt: Prompt, sampling: Sampling, n: int) -> list[str | Completion]:
+    def bad(where: Where, what: str) -> None:
+        raise UsageError(f"{where}: {what}")
+
+    for _ in read_records([path], line, on_bad=bad):
+        pass
+    used = [0] * len(lines)
+
+    def one(said: str) -> str:
+        answers = [number for number, (part, _) in enumerate(lines) if part is not None and part in said]
+        answers += [number for number, (part, _) in enumerate(lines) if part is None and not used[number]]
+        if answers:
+            texts = lines[answers[0]][1]
+            used[answers[0]] += 1
+            return texts[(used[answers[0]] - 1) % len(texts)]
+        raise EngineError(f"{path} has no text left for a prompt that ends {said[-60:]!r}")
+
+    def replies(prompt: Prompt, sampling: Sampling, n: int) -> list[str]:
         said = "\n".join([message.content for message in prompt.messages] + [prompt.prefix])
-        return [self._one(said) for _ in range(n)]
+        return [one(said) for _ in range(n)]
 
-    def _one(self, said: str) -> str:
-        for number, line in enumerate(self._lines):
-            if "match" in line and line["match"] in said:
-                # Over and over: a prompt that comes back gets the texts from the first again.
-                text: str = line["texts"][self._used[number] % len(line["texts"])]
-                self._used[number] += 1
-                return text
-        for number, line in enumerate(self._lines):
-            if "text" in line and not self._used[number]:
-                self._used[number] = 1
-                return str(line["text"])
-        raise EngineError(f"{self._path} has no text left for a prompt that ends {said[-60:]!r}")
+    return replies
 
 
 @contextlib.asynccontextmanager
 async def open_scripted(path: str) -> AsyncIterator[ScriptedEngine]:
     """The engine of `--engine scripted:FILE`. Lines: {"text": "..."} are handed out in order, each once;
     {"match": "...", "texts": ["...", ...]} answer every prompt that holds the match, in a circle, and come first."""
-    import orjson
-
     if not path:
         raise UsageError("--engine scripted needs a file", hint="--engine scripted:replies.jsonl")
-    lines = []
-    try:
-        with open(path, "rb") as file:
-            for number, raw in enumerate(file, start=1):
-                if not raw.strip():
-                    continue
-                try:
-                    line = orjson.loads(raw)
-                except orjson.JSONDecodeError as error:
-                    raise UsageError(f"{path}:{number}: not JSON: {error}") from None
-                texts = line.get("texts") if isinstance(line, dict) else None
-                known = isinstance(line, dict) and (
-                    isinstance(line.get("text"), str)
-                    or (isinstance(line.get("match"), str) and isinstance(texts, list) and len(texts) > 0)
-                )
-                if not known:
-                    raise UsageError(f'{path}:{number}: a line is {{"text": ...}} or {{"match": ..., "texts": [...]}}')
-                lines.append(line)
-    except OSError as error:
-        raise UsageError(f"cannot read the script {path}: {error.strerror}") from None
-    yield ScriptedEngine(_Replies(path, lines))
+    yield ScriptedEngine(_replies(path))

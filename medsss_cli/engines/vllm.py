@@ -18,22 +18,22 @@ import contextlib
 import functools
 import importlib
 import itertools
-import json
 import logging
 import os
 import queue
 import tempfile
 import warnings
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, fields
+from concurrent.futures import Future
+from dataclasses import dataclass, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from ..errors import EngineError, MissingExtra, UsageError
-from ..models import Device, Dtype
-from ..requests import Completion, FinishReason, Prompt, Sampling, Usage, derive_seed
-from .base import EngineConfig, Worker, check_request, room, settle
+from ..models import Device, Dtype, read_json
+from ..requests import Completion, FinishReason, derive_seed
+from .base import Asked, EngineConfig, ModelEngine, Worker, settle
 from .loading import (
     base_of,
     check_adapter,
@@ -45,7 +45,7 @@ from .loading import (
     resolve_policy,
     tokenizer_of,
 )
-from .rendering import Speller, end_tokens, first_stop, first_tokens, render
+from .rendering import Speller, end_tokens, first_stop
 
 CPU_SEQUENCES = 256
 GPU_SEQUENCES = 512
@@ -54,7 +54,6 @@ GPU_SEQUENCES = 512
 _CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 _LOG_LEVEL = "VLLM_LOGGING_LEVEL"
 _LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # vllm.config.lora.MaxLoRARanks
-_PROMPTS = 512  # rendered prompts that are kept: a tree asks three times with the same one
 _PATIENCE = 30.0  # seconds that the end waits for the step under way
 _OURS = {
     "model": "--policy names the model",
@@ -69,129 +68,139 @@ _OURS = {
 
 @dataclass(slots=True, eq=False)
 class _Request:
-    """What is handed to the stepping thread; a cancelled one is handed over a second time."""
+    """What is handed to the stepping thread."""
 
     id: str
     ids: list[int]
     params: Any
-    future: asyncio.Future[Any]
+    future: Future[Any]
 
 
-class VllmEngine:
-    """See the module. Opened by `open_vllm`; `context` is in tokens, `slots` how many completions run at once."""
+class VllmEngine(ModelEngine):
+    """See the module. `slots` is how many completions run at once. Raises UsageError where vLLM cannot serve the
+    policy; a merged copy of it goes into `scratch`."""
 
     name = "vllm"
 
-    def __init__(self, started: _Started, config: EngineConfig) -> None:
-        self._llm, self._lora, self._ends = started.llm, started.lora, started.ends
-        self.warnings = started.warnings
-        self.tokenizer = started.tokenizer
-        settings = started.llm.vllm_config
-        self.context = int(settings.model_config.max_model_len)
+    def __init__(self, config: EngineConfig, scratch: Path) -> None:
+        super().__init__()
+        folder = resolve_policy(config.policy)
+        if config.adapter is not None:
+            check_adapter(config.adapter)
+        quiet_transformers()
+        _settle_environment()
+        try:
+            args = importlib.import_module("vllm.engine.arg_utils").EngineArgs
+            engine = importlib.import_module("vllm.v1.engine.llm_engine").LLMEngine
+            executor = importlib.import_module("vllm.v1.executor").Executor
+            lora_request = importlib.import_module("vllm.lora.request").LoRARequest
+            platform = importlib.import_module("vllm.platforms").current_platform
+        except (ImportError, AttributeError) as error:
+            raise UsageError(
+                f"vLLM is installed and cannot be loaded: {_reason(error)}",
+                hint="it must fit torch (pip check tells) and medsss: vllm>=0.32,<0.34; --engine hf goes without",
+            ) from None
+        given = config.arguments([field.name for field in fields(args)], of="--engine vllm", ours=_OURS)
+        cpu = _on_cpu(platform, config.device)
+        base = base_of(folder)
+        if config.dtype == Dtype.AUTO:
+            config = replace(config, dtype=Dtype.FLOAT32 if cpu else Dtype.BFLOAT16)
+        weights, adapter = _weights(config, folder, base, scratch, live=given.pop("enable_lora", not cpu))
+        lora = {"enable_lora": True, "max_lora_rank": _rank(adapter)} if adapter else {}
+        arguments = {**_arguments(config, cpu=cpu), "model": weights, "tokenizer": weights, **lora, **given}
+        try:
+            settings = args(**arguments).create_engine_config()
+            self._llm = engine(settings, executor.get_class(settings), log_stats=False, multiprocess_mode=False)
+            self._lora = None if adapter is None else lora_request("adapter", 1, adapter)
+            if self._lora is not None:
+                self._llm.add_lora(self._lora)  # what is wrong with it is told now
+        except Exception as error:  # whatever vLLM's checks and the model's code can raise
+            what = " and ".join([config.policy, *config.engine_args])
+            raise UsageError(f"vLLM cannot serve {what}: {_reason(error)}", hint=_hint(error)) from None
+        self.tokenizer = tokenizer_of(folder, base, trust_remote_code=config.trust_remote_code)
+        self.warnings += remarks_on(self.tokenizer, config.policy)
+        model = settings.model_config
+        ends = end_tokens(
+            self.tokenizer, model.hf_config, model.hf_config.get_text_config(), generation_config_of(base)
+        )
+        self._ends = sorted(id for id in ends if 0 <= id < int(model.get_vocab_size()))
+        self._spell = Speller(self.tokenizer)
+        self.context: int = int(model.max_model_len)
         self.slots = int(settings.scheduler_config.max_num_seqs)
         self.concurrency = config.concurrency or max(8, self.slots // 2)
-        self.usage = Usage()
-        self._spell = Speller(self.tokenizer)
-        # The lists that these return are shared: nobody changes them.
-        self._render = functools.lru_cache(_PROMPTS)(functools.partial(render, self.tokenizer))
-        self._first_tokens = functools.lru_cache(_PROMPTS)(functools.partial(first_tokens, self.tokenizer))
         self._numbers = itertools.count()
         self._inbox: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
-        self._open: set[_Request] = set()
-        self._closed = False
 
     # The side of those who ask
 
-    async def complete(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> list[Completion]:
-        """n completions of `prompt`. See engines/base.py. Raises EngineError for a prompt that leaves no room in the
-        context; `max_tokens` is cut to the room that there is."""
-        check_request(sampling, n)
-        if self._closed:
-            raise EngineError("the engine is closed")
-        ids = self._render(prompt)
-        limit = room(ids, sampling, self.context)
-        words = self._first_tokens(prompt, sampling.allowed_tokens) if sampling.allowed_tokens else []
-        if n == 0:
-            return []
-        asked = 1 if sampling.temperature == 0 else n  # greedy ones are all the same, and vLLM refuses n of them
-        params = self._params(sampling, asked, limit, words)
-        request = _Request(str(next(self._numbers)), ids, params, asyncio.get_running_loop().create_future())
-        self._open.add(request)
+    async def _write(self, asked: Asked) -> list[Completion]:
+        request = _Request(str(next(self._numbers)), asked.ids, self._params(asked), Future())
         self._inbox.put(request)
-        try:
-            output = await request.future
-        except asyncio.CancelledError:
-            self._inbox.put(request)
-            raise
-        finally:
-            self._open.discard(request)
-        done = [self._completion(one, len(ids), sampling, words) for one in output.outputs] * (n // asked)
-        self.usage.add(len(ids), done)
-        return done
+        output = await asyncio.wrap_future(request.future)
+        return [self._completion(each, asked) for each in output.outputs]
 
-    def _params(self, sampling: Sampling, n: int, limit: int, words: list[int]) -> Any:
+    def _params(self, asked: Asked) -> Any:
         from vllm.exceptions import VLLMError
         from vllm.sampling_params import RequestOutputKind, SamplingParams
 
+        sampling = asked.sampling
         try:
             return SamplingParams(
-                n=n,
+                n=asked.n,
                 temperature=sampling.temperature,
                 top_p=sampling.top_p,
-                max_tokens=limit,
+                max_tokens=asked.limit,
                 seed=derive_seed(sampling.seed, "vllm") >> 1,  # room for + n below 2 ** 63
-                stop=None if words else list(sampling.stop),
-                stop_token_ids=None if words else self._ends,
-                allowed_token_ids=words or None,
+                stop=None if asked.words else list(sampling.stop),
+                stop_token_ids=None if asked.words else self._ends,
+                allowed_token_ids=asked.words or None,
                 logprobs=0,  # of the drawn token alone, before temperature and top-p
-                detokenize=bool(sampling.stop) and not words,  # to see stop strings: it costs at each token
+                detokenize=bool(sampling.stop) and not asked.words,  # to see stop strings: it costs at each token
                 output_kind=RequestOutputKind.FINAL_ONLY,
                 skip_clone=True,
             )
         except (VLLMError, ValueError) as error:
             raise EngineError(f"vLLM refuses the request: {_reason(error)}") from None
 
-    def _completion(self, output: Any, length: int, sampling: Sampling, words: list[int]) -> Completion:
+    def _completion(self, output: Any, asked: Asked) -> Completion:
         """One of vLLM's outputs as a completion."""
         ids: list[int] = list(output.token_ids)
-        known = (len(ids), length)
-        logprob = None if output.cumulative_logprob is None else round(output.cumulative_logprob, 4)
+        stop: str | None = None
         match output.finish_reason, output.stop_reason:
-            case (("stop" | "length"), _) if words:
-                word = sampling.allowed_tokens[words.index(ids[0])]
-                return Completion(word, FinishReason.STOP, *known, None, logprob)
+            case (("stop" | "length"), _) if asked.words:
+                text, reason = asked.sampling.allowed_tokens[asked.words.index(ids[0])], FinishReason.STOP
             case "length", _:
-                return Completion(self._spell(ids), FinishReason.LENGTH, *known, None, logprob)
+                text, reason = self._spell(ids), FinishReason.LENGTH
             case "stop", str(stop):
                 # Of several stop strings vLLM takes the one that is complete first, ours the one that begins first.
-                text, stop = first_stop(self._spell(ids), sampling.stop) or (output.text, stop)
-                return Completion(text, FinishReason.STOP, *known, stop, logprob)
+                text, stop = first_stop(self._spell(ids), asked.sampling.stop) or (output.text, stop)
+                reason = FinishReason.STOP
             case "stop", _:
-                return Completion(self._spell(ids[:-1]), FinishReason.EOS, *known, None, logprob)
-            case reason, _:
-                raise EngineError(f"vLLM broke the request off ({reason})")
+                text, reason = self._spell(ids[:-1]), FinishReason.EOS
+            case said, _:
+                raise EngineError(f"vLLM broke the request off ({said})")
+        total = output.cumulative_logprob
+        logprob = None if total is None else round(total, 4)
+        return Completion(text, reason, len(ids), len(asked.ids), stop, logprob)
 
     def close(self) -> None:
-        """The stepping thread ends after its step; whoever still waits gets an EngineError."""
-        self._closed = True
+        """See ModelEngine. The stepping thread ends after its step."""
+        super().close()
         self._inbox.put(None)
-        for request in self._open:
-            if not request.future.done():
-                request.future.set_exception(EngineError("the engine was closed while the request was running"))
 
     # The side of vLLM
 
     def serve(self) -> None:
         """Step until the engine is closed. In the worker's thread, as is all that touches vLLM."""
         known: dict[str, _Request] = {}
-        while not self._closed:
+        while not self.closed:
             self._take(known)
-            if self._closed or not known:
+            if self.closed or not known:
                 continue
             try:
                 outputs = self._llm.step()
             except Exception as error:  # whatever a model can raise: those who wait must hear of it
-                self._closed = True
+                self.closed = True
                 for request in known.values():
                     settle(request.future, None, EngineError(f"vLLM failed: {_reason(error)}"))
                 break
@@ -202,17 +211,13 @@ class VllmEngine:
 
     def _take(self, known: dict[str, _Request]) -> None:
         """Hand vLLM what has come in, and take back what was cancelled; blocks while there is nothing to do."""
-        while True:
-            try:
-                request = self._inbox.get(block=not known)
-            except queue.Empty:
-                return
-            if request is None:
-                return
-            if request.id in known:
-                del known[request.id]
-                self._llm.abort_request([request.id])
-            elif not request.future.done():
+        gone = [id for id, request in known.items() if request.future.cancelled()]
+        for id in gone:
+            del known[id]
+        if gone:
+            self._llm.abort_request(gone)
+        with contextlib.suppress(queue.Empty):
+            while request := self._inbox.get(block=not known):
                 prompt = {"type": "token", "prompt_token_ids": request.ids}
                 try:
                     self._llm.add_request(request.id, prompt, request.params, lora_request=self._lora)
@@ -222,60 +227,6 @@ class VllmEngine:
 
 
 # Starting
-
-
-@dataclass(slots=True)
-class _Started:
-    """A running vLLM and what belongs to it. `ends` are the tokens that end a turn."""
-
-    llm: Any
-    tokenizer: Any
-    ends: list[int]
-    lora: Any
-    warnings: list[str]
-
-
-def _start(config: EngineConfig, scratch: Path) -> _Started:
-    """Start vLLM on the policy of `config`; a merged copy of it goes into `scratch`. Raises UsageError where vLLM
-    cannot serve it."""
-
-    folder = resolve_policy(config.policy)
-    if config.adapter is not None:
-        check_adapter(config.adapter)
-    quiet_transformers()
-    _settle_environment()
-    try:
-        args = importlib.import_module("vllm.engine.arg_utils").EngineArgs
-        engine = importlib.import_module("vllm.v1.engine.llm_engine").LLMEngine
-        executor = importlib.import_module("vllm.v1.executor").Executor
-        lora_request = importlib.import_module("vllm.lora.request").LoRARequest
-        platform = importlib.import_module("vllm.platforms").current_platform
-    except (ImportError, AttributeError) as error:
-        raise UsageError(
-            f"vLLM is installed and cannot be loaded: {_reason(error)}",
-            hint="it must fit torch (pip check tells) and medsss: vllm>=0.32,<0.34; --engine hf goes without",
-        ) from None
-    given = config.arguments([field.name for field in fields(args)], of="--engine vllm", ours=_OURS)
-    cpu = _on_cpu(platform, config.device)
-    model = _choose_model(config, folder, given, scratch, cpu=cpu)
-    arguments = {**_arguments(config, cpu=cpu), **model.arguments, **given}
-    try:
-        settings = args(**arguments).create_engine_config()
-        llm = engine(settings, executor.get_class(settings), log_stats=False, multiprocess_mode=False)
-    except Exception as error:  # whatever vLLM's checks and the model's code can raise
-        what = " and ".join([config.policy, *config.engine_args])
-        raise UsageError(f"vLLM cannot serve {what}: {_reason(error)}", hint=_hint(error)) from None
-    tokenizer = tokenizer_of(folder, model.base, trust_remote_code=config.trust_remote_code)
-    about = settings.model_config.hf_config
-    ends = end_tokens(tokenizer, about, about.get_text_config(), generation_config_of(model.base))
-    vocabulary = int(settings.model_config.get_vocab_size())
-    return _Started(
-        llm,
-        tokenizer,
-        sorted(id for id in ends if 0 <= id < vocabulary),
-        None if model.lora is None else lora_request("adapter", 1, model.lora),
-        remarks_on(tokenizer, config.policy),
-    )
 
 
 def _settle_environment() -> None:
@@ -304,12 +255,6 @@ def _on_cpu(platform: Any, device: str) -> bool:
     return cpu
 
 
-def _dtype(config: EngineConfig, *, cpu: bool) -> Dtype:
-    if config.dtype != Dtype.AUTO:
-        return Dtype(config.dtype)
-    return Dtype.FLOAT32 if cpu else Dtype.BFLOAT16
-
-
 def _arguments(config: EngineConfig, *, cpu: bool) -> dict[str, Any]:
     """The engine arguments that our options and the device ask for."""
     arguments: dict[str, Any] = {
@@ -321,11 +266,11 @@ def _arguments(config: EngineConfig, *, cpu: bool) -> dict[str, Any]:
         # -1: what the model can take, or what fits into the memory where that is less
         "max_model_len": -1 if config.max_context is None else config.max_context,
         "max_num_seqs": config.batch_size or (CPU_SEQUENCES if cpu else GPU_SEQUENCES),
-        "dtype": str(_dtype(config, cpu=cpu)),
+        "dtype": str(config.dtype),
     }
     if cpu:
         os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
-        # Of the free memory a quarter, within reason; pages that are not used cost nothing. psutil comes with vLLM.
+        # Of the free memory a quarter, within reason; pages that are not used cost nothing.
         free = importlib.import_module("psutil").virtual_memory().available
         # A prompt computed in two steps ends the engine where the request has a seed ("CPU Generator does not use
         # offset", vllm 0.32 and 0.33), hence no chunks.
@@ -334,60 +279,27 @@ def _arguments(config: EngineConfig, *, cpu: bool) -> dict[str, Any]:
     return arguments
 
 
-@dataclass(frozen=True, slots=True)
-class _Model:
-    """What vLLM is to load: `arguments` name it; `base` is the folder or hub name of whole weights behind it, `lora` a
-    folder that is applied at run time."""
-
-    arguments: dict[str, Any]
-    base: str
-    lora: str | None
-
-
-def _choose_model(config: EngineConfig, folder: str, given: dict[str, Any], scratch: Path, *, cpu: bool) -> _Model:
-    """How the policy and its adapters are loaded. A merged copy goes into `scratch`."""
-
-    base = base_of(folder)
-    own = folder if base != folder else None
-    adapters = [str(Path(path).expanduser()) for path in (own, config.adapter) if path is not None]
+def _weights(config: EngineConfig, folder: str, base: str, scratch: Path, *, live: bool) -> tuple[str, str | None]:
+    """The folder that vLLM loads and the adapter that it applies: one adapter where it may be `live`; else what there
+    is of adapters is merged into a copy in `scratch`."""
+    adapters = [str(Path(path).expanduser()) for path in (folder, config.adapter) if path not in (base, None)]
     if not adapters:
-        return _Model({"model": base, "tokenizer": base}, base, None)
-    rank = _lora_rank(adapters[-1])
-    if len(adapters) == 1 and rank is not None and given.get("enable_lora", not cpu):
-        lora = {"enable_lora": True, "max_lora_rank": rank}
-        return _Model({"model": base, "tokenizer": base, **lora}, base, adapters[0])
+        return base, None
+    if len(adapters) == 1 and live:
+        return base, adapters[0]
     trust = ("trust_remote_code=true",) if config.trust_remote_code else ()
-    loaded = load_policy(
-        EngineConfig(
-            policy=config.policy,
-            adapter=config.adapter,
-            device=Device.CPU,
-            dtype=_dtype(config, cpu=cpu),
-            engine_args=trust,
-        )
-    )
+    loaded = load_policy(replace(config, device=Device.CPU, engine_args=trust))
     loaded.model.generation_config = plain_config()  # the folder's may be one that transformers refuses to save
     loaded.model.save_pretrained(str(scratch))
     loaded.tokenizer.save_pretrained(str(scratch))
-    return _Model({"model": str(scratch), "tokenizer": str(scratch), "enable_lora": False}, base, None)
+    return str(scratch), None
 
 
-def _lora_rank(adapter: str) -> int | None:
-    """The least `max_lora_rank` for the adapter; None where vLLM cannot apply it at run time and it must be merged."""
-    try:
-        config = json.loads((Path(adapter) / "adapter_config.json").read_bytes())
-    except ValueError as error:
-        raise UsageError(f"{adapter}/adapter_config.json is not JSON: {error}") from None
-    plain = (
-        config.get("peft_type") == "LORA"
-        and not config.get("use_dora")
-        and not config.get("modules_to_save")
-        and config.get("bias", "none") == "none"
-    )
-    ranks = [config.get("r"), *(config.get("rank_pattern") or {}).values()]
-    if not plain or not all(isinstance(rank, int) for rank in ranks):
-        return None
-    return next((rank for rank in _LORA_RANKS if rank >= max(ranks)), None)
+def _rank(adapter: str) -> int:
+    """The least `max_lora_rank` of those that vLLM knows that holds the adapter."""
+    config = read_json(Path(adapter) / "adapter_config.json") or {}
+    rank = max([config.get("r", 0), *(config.get("rank_pattern") or {}).values()])
+    return next((each for each in _LORA_RANKS if each >= rank), _LORA_RANKS[-1])
 
 
 # Messages
@@ -410,10 +322,11 @@ def _hint(error: object) -> str:
     text = str(error)
     if "no module or parameter named" in text or "not initialized from checkpoint" in text:
         return "is it a reward model? --policy wants the model that writes answers"
-    if "max_model_len" in text or "max seq len" in text or "KV cache" in text:
-        return "--max-context N with another N, or more memory: -E gpu_memory_utilization=F, -E kv_cache_memory_bytes=N"
-    if "memory" in text:
-        return "-E gpu_memory_utilization=F takes another share; --max-context N and --batch-size N need less"
+    if any(word in text for word in ("max_model_len", "max seq len", "KV cache", "memory")):
+        return (
+            "--max-context N and --batch-size N set what it needs, -E gpu_memory_utilization=F and "
+            "-E kv_cache_memory_bytes=N what it takes"
+        )
     return f"{_LOG_LEVEL}=INFO shows all that vLLM says; --engine hf goes without it"
 
 
@@ -431,9 +344,8 @@ async def open_vllm(config: EngineConfig) -> AsyncIterator[VllmEngine]:
     try:
         # Of the weights in the copy nothing is needed once they are in memory. A start that is given up leaves none.
         with tempfile.TemporaryDirectory(prefix="medsss-vllm-", ignore_cleanup_errors=True) as scratch:
-            started = await worker.do(functools.partial(_start, config, Path(scratch)))
-        engine = VllmEngine(started, config)
-        serving = asyncio.create_task(worker.do(engine.serve))
+            engine = await worker.do(functools.partial(VllmEngine, config, Path(scratch)))
+        serving = worker.do(engine.serve)
         try:
             yield engine
         finally:
