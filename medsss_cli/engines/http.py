@@ -19,7 +19,7 @@ import json
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -122,44 +122,51 @@ class HttpEngine(ModelEngine):
         most = min((config.batch_size or SEQUENCES) // 8, 128) * len(self.servers)
         self.concurrency = config.concurrency or max(8, most)
         self.context = config.max_context  # and no longer than the servers tell
-        self._folder = ""
+        self.tokenizer = None
+        self._worker = Worker()
+        self._folder = resolve_policy(config.policy, weights=False)
         self._ends: list[int] = []
         self._many = True
 
     # Opening
 
-    async def open(self, worker: Worker) -> None:
-        """Find the servers, load the tokenizer and learn what the servers can do. Raises UsageError where none can be
-        used, and for one that is there and is not what the command line says."""
-        self._folder = resolve_policy(self._config.policy, weights=False)
-        # Before the tokenizer, whose import takes seconds: a wrong URL is told at once.
+    async def open(self) -> None:
+        """Get to know the servers. Raises UsageError where none can be used, and for one that is there and is not what
+        the command line says."""
         deadline = time.monotonic() + _OPENING
-        while not any([await self._does(self._list_models, server) for server in self.servers]):
+        while not any([await self._meets(server) for server in self.servers]):
             if time.monotonic() > deadline:
                 reasons = "; ".join(f"{server.url}: {server.reason}" for server in self.servers)
                 raise UsageError(f"no server answers ({reasons})", hint="is it up, and is --base-url right?")
             await asyncio.sleep(0.5)
-        await worker.do(self._load_tokenizer)
-        for server in self.servers:
-            if server.model and not await self._does(self._learn, server):
-                server.model = ""
-        known = [server.traits for server in self.servers if server.traits is not None]
-        if not known:
-            raise UsageError("; ".join(f"{server.url}: {server.reason}" for server in self.servers))
-        self._many = all(traits.full for traits in known)
+        self._many = all(server.traits.full for server in self.servers if server.traits is not None)
         for server in self.servers:
             if server.traits is None:
                 self.warnings.append(f"{server.url} does not answer yet ({server.reason}): it is used once it does")
                 server.let_rest()
 
-    async def _does(self, look: Callable[[Server], Awaitable[None]], server: Server) -> bool:
-        """Whether `look` at a server came to its end; if not, the server's `reason` says why."""
-        server.reason = ""
+    async def _meets(self, server: Server) -> bool:
+        """Whether `server` answers; its model and its traits are known then, else the `reason`."""
         try:
-            await look(server)
+            await self._list_models(server)
+            if self.tokenizer is None:  # its import takes seconds: a wrong URL is told before
+                await self._worker.do(self._load_tokenizer)
+            server.traits = await self._traits(server)
+            server.reason = ""
         except (_Fault, EngineError) as error:
             server.reason = str(error)
         return not server.reason
+
+    async def _meet_late(self, server: Server) -> None:
+        """Get to know a server that was away when the engine was opened. Raises _Fault where it is of no use."""
+        try:
+            if not await self._meets(server):
+                raise _Fault(server.reason)
+        except UsageError as error:
+            raise _Fault(str(error)) from None
+        if self._many and server.traits is not None and not server.traits.full:
+            server.traits = None
+            raise _Fault("it can do less than the other servers: name it alone, or leave it out")
 
     async def _list_models(self, server: Server) -> None:
         """Ask for the server's models, and settle on one."""
@@ -208,8 +215,8 @@ class HttpEngine(ModelEngine):
         self.warnings += remarks_on(self.tokenizer, self._config.policy)
         self._ends = sorted(end_tokens(self.tokenizer, generation_config_of(base)))
 
-    async def _learn(self, server: Server) -> None:
-        """Find the traits of `server` by requests of one token. Raises UsageError for one that cannot be used."""
+    async def _traits(self, server: Server) -> Traits:
+        """What `server` can do, by requests of one token. Raises UsageError for one that cannot be used."""
         ids = render(self.tokenizer, _PROBE)
         odd = encode_text(self.tokenizer, " zebra")[-1]  # no answer would begin with it by itself
         plain = Asked(_PROBE, ids, Sampling(), 1, 1, [])
@@ -240,10 +247,9 @@ class HttpEngine(ModelEngine):
             )
         whole = await ask(Traits(), replace(forced, n=2))
         if obeys(whole, 2):
-            server.traits = Traits(tells_stop=not {"stop_reason", "matched_stop"}.isdisjoint(whole["choices"][0]))
-        else:
-            bias = obeys(await ask(Traits(full=False), forced), 1)
-            server.traits = Traits(full=False, bias=bias, own_bos=there == len(ids) + 1)
+            return Traits(tells_stop=not {"stop_reason", "matched_stop"}.isdisjoint(whole["choices"][0]))
+        bias = obeys(await ask(Traits(full=False), forced), 1)
+        return Traits(full=False, bias=bias, own_bos=there == len(ids) + 1)
 
     # Asking
 
@@ -264,7 +270,7 @@ class HttpEngine(ModelEngine):
             server.load += count
             try:
                 if server.traits is None:
-                    await self._look_again(server)
+                    await self._meet_late(server)
                 assert server.traits is not None
                 if asked.words and not server.traits.bias:
                     raise EngineError(
@@ -299,19 +305,6 @@ class HttpEngine(ModelEngine):
         first = min(self.servers, key=lambda server: server.rests_until)
         await asyncio.sleep(min(first.rests_until - now, 2.0**visit))
         return first
-
-    async def _look_again(self, server: Server) -> None:
-        """Get to know a server that was away when the engine was opened. Raises _Fault where it is still away, or can
-        do less than the others."""
-        try:
-            await self._list_models(server)
-            await self._learn(server)
-        except (UsageError, EngineError) as error:
-            raise _Fault(str(error)) from None
-        server.reason = ""
-        if self._many and server.traits is not None and not server.traits.full:
-            server.traits = None
-            raise _Fault("it can do less than the other servers: name it alone, or leave it out")
 
     def _body(self, server: Server, traits: Traits, asked: Asked, start: int, count: int) -> dict[str, Any]:
         """The request for the completions `start` to `start + count`."""
@@ -407,6 +400,10 @@ class HttpEngine(ModelEngine):
             f"the server wrote {text!r} where only {', '.join(asked.sampling.allowed_tokens)} are allowed"
         )
 
+    def close(self) -> None:
+        super().close()
+        self._worker.close()
+
     def notes(self) -> list[str]:
         return [server.note() for server in self.servers]
 
@@ -485,12 +482,10 @@ def _told(error: Any) -> str:
 async def open_http(config: EngineConfig) -> AsyncIterator[HttpEngine]:
     """The engine on the servers of `config`, until the block ends. Raises UsageError where none can be used."""
     engine = HttpEngine(config)
-    worker = Worker()
     try:
-        await engine.open(worker)
+        await engine.open()
         yield engine
     finally:
-        worker.close()
         engine.close()
         for server in engine.servers:
             await server.client.close()
