@@ -226,15 +226,17 @@ def test_a_template_that_is_missing_or_tells_the_date(tmp_path: Path, capsys: py
     """Templates of Llama 3.2 and SmolLM3 write the date: the same question gave another prompt the next day."""
     from transformers import AutoTokenizer
 
-    for template, shown in (
-        ("{{ date_string if date_string is defined else strftime_now('%d %b %Y') }}|", "26 Jul 2024|"),
-        ("{% set today = strftime_now('%Y-%m-%d') %}{{ today }}|", "2024-07-26|"),
-        (None, "<s>User:\nx\n\nAssistant:\n"),
+    for number, (template, shown) in enumerate(
+        (
+            ("{{ date_string if date_string is defined else strftime_now('%d %b %Y') }}|", "26 Jul 2024|"),
+            ("{% set today = strftime_now('%Y-%m-%d') %}{{ today }}|", "2024-07-26|"),
+            (None, "<s>User:\nx\n\nAssistant:\n"),
+        )
     ):
-        make_tiny_model(tmp_path, chat_template=template)
-        tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+        folder = make_tiny_model(tmp_path / str(number), chat_template=template)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
         assert tokenizer.decode(render(tokenizer, ask("x", "p"))) == shown + "p"
-    [[completion]] = serve(str(tmp_path), [(ask("x"), Sampling(max_tokens=5), 1)], dtype="bfloat16")
+    [[completion]] = serve(str(folder), [(ask("x"), Sampling(max_tokens=5), 1)], dtype="bfloat16")
     assert completion.tokens > 0
     assert "has no chat template: prompts are written as plain" in capsys.readouterr().err
 
@@ -274,6 +276,7 @@ def test_weights_that_are_cut_short_or_of_another_shape_are_a_user_error(tmp_pat
             serve(str(broken), [])
         assert "cut short" in (caught.value.hint or "")
         assert "\n" not in str(caught.value)
+    assert "mlp.down_proj.weight has the shape (32, 64), and config.json asks for (32, 48)" in str(caught.value)
 
 
 def test_a_revision_pins_a_hub_model(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -311,7 +314,7 @@ def test_ctrl_c_while_a_model_loads(tmp_path: Path, interrupts: int) -> None:
         process.send_signal(signal.SIGINT)
         time.sleep(0.05)  # or the two are one
     _, told = process.communicate()
-    assert process.returncode == 130
+    assert process.returncode in (130, -signal.SIGINT)  # the latter where the second met Python on its way out
     assert b"Traceback" not in told
     whole = resource.getrusage(resource.RUSAGE_CHILDREN)
     spent = whole.ru_utime + whole.ru_stime - before.ru_utime - before.ru_stime

@@ -111,14 +111,7 @@ def load_policy(config: EngineConfig) -> Loaded:
     dtype = config.dtype
     if dtype == Dtype.AUTO:
         dtype = Dtype.FLOAT32 if device.type == "cpu" else Dtype.BFLOAT16
-    model, info = _from_pretrained(policy, base, getattr(torch, dtype), keywords)
-    missing = sorted(info.get("missing_keys", ()))
-    if missing:
-        raise UsageError(
-            f"{policy} is no whole causal language model: it lacks {', '.join(missing[:3])}"
-            + (f" and {len(missing) - 3} more" if len(missing) > 3 else ""),
-            hint="is it a reward model? --policy wants the model that writes answers",
-        )
+    model = _from_pretrained(policy, base, getattr(torch, dtype), keywords)
     for each in (folder if base != folder else None, adapter):
         if each is not None:
             model = _merge(model, each)
@@ -159,26 +152,38 @@ def base_of(folder: str) -> str:
     return resolve_policy(str(base))
 
 
-def _from_pretrained(policy: str, base: str, dtype: Any, keywords: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def _from_pretrained(policy: str, base: str, dtype: Any, keywords: dict[str, Any]) -> Any:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
+    damaged = "they are cut short, or made for another config.json: copy or download the folder again"
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            base, dtype=dtype, use_safetensors=True, output_loading_info=True, **keywords
+            base,
+            dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are told below, by their shapes
+            **keywords,
         )
-        model, info = loaded
-        return model, info
     except (OSError, ValueError, KeyError) as error:
         hint = "a policy is a folder with config.json and *.safetensors, a hub name OWNER/NAME, or builtin:clinic"
         if "trust_remote_code" in str(error):
             hint = "its code is not part of transformers: -E trust_remote_code=true runs it, if you trust its author"
         raise UsageError(f"cannot load the policy {policy}: {first_line(error)}", hint=hint) from None
     except (SafetensorError, RuntimeError) as error:
+        raise UsageError(f"cannot load the weights of {policy}: {first_line(error)}", hint=damaged) from None
+    model, info = loaded
+    for name, there, wanted in sorted(info["mismatched_keys"]):
+        what = f"{name} has the shape {tuple(there)}, and config.json asks for {tuple(wanted)}"
+        raise UsageError(f"cannot load the weights of {policy}: {what}", hint=damaged)
+    if missing := sorted(info["missing_keys"]):
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise UsageError(
-            f"cannot load the weights of {policy}: {first_line(error)}",
-            hint="they are cut short, or made for another config.json: copy or download the folder again",
-        ) from None
+            f"{policy} is no whole causal language model: it lacks {', '.join(missing[:3])}{more}",
+            hint="is it a reward model? --policy wants the model that writes answers",
+        )
+    return model
 
 
 def tokenizer_of(folder: str, base: str, *, trust_remote_code: bool = False) -> Any:
