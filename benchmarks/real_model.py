@@ -90,7 +90,7 @@ def main() -> None:
             for row in (
                 medsss(engine, drawn, "sample", given.problems, *common, *how, *sampling),
                 medsss(engine, trees, "search", given.problems, *common, *how, *search),
-                medsss(engine, scored, "bon", drawn, "--prm", reward),
+                medsss(engine, scored, "bon", drawn, "--prm", reward, "--prm-format", "medsss"),
             ):
                 print(json.dumps(row), flush=True)
 

@@ -182,11 +182,11 @@ def test_n_completions_are_n_draws_fewer_are_the_beginning_of_more_and_all_are_c
     assert len({each.text for each in several}) > 3
     assert not {each.text for each in several[1:]} <= {each.text for each in others}
     assert fewer == several[:2]
-    assert any_engine.ask(GAP, sampling, 0) == []
     now = any_engine.engine.usage
     assert (now.requests - before.requests, now.completions - before.completions) == (3, 18)
     assert now.tokens - before.tokens == sum(each.tokens for each in several + others + fewer)
     assert now.prompt_tokens - before.prompt_tokens == 3 * several[0].prompt_tokens
+    assert any_engine.ask(GAP, sampling, 0) == []
 
 
 @pytest.mark.parametrize("name", ["vllm", "http"])

@@ -3,7 +3,7 @@
 Prompts are rendered here, with the tokenizer of `--policy`. The openai client tries again what was busy, failed or
 broke off; a server that goes on failing rests for a while, and its requests go to another one.
 
-When a server is first seen, requests of one token find out what it can do (`Traits`). One that can all (vLLM, SGLang)
+When a server is first seen, requests of one token find out what it can do (`Server`). One that can all (vLLM, SGLang)
 is sent token ids and all n completions in one request. A lesser one is sent what all can: the rendered text, without
 the BOS that it would add a second time, and one request per completion. All servers of a run are asked in one way, so
 a completion does not depend on which one answered.
@@ -54,24 +54,19 @@ _PROBE = Prompt(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Traits:
-    """What a server can do."""
-
-    full: bool = True  # token ids, n, logit_bias, log-probabilities and vLLM's own fields, all in one request
-    bias: bool = True  # logit_bias
-    tells_stop: bool = False  # which stop string ended a text; one that does not gets none, and the text is cut here
-    own_bos: bool = False  # puts a BOS before a text
-
-
 @dataclass(slots=True, eq=False)
 class Server:
-    """One base URL and what is known of it. `load` counts completions in flight; it rests until `rests_until`."""
+    """One base URL and, once it is `known`, what it can do. `load` counts completions in flight; it rests until
+    `rests_until`."""
 
     url: str
     client: Any
     model: str = ""
-    traits: Traits | None = None
+    known: bool = False
+    full: bool = False  # takes token ids, n, logit_bias, logprobs and vLLM's own fields, all in one request
+    bias: bool = False  # takes logit_bias
+    tells_stop: bool = False  # which stop string ended a text; one that does not gets none, and the text is cut here
+    own_bos: bool = False  # puts a BOS before a text
     load: int = 0
     answered: int = 0
     retried: int = 0
@@ -91,7 +86,7 @@ class Server:
         line += f", {self.retried} tried again" if self.retried else ""
         if not self.reason:
             return line
-        down = self.traits is None or self.rests_until > time.monotonic()
+        down = not self.known or self.rests_until > time.monotonic()
         return f"{line}, {'down' if down else 'failed for a while'}: {self.reason}"
 
 
@@ -139,23 +134,23 @@ class HttpEngine(ModelEngine):
                 reasons = "; ".join(f"{server.url}: {server.reason}" for server in self.servers)
                 raise UsageError(f"no server answers ({reasons})", hint="is it up, and is --base-url right?")
             await asyncio.sleep(0.5)
-        self._many = all(server.traits.full for server in self.servers if server.traits is not None)
+        self._many = all(server.full for server in self.servers if server.known)
         for server in self.servers:
-            if server.traits is None:
+            if not server.known:
                 self.warnings.append(f"{server.url} does not answer yet ({server.reason}): it is used once it does")
                 server.let_rest()
 
     async def _meets(self, server: Server) -> bool:
-        """Whether `server` answers; its model and its traits are known then, else the `reason`."""
+        """Whether `server` answers; its model and what it can do are known then, else the `reason`."""
         try:
             await self._list_models(server)
             if self.tokenizer is None:  # its import takes seconds: a wrong URL is told before
                 await self._worker.do(self._load_tokenizer)
-            server.traits = await self._traits(server)
-            server.reason = ""
+            await self._find_out(server)
+            server.known, server.reason = True, ""
         except (_Fault, EngineError) as error:
             server.reason = str(error)
-        return not server.reason
+        return server.known
 
     async def _meet_late(self, server: Server) -> None:
         """Get to know a server that was away when the engine was opened. Raises _Fault where it is of no use."""
@@ -164,8 +159,8 @@ class HttpEngine(ModelEngine):
                 raise _Fault(server.reason)
         except UsageError as error:
             raise _Fault(str(error)) from None
-        if self._many and server.traits is not None and not server.traits.full:
-            server.traits = None
+        if self._many and not server.full:
+            server.known = False
             raise _Fault("it can do less than the other servers: name it alone, or leave it out")
 
     async def _list_models(self, server: Server) -> None:
@@ -215,29 +210,30 @@ class HttpEngine(ModelEngine):
         self.warnings += remarks_on(self.tokenizer, self._config.policy)
         self._ends = sorted(end_tokens(self.tokenizer, generation_config_of(base)))
 
-    async def _traits(self, server: Server) -> Traits:
+    async def _find_out(self, server: Server) -> None:
         """What `server` can do, by requests of one token. Raises UsageError for one that cannot be used."""
         ids = render(self.tokenizer, _PROBE)
         odd = encode_text(self.tokenizer, " zebra")[-1]  # no answer would begin with it by itself
+        spelled = self.tokenizer.decode([odd]).strip()
         plain = Asked(_PROBE, ids, Sampling(), 1, 1, [])
         forced = replace(plain, words=[odd])
 
-        async def ask(traits: Traits, asked: Asked) -> dict[str, Any]:
+        async def choices(asked: Asked) -> list[dict[str, Any]]:
+            """Those that say what they were forced to; none where the server refuses."""
             try:
-                return await self._request(server, self._body(server, traits, asked, 0, asked.n))
-            except EngineError as error:
-                return {"choices": [], "error": str(error)}
+                answer = await self._request(server, self._body(server, asked, 0, asked.n))
+            except EngineError:
+                return []
+            return [each for each in answer["choices"] if each["text"].strip() == spelled]
 
-        def obeys(answer: dict[str, Any], n: int) -> bool:
-            spelled = self.tokenizer.decode([odd]).strip()
-            return [each["text"].strip() for each in answer["choices"]] == [spelled] * n
-
-        answer = await ask(Traits(full=False), plain)
-        if not answer["choices"]:
+        server.full = server.own_bos = False
+        try:
+            answer = await self._request(server, self._body(server, plain, 0, 1))
+        except EngineError as error:
             raise UsageError(
-                f"{server.url}/completions gives no completion of {server.model}: {answer['error']}",
+                f"{server.url}/completions gives no completion of {server.model}: {error}",
                 hint="medsss needs a server with /v1/completions; -E model=NAME asks for another of its models",
-            )
+            ) from None
         there = (answer.get("usage") or {}).get("prompt_tokens", len(ids))
         if abs(there - len(ids)) > 2:
             raise UsageError(
@@ -245,11 +241,12 @@ class HttpEngine(ModelEngine):
                 f"{there} tokens there and {len(ids)} here",
                 hint="--policy names the model that the server runs, or a folder with its tokenizer",
             )
-        whole = await ask(Traits(), replace(forced, n=2))
-        if obeys(whole, 2):
-            return Traits(tells_stop=not {"stop_reason", "matched_stop"}.isdisjoint(whole["choices"][0]))
-        bias = obeys(await ask(Traits(full=False), forced), 1)
-        return Traits(full=False, bias=bias, own_bos=there == len(ids) + 1)
+        server.bias = bool(await choices(forced))
+        server.full = True
+        whole = await choices(replace(forced, n=2)) if server.bias else []
+        server.full = len(whole) == 2
+        server.tells_stop = server.full and not {"stop_reason", "matched_stop"}.isdisjoint(whole[0])
+        server.own_bos = there == len(ids) + 1
 
     # Asking
 
@@ -269,19 +266,18 @@ class HttpEngine(ModelEngine):
             server = await self._pick(visit)
             server.load += count
             try:
-                if server.traits is None:
+                if not server.known:
                     await self._meet_late(server)
-                assert server.traits is not None
-                if asked.words and not server.traits.bias:
+                if asked.words and not server.bias:
                     raise EngineError(
                         f"{server.url} cannot be told to choose among words (logit_bias)",
                         hint="a server that can (vLLM, SGLang, llama.cpp), or search --expand reason",
                     )
-                answer = await self._request(server, self._body(server, server.traits, asked, start, count))
+                answer = await self._request(server, self._body(server, asked, start, count))
                 choices = sorted(answer["choices"], key=lambda each: int(each.get("index") or 0))
                 if len(choices) != count:
                     raise _Fault(f"{len(choices)} completions where {count} were asked for")
-                done = [self._completion(choice, server.traits, asked, answer) for choice in choices]
+                done = [self._completion(choice, server, asked, answer) for choice in choices]
                 server.answered += 1
                 server.rest = _REST[0]
                 return done
@@ -306,12 +302,12 @@ class HttpEngine(ModelEngine):
         await asyncio.sleep(min(first.rests_until - now, 2.0**visit))
         return first
 
-    def _body(self, server: Server, traits: Traits, asked: Asked, start: int, count: int) -> dict[str, Any]:
+    def _body(self, server: Server, asked: Asked, start: int, count: int) -> dict[str, Any]:
         """The request for the completions `start` to `start + count`."""
         sampling = asked.sampling
         body: dict[str, Any] = {
             "model": server.model,
-            "prompt": asked.ids if traits.full else self._text(asked.prompt, own_bos=traits.own_bos),
+            "prompt": asked.ids if server.full else self._text(asked.prompt, own_bos=server.own_bos),
             "max_tokens": asked.limit,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
@@ -320,9 +316,9 @@ class HttpEngine(ModelEngine):
         }
         if asked.words:
             body["logit_bias"] = {str(token): 100 for token in asked.words}
-        if sampling.stop and traits.tells_stop:
+        if sampling.stop and server.tells_stop:
             body["stop"] = list(sampling.stop)
-        if traits.full:
+        if server.full:
             body |= {"n": count, "logprobs": 0}  # of the drawn token alone
             # What the sampling does not name is off, whatever the server or the model's folder has as a default.
             body["extra_body"] = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "stop_token_ids": self._ends}
@@ -362,7 +358,7 @@ class HttpEngine(ModelEngine):
         raise _Fault("an answer that is no completion, twice")
 
     def _completion(
-        self, choice: Mapping[str, Any], traits: Traits, asked: Asked, answer: Mapping[str, Any]
+        self, choice: Mapping[str, Any], server: Server, asked: Asked, answer: Mapping[str, Any]
     ) -> Completion:
         """One completion of an answer.
 
@@ -386,7 +382,7 @@ class HttpEngine(ModelEngine):
         # One that got no stop strings may hold one, and of two that are complete at one moment the first counts.
         if found := first_stop(text + (stop or ""), asked.sampling.stop):
             text, stop = found
-            logprob = logprob if traits.tells_stop else None
+            logprob = logprob if server.tells_stop else None
         if stop is not None:
             reason = FinishReason.STOP
         return Completion(text, reason, tokens, len(asked.ids), stop, logprob)
