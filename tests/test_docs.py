@@ -114,6 +114,7 @@ def test_what_a_page_shows_is_what_one_gets(page: Path, console: Console, tmp_pa
         example.check(ran.returncode, ran.stdout)
 
 
+@pytest.mark.timeout(900)
 def test_every_line_of_the_readme_runs(console: Console, tmp_path: Path) -> None:
     """People copy from the README, into an empty folder."""
     for example in examples(README.read_text()):
