@@ -20,7 +20,7 @@ from medsss_cli.correction import CorrectConfig, corrections, with_corrections
 from medsss_cli.engines import EngineConfig, open_engine
 from medsss_cli.errors import BadRecord, UsageError
 from medsss_cli.problems import to_problem, to_samples
-from medsss_cli.problems.curriculum import Curriculum
+from medsss_cli.problems.curriculum import ALL, Band, Curriculum
 from medsss_cli.prompts import Prompting
 from medsss_cli.records import Problem, Response, Samples, Verdict
 from medsss_cli.requests import Engine
@@ -34,6 +34,13 @@ from medsss_cli.stream.whole import open_whole
 from ._options import options, refuse_given
 
 PIPE = "medsss sample problems.jsonl -n 8 | medsss sample --curriculum K"
+
+FEW, UNREADABLE = 0.1, 0.2  # shares below and above which a warning says what to do
+FEW_ADVICE = (
+    "little to learn from; try --prompting instruct, a lower --temperature with a larger -n, --template thought "
+    "--reveal-answer, or a stronger --policy as the teacher (--engine http)"
+)
+UNREADABLE_ADVICE = "look at some with `medsss view`; --prompting instruct tells a chat model the form"
 
 
 @options
@@ -50,6 +57,15 @@ def run(
             metavar="K",
         ),
     ] = None,
+    pass_rate: Annotated[
+        Band | None,
+        Opt(
+            "Only records with LOW <= pass rate < HIGH (1 counts in LOW:1): --curriculum leaves the others out, "
+            "--correct passes them unchanged.",
+            parse=Band.parse,
+            metavar="LOW:HIGH",
+        ),
+    ] = None,
     keep: Annotated[bool, Opt("Samples records in the input keep their answers, and get these besides.")] = False,
     correcting: CorrectConfig,
     stream: StreamOptions,
@@ -64,7 +80,9 @@ def run(
         drawing = {*options_of(SamplingConfig), *options_of(EngineConfig), *options_of(CorrectConfig), "keep"}
         refuse_given(drawing, "is for drawing, and --curriculum chooses from answers that are there", PIPE)
         refuse_given(("shard", "limit", "ordered"), "does not go with --curriculum, which looks at the whole input")
-        raise typer.Exit(_choose(curriculum, stream))
+        raise typer.Exit(_choose(Curriculum(curriculum, pass_rate or ALL), stream))
+    if pass_rate and not correcting.correct:
+        raise UsageError("--pass-rate goes with --curriculum or --correct")
     if sampling.greedy:
         refuse_given(("temperature", "top_p"), "draws, and --greedy takes the likeliest", "leave one of the two out")
     if sampling.reveal_answer and not (sampling.template or correcting.correct):
@@ -79,11 +97,10 @@ def run(
             "n": sampling.n or 1,
             "correct": True,
             "others": correcting.others,
-            "pass_rate": correcting.pass_rate,
+            "pass_rate": pass_rate,
         }
-        raise typer.Exit(
-            _run(stream, to_samples, config, engine, _correct(sampling, correcting, engine.policy), "correction")
-        )
+        work = _correct(sampling, correcting, pass_rate or ALL, engine.policy)
+        raise typer.Exit(_run(stream, to_samples, config, engine, work, "correction"))
     config |= {"keep": True} if keep else {}
     draw = _draw(sampling, engine.policy if keep else None)
     raise typer.Exit(_run(stream, _samples_or_problem if keep else to_problem, config, engine, draw, "response"))
@@ -103,10 +120,10 @@ def _draw(sampling: SamplingConfig, policy: str | None) -> Work:
     return work
 
 
-def _correct(sampling: SamplingConfig, how: CorrectConfig, policy: str) -> Work:
+def _correct(sampling: SamplingConfig, how: CorrectConfig, band: Band, policy: str) -> Work:
     async def work(problem: Problem, engine: Engine) -> tuple[Samples, list[Response]]:
         assert isinstance(problem, Samples)
-        if how.pass_rate is not None and not how.pass_rate.holds(problem.pass_rate):
+        if not band.holds(problem.pass_rate):
             return problem, []
         signed = any(isinstance(response.policy, str) for response in problem.responses)
         new = await corrections(problem, engine, sampling, others=how.others, policy=policy if signed else None)
@@ -152,9 +169,8 @@ def _run(
     return stream.exit_code()
 
 
-def _choose(k: int, options: StreamOptions) -> int:
-    """Write the K hard problems of each dataset; returns the exit status."""
-    chooser = Curriculum(k)
+def _choose(chooser: Curriculum, options: StreamOptions) -> int:
+    """Write the hard problems of each dataset; returns the exit status."""
     with (
         open_whole(options.output, inputs=options.inputs, errors=options.errors, restart=options.restart) as writer,
         Faults(errors=options.errors, strict=options.strict) as faults,
@@ -168,8 +184,10 @@ def _choose(k: int, options: StreamOptions) -> int:
             writer.write([problem])
     faults.say_causes()
     if not options.quiet:
-        unjudged = f", {chooser.unjudged} not judged" if chooser.unjudged else ""
-        note(f"curriculum: {len(chosen)} of {chooser.offered} problems kept; {chooser.solved} always right{unjudged}")
+        left_out = f"{chooser.solved} always right"
+        left_out += f", {chooser.outside} outside --pass-rate" if chooser.outside else ""
+        left_out += f", {chooser.unjudged} not judged" if chooser.unjudged else ""
+        note(f"curriculum: {len(chosen)} of {chooser.offered} problems kept; {left_out}")
     return faults.exit_code
 
 
@@ -186,8 +204,10 @@ class _Tally:
     progress: Progress
     what: str
     problems: int = 0
+    solved: int = 0  # problems with a right answer among the new ones
     responses: int = 0
     tokens: int = 0
+    cut: int = 0  # by --max-tokens
     originals: int = 0
     verdicts: Counter[Verdict] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
@@ -195,8 +215,10 @@ class _Tally:
     def add(self, new: Sequence[Response]) -> None:
         """A record is done; `new` are its new answers."""
         self.problems += 1
+        self.solved += any(response.verdict is Verdict.CORRECT for response in new)
         self.responses += len(new)
         self.tokens += sum(response.tokens for response in new)
+        self.cut += sum(response.finish_reason == "length" for response in new)
         self.originals += len({response.corrects for response in new})
         self.verdicts.update(response.verdict for response in new)
         self.refused.update(str(response.form) for response in new if (response.form or "").startswith("refused"))
@@ -219,8 +241,18 @@ class _Tally:
         if self.refused:
             reasons = ", ".join(f"{count} {_REFUSED[form]}" for form, count in self.refused.most_common())
             note(f"sample: {self.refused.total()} responses refused, which count as no answer: {reasons}")
-        if self.responses and not self.verdicts[Verdict.CORRECT] and (self.refused or self.what == "correction"):
-            warn(f"no {self.what} is right: there is nothing here to train on")
+        if self.what == "correction":
+            if self.responses and not self.solved:
+                warn("no correction is right: there is nothing here to train on")
+            return
+        if self.solved < FEW * self.problems:
+            warn(f"{self.solved} of {self.problems} questions got a right answer: {FEW_ADVICE}")
+        unread = self.verdicts[Verdict.NO_ANSWER] - self.refused.total()
+        if unread > UNREADABLE * self.responses:
+            warn(
+                f"{unread} of {self.responses} responses have no answer that can be read, {self.cut} are cut off at "
+                f"--max-tokens: {UNREADABLE_ADVICE}"
+            )
 
 
 _REFUSED = {"refused-no-steps": "without numbered steps", "refused-betrays": "that betray the answer they were shown"}

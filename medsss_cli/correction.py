@@ -19,12 +19,11 @@ correction itself; and that has no correct correction yet, so a second run tries
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
-from typing import Annotated, ClassVar, NamedTuple
+from typing import Annotated, ClassVar
 
 from msgspec import UNSET
 from msgspec.structs import replace as copied
@@ -43,27 +42,6 @@ _REFUTED = re.compile(r"\b(?:is|was|be|seems?)\s(?:not\s|in)?(?:wrong|correct|ri
 _WORDS = re.compile(r"[\u3400-\u9fff]|[^\W_]+|[^\w\s]")
 
 
-class Band(NamedTuple):
-    """The pass rates from `low` up to `high`; `high` itself counts where it is 1."""
-
-    low: float
-    high: float
-
-    @classmethod
-    def parse(cls, text: str) -> Band:
-        """LOW:HIGH. Raises UsageError for what is no band."""
-        low, _, high = text.partition(":")
-        with contextlib.suppress(ValueError):
-            band = cls(float(low), float(high))
-            if 0 <= band.low < band.high <= 1:
-                return band
-        raise UsageError(f"--pass-rate {text}: no band of pass rates", hint="LOW:HIGH, 0 <= LOW < HIGH <= 1")
-
-    def holds(self, rate: float) -> bool:
-        """Whether a pass rate lies in the band."""
-        return self.low <= rate and (rate < self.high or rate == self.high == 1.0)
-
-
 @dataclass(frozen=True, slots=True)
 class CorrectConfig:
     """Whether and how wrong answers are put right; how one asks and draws is `SamplingConfig`."""
@@ -73,21 +51,12 @@ class CorrectConfig:
     correct: Annotated[
         bool, Opt("Read samples records, and have every wrong answer put right, -n tries each.", group="")
     ] = False
-    pass_rate: Annotated[
-        Band | None,
-        Opt(
-            "--correct: only records with LOW <= pass rate < HIGH (1 counts in LOW:1); others pass unchanged.",
-            parse=Band.parse,
-            metavar="LOW:HIGH",
-        ),
-    ] = None
     others: Annotated[int, Opt("--correct, instruct: show up to K other wrong answers.", least=0, metavar="K")] = 0
 
     def __post_init__(self) -> None:
         check(self)
-        for option, given in (("--pass-rate", self.pass_rate), ("--others", self.others)):
-            if given and not self.correct:
-                raise UsageError(f"{option} goes with --correct")
+        if self.others and not self.correct:
+            raise UsageError("--others goes with --correct")
 
 
 def to_correct(samples: Samples) -> list[int]:

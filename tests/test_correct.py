@@ -10,9 +10,10 @@ import pytest
 from helpers import read_jsonl, run_medsss, to_lines, write_jsonl
 from msgspec import UNSET
 
-from medsss_cli.correction import Band, corrections, mended_step, other_attempts, replaced, to_correct, with_corrections
+from medsss_cli.correction import corrections, mended_step, other_attempts, replaced, to_correct, with_corrections
 from medsss_cli.engines.scripted import ScriptedEngine
 from medsss_cli.problems import without_corrections
+from medsss_cli.problems.curriculum import Band
 from medsss_cli.prompts import Prompting
 from medsss_cli.records import Problem, Response, Samples, Task, Verdict, dump
 from medsss_cli.requests import Completion, FinishReason, Prompt, Sampling

@@ -53,6 +53,13 @@ def test_responses_are_judged_and_the_rate_is_over_all(tmp_path: Path) -> None:
     assert "1 problems, 4 responses, accuracy 50.0%, unparsed 25.0%" in ran.stderr
 
 
+def test_a_policy_too_weak_to_learn_from_is_told_with_counts_and_what_to_do(tmp_path: Path) -> None:
+    engine = script(tmp_path / "s.jsonl", [{"match": "?", "texts": answers("A", "")}])
+    ran = run_medsss(["sample", "-n", 2, "--engine", engine], to_lines([problem(1), problem(2)])).ok()
+    assert "warning: 0 of 2 questions got a right answer: little to learn from; try --prompting instruct" in ran.stderr
+    assert "warning: 2 of 4 responses have no answer that can be read, 0 are cut off at --max-tokens" in ran.stderr
+
+
 def test_seeded_on_a_model_whatever_the_order_and_the_batch(policy: str) -> None:
     problems = [problem(number) for number in range(12)]
     args = ["sample", "--policy", policy, "-n", 3, "--max-tokens", 12]
@@ -100,7 +107,7 @@ def test_a_broken_line_and_a_failed_request_are_counted_and_the_rest_is_done(tmp
         (["--others", "1", "--prompting", "instruct"], "--others goes with --correct"),
         (["--correct", "--others", "1"], "--others is an instruction"),
         (["--correct", "--keep"], "neither with --template nor with --keep"),
-        (["--pass-rate", "0:1"], "--pass-rate goes with --correct"),
+        (["--pass-rate", "0:1"], "--pass-rate goes with --curriculum or --correct"),
         (["--correct", "--pass-rate", "0.5:0.2"], "no band of pass rates"),
         (["--curriculum", "3", "-n", "4"], "-n is for drawing"),
         (["--curriculum", "3", "--policy", "x"], "--policy is for drawing"),
@@ -144,6 +151,10 @@ def test_a_curriculum_is_chosen_from_answers(tmp_path: Path) -> None:
     assert {r["id"]: r["meta"]["pass_rate"] for r in ran.records} == {"p3": 0.0, "p4": 0.0}
     assert all("responses" not in record for record in ran.records)
     assert "2 of 5 problems kept; 1 always right" in ran.stderr
+    # A band leaves out the hopeless ones, of which no tree would have a correct trajectory.
+    band = run_medsss(["sample", "--curriculum", 3, "--pass-rate", "0.2:1"], drawn).ok()
+    assert {r["id"]: r["meta"]["pass_rate"] for r in band.records} == {"p2": 0.5, "p5": 0.75}
+    assert "2 of 5 problems kept; 1 always right, 2 outside --pass-rate" in band.stderr
     # It is there whole, it never replaces what it is chosen from, nor what is there already.
     kept, seed = tmp_path / "drawn.jsonl", tmp_path / "seed.jsonl"
     kept.write_text(drawn)
@@ -220,7 +231,9 @@ def test_a_teachers_thought_is_read_and_what_betrays_the_answer_is_refused(tmp_p
     assert "3 responses refused, which count as no answer: 2 without numbered steps, 1 that betray" in ran.stderr
     engine = script(tmp_path / "t.jsonl", [{"match": "1", "texts": ["Ask your doctor."]}])
     args[args.index("--engine") + 1] = engine
-    assert "no response is right: there is nothing here to train on" in run_medsss(args, to_lines([problem(1)])).stderr
+    assert (
+        "0 of 1 questions got a right answer: little to learn from" in run_medsss(args, to_lines([problem(1)])).stderr
+    )
 
 
 def test_cmexam_from_the_prompt_to_the_verdict(tmp_path: Path) -> None:

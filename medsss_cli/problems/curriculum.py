@@ -3,25 +3,58 @@
 Per dataset, a problem that the policy always gets right is left out, and the K with the lowest pass rate stay (paper,
 section 4.1, seed selection). Ties go by a hash of the id, so that the choice depends neither on the order of the input
 nor on the order in which answers came. Memory: K problems per dataset, however many are offered.
+
+A band of pass rates leaves out the hopeless ones: with 0.05:1, what was never right in 16 answers. Of a weak policy the
+K with the lowest rate are all of that kind, and their trees hold no correct trajectory.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import heapq
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+from ..errors import UsageError
 from ..records import Problem, Samples, Verdict, problem_fields
+
+
+class Band(NamedTuple):
+    """The pass rates from `low` up to `high`; `high` itself counts where it is 1."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def parse(cls, text: str) -> Band:
+        """LOW:HIGH. Raises UsageError for what is no band."""
+        low, _, high = text.partition(":")
+        with contextlib.suppress(ValueError):
+            band = cls(float(low), float(high))
+            if 0 <= band.low < band.high <= 1:
+                return band
+        raise UsageError(f"--pass-rate {text}: no band of pass rates", hint="LOW:HIGH, 0 <= LOW < HIGH <= 1")
+
+    def holds(self, rate: float) -> bool:
+        """Whether a pass rate lies in the band."""
+        return self.low <= rate and (rate < self.high or rate == self.high == 1.0)
+
+
+ALL = Band(0.0, 1.0)
 
 
 @dataclass
 class Curriculum:
-    """`keep` is K. `offered`, `solved` (always right) and `unjudged` (no answer could be judged) count problems."""
+    """`keep` is K. These count problems: `offered`, `solved` (always right), `unjudged` (no answer could be judged),
+    `outside` (of the band)."""
 
     keep: int
+    band: Band = ALL
     offered: int = 0
     solved: int = 0
     unjudged: int = 0
+    outside: int = 0
     # Per dataset a heap whose smallest entry is the first to go: (-pass rate, -hash, id, problem).
     _heaps: dict[str, list[tuple[float, int, str, Problem]]] = field(default_factory=dict)
 
@@ -34,7 +67,8 @@ class Curriculum:
         if all(response.verdict is Verdict.NOT_JUDGED for response in samples.responses):
             self.unjudged += 1
             return
-        if self.keep < 1:
+        if not self.band.holds(samples.pass_rate):
+            self.outside += 1
             return
         fields = problem_fields(samples)
         fields["meta"] = {**samples.meta, "pass_rate": samples.pass_rate}
