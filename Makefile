@@ -2,7 +2,7 @@
 # make check   all that CI asks for         make bench   start-up and streams, measured
 # make quick   the tests that open no model and no server, for the edit loop
 # make docs    the option lists in docs     make audit   known holes in what the lock names (asks PyPI)
-# make wheel   the package, into dist/
+# make wheel   the package, into dist/          make real    the loop on a real small model, two hours
 # The only thing that must be there is Python 3.11 or later; the first target to run makes .venv.
 
 PYTHON ?= python3
@@ -15,7 +15,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: test quick check demo bench docs audit wheel clean
+.PHONY: test quick check demo real bench docs audit wheel clean
 .DEFAULT_GOAL := test
 
 .venv: $(STAMP)
@@ -44,6 +44,9 @@ check: $(STAMP)
 
 demo: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
+
+real: $(STAMP)
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/smollm2.sh
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/startup.py

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The evolution loop of MedS3 (arXiv 2501.12051), in the order of the authors' own script (scripts/iter_run.sh):
 #
+#   at first     with a TEACHER only: fine-tuning on its right answers (stage 1 of MedCritical), for a policy too weak to begin
 #   iteration i  hard questions, search with the policy so far, fine-tuning that goes on from it on all trees so far
 #   at the end   one DPO on all trees, then reward models, from the DPO's policy, on the trees of the last iteration
 #
@@ -14,6 +15,8 @@ set -euo pipefail
 : "${POOL:?set POOL to the problems to learn from}" "${TEST:?set TEST to the problems to measure on}"
 POLICY=${POLICY:-builtin:clinic}  OUT=${OUT:-out/evolve}  SEED=${SEED:-0}  ITERATIONS=${ITERATIONS:-2}
 CURRICULUM=${CURRICULUM:-500}     # hard questions to keep, per dataset and iteration
+TEACHER=${TEACHER:-}              # a policy whose right answers come first; TEACHER_EXTRA: its engine, prompting, template
+TEACHER_DRAWS=${TEACHER_DRAWS:-2} # its answers to each question
 DRAWS=${DRAWS:-8}                 # answers a question that decide which are hard
 N=${N:-16}                        # candidates a question at the end
 LABELS=${LABELS:-"dual"}          # of the reward models, one each
@@ -22,6 +25,7 @@ JOBS=${JOBS:-1}                   # processes side by side, each with a shard of
 GPUS=${GPUS:-0}                   # GPUs to share out: each process gets the one of its number; 0: as it is
 TRAIN=${TRAIN:-medsss}            # what runs a training: "torchrun --standalone --nproc_per_node 4 -m medsss_cli.app"
 PROMPTING=${PROMPTING:-native}    # of the first iteration: instruct for a general chat model
+TEACHER_EXTRA=${TEACHER_EXTRA:-} CURRICULUM_EXTRA=${CURRICULUM_EXTRA:-}
 EXTRA=${EXTRA:-} SAMPLE_EXTRA=${SAMPLE_EXTRA:-} SEARCH_EXTRA=${SEARCH_EXTRA:-} LABEL_EXTRA=${LABEL_EXTRA:-}
 SFT_LABEL=${SFT_LABEL:-} DPO_LABEL=${DPO_LABEL:-} PRM_LABEL=${PRM_LABEL:-} PRM_SEARCH=${PRM_SEARCH:-}
 SFT_EXTRA=${SFT_EXTRA:-} DPO_EXTRA=${DPO_EXTRA:-} PRM_EXTRA=${PRM_EXTRA:-}
@@ -41,6 +45,7 @@ sharded() {  # sharded OUT COMMAND...: the command on JOBS shards at once, their
 }
 # Status 1 is "some questions failed", each named on stderr: the others go on.
 draw() { medsss sample "$@" --prompting "$prompting" $EXTRA $SAMPLE_EXTRA || [ $? -eq 1 ]; }
+teach() { medsss sample "$@" --policy "$TEACHER" -n "$TEACHER_DRAWS" $SAMPLE_EXTRA $TEACHER_EXTRA || [ $? -eq 1 ]; }
 grow() { medsss search "$@" --prompting "$prompting" $EXTRA $SEARCH_EXTRA || [ $? -eq 1 ]; }
 greedy() {  # greedy NAME: one answer a question
     draw "$TEST" --policy "$policy" --seed "$SEED" --greedy -o "$OUT/$1.greedy.jsonl"
@@ -56,12 +61,22 @@ say "the base policy"
 greedy base
 candidates base
 
+if [ -n "$TEACHER" ]; then
+    say "stage 1: the right answers of $TEACHER"
+    sharded "$OUT/teacher.jsonl" teach "$POOL" --seed "$SEED"
+    medsss label "$OUT/teacher.jsonl" --to sft $SFT_LABEL -o "$OUT/teacher.sft.jsonl"
+    if [ ! -s "$OUT/teacher.sft.jsonl" ]; then say "the teacher has no right answer: there is nothing to train on"; exit 1; fi
+    $TRAIN train-policy "$OUT/teacher.sft.jsonl" --policy "$policy" --method sft --seed "$SEED" $SFT_EXTRA -o "$OUT/stage1"
+    policy=$OUT/stage1 prompting=native
+    greedy stage1
+fi
+
 for i in $(seq "$ITERATIONS"); do
     o=$OUT/iteration$i
     mkdir -p "$o"
     say "iteration $i: hard questions"
     sharded "$o/pool.jsonl" draw "$POOL" --policy "$policy" --seed "$SEED$i" -n "$DRAWS"
-    medsss sample "$o/pool.jsonl" --curriculum "$CURRICULUM" > "$o/seed.jsonl"
+    medsss sample "$o/pool.jsonl" --curriculum "$CURRICULUM" $CURRICULUM_EXTRA > "$o/seed.jsonl"
     say "iteration $i: search"
     sharded "$o/trees.jsonl" grow "$o/seed.jsonl" --policy "$policy" --seed "$SEED$i"
     trees+=("$o/trees.jsonl")
@@ -112,4 +127,5 @@ done
 for job in $(jobs -p); do wait "$job"; done
 
 say "done"
-medsss report "$OUT"/base.*.report.json "$OUT"/iteration*.report.json "$OUT"/evolved.*.report.json
+shopt -s nullglob  # without a teacher there is no stage 1
+medsss report "$OUT"/base.*.report.json "$OUT"/stage1.*.report.json "$OUT"/iteration*.report.json "$OUT"/evolved.*.report.json

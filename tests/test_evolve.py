@@ -1,5 +1,6 @@
 """`examples/evolve.sh`, the script that people start from, runs whole: every command on what the one before wrote. It
-is called as docs/gpu.md does, through `examples/medqa-8b.sh`, on a tiny model of the same architecture."""
+is called through `examples/medqa-8b.sh`, as docs/gpu.md does, on a tiny model of the same architecture, and through
+`examples/smollm2.sh` on one that never gets anything right."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from helpers import clean_env, read_jsonl, run_medsss
+from tiny_models import make_tiny_model
 from warm import put_medsss
 
 ROOT = Path(__file__).parent.parent
@@ -31,19 +33,26 @@ SIZES = {
 }
 
 
+def loop(script: str, folder: Path, *, problems: int, **env: str) -> tuple[str, str]:
+    """What the script said on stdout and stderr; `pool.jsonl`, `test.jsonl` and `out` are in the folder."""
+    pool, test = folder / "pool.jsonl", folder / "test.jsonl"
+    run_medsss(["clinic", "-n", problems, "--seed", "4", "-o", pool]).ok()
+    run_medsss(["clinic", "-n", "4", "--seed", "4", "--split", "test", "-o", test]).ok()
+    put_medsss(folder / "bin")
+    given = clean_env(**SIZES | env, POOL=str(pool), TEST=str(test), OUT=str(folder / "out"))
+    given["PATH"] = f"{folder / 'bin'}{os.pathsep}{given['PATH']}"
+    ran = subprocess.run(
+        ["bash", str(ROOT / "examples" / script)], env=given, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    return ran.stdout, ran.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_the_loop_runs_from_problems_to_the_table(tmp_path: Path) -> None:
-    pool, test, out = tmp_path / "pool.jsonl", tmp_path / "test.jsonl", tmp_path / "out"
-    run_medsss(["clinic", "-n", "12", "--seed", "4", "-o", pool]).ok()
-    run_medsss(["clinic", "-n", "4", "--seed", "4", "--split", "test", "-o", test]).ok()
-    put_medsss(tmp_path / "bin")
-    env = clean_env(**SIZES, POOL=str(pool), TEST=str(test), OUT=str(out))
-    env["PATH"] = f"{tmp_path / 'bin'}{os.pathsep}{env['PATH']}"
-    ran = subprocess.run(
-        ["bash", str(ROOT / "examples" / "medqa-8b.sh")], env=env, capture_output=True, text=True, check=False
-    )
-    assert ran.returncode == 0, ran.stderr[-3000:]
+    table, _ = loop("medqa-8b.sh", tmp_path, problems=12)
+    out, test = tmp_path / "out", tmp_path / "test.jsonl"
     rows = (
         "base  ",
         "base, greedy",
@@ -53,8 +62,26 @@ def test_the_loop_runs_from_problems_to_the_table(tmp_path: Path) -> None:
         "evolved, PRM on dual",
     )
     for row in rows:
-        assert row in ran.stdout, ran.stdout
-    assert "best of 4, min-max" in ran.stdout
+        assert row in table, table
+    assert "best of 4, min-max" in table
     # The shards were merged whole: every question has its candidates and its selection.
     assert {row["id"] for row in read_jsonl(out / "evolved.bon-dual.jsonl")} == {row["id"] for row in read_jsonl(test)}
     assert len(read_jsonl(out / "iteration1" / "trees.jsonl")) == len(read_jsonl(out / "iteration1" / "seed.jsonl"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_policy_that_gets_nothing_right_is_taught_and_the_loop_ends_with_a_table(tmp_path: Path) -> None:
+    """A real small model begins like this: no right answer, so no tree, no pair and no reward model can be made."""
+    policy = make_tiny_model(tmp_path / "policy", context=4096)
+    weak = {"POLICY": str(policy), "PROMPTING": "instruct", "TEACHER": "builtin:clinic", "TEACHER_DRAWS": "1"}
+    small = {"EXTRA": "--engine hf", "N": "2", "SAMPLE_EXTRA": "--max-tokens 60", "JOBS": "1"}
+    table, said = loop("smollm2.sh", tmp_path, problems=6, **weak, **small)
+    for row in ("base, greedy", "stage1, greedy", "iteration1, greedy", "evolved, greedy"):
+        assert row in table, table
+    assert "questions got a right answer: little to learn from" in said
+    assert "iteration 1: no correct trajectory: the policy stays as it is" in said
+    assert "no preference pair: no DPO" in said
+    taught = read_jsonl(tmp_path / "out" / "teacher.sft.jsonl")
+    assert taught
+    assert all("Step 1:" in row["completion"][0]["content"] for row in taught)
