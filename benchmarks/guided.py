@@ -246,7 +246,7 @@ async def compare(given: argparse.Namespace) -> list[dict[str, Any]]:
                 for by in given.values:
                     guided.append(await bench.search(nodes, StepAggregation(by), {}))
                 if given.variants:
-                    guided.append(await bench.search(nodes, StepAggregation(given.values[0]), {"wrong_below": 0.0}))
+                    guided.append(await bench.search(nodes, StepAggregation(given.values[0]), {"reflects": 0}))
                     guided.append(await bench.search(nodes, StepAggregation(given.values[0]), {"ucb_c": 0.5}))
             pool = await bench.pool(max(run.tokens for run in guided))
     rows = rows_of(best_of(pool, 1))[:1]

@@ -21,7 +21,11 @@ import typer
 from medsss_cli.errors import UsageError
 from medsss_cli.settings import Opt, options_of
 
+Inputs = Annotated[
+    tuple[str, ...], Opt("Files of records, `-` or nothing for stdin.", argument=True, metavar="INPUT...")
+]
 Output = Annotated[str | None, Opt("Write here instead of stdout.", names=("--output", "-o"), metavar="FILE")]
+Restart = Annotated[bool, Opt("Overwrite the output that is there.")]
 Strict = Annotated[bool, Opt("Stop at the first bad line.")]
 """Of the commands that are no stream of records; what a stream has is said in `StreamOptions`."""
 

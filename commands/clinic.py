@@ -25,7 +25,7 @@ from medsss_cli.stream.faults import Faults
 from medsss_cli.stream.jsonl import Where, read_records, write_stdout
 from medsss_cli.stream.whole import open_whole
 
-from ._options import Output, options, refuse_given
+from ._options import Output, Restart, options, refuse_given
 
 
 @options
@@ -49,7 +49,7 @@ def run(
     kind: Annotated[tuple[str, ...], Opt("Only this kind; may be repeated.", metavar="KIND")] = (),
     domain: Annotated[tuple[str, ...], Opt("Only this domain; may be repeated.", metavar="DOMAIN")] = (),
     output: Output = None,
-    restart: Annotated[bool, Opt("Overwrite the output that is there.")] = False,
+    restart: Restart = False,
     solutions: Annotated[bool, Opt("Write samples records, each with the right solution as its response.")] = False,
     list_: Annotated[bool, Opt("List the kinds with domain and rule, and stop.", names=("--list",))] = False,
     check: Annotated[

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import typer
@@ -38,7 +37,7 @@ from medsss_cli.stream.jsonl import (
 )
 from medsss_cli.stream.whole import check_outputs, open_whole
 
-from ._options import options, refuse_given
+from ._options import Inputs, Output, Restart, Strict, options, refuse_given
 from ._tables import report_text
 
 T = TypeVar("T", bound=HasId)
@@ -65,12 +64,8 @@ class EvalOptions:
 
     GROUP: ClassVar[str] = ""
 
-    inputs: Annotated[
-        tuple[str, ...], Opt("Files of records, `-` or nothing for stdin.", argument=True, metavar="INPUT")
-    ] = ()
-    output: Annotated[
-        str | None, Opt("Write the report here instead of stdout.", names=("--output", "-o"), metavar="FILE")
-    ] = None
+    inputs: Inputs = ()
+    output: Output = None
     name: Annotated[str | None, Opt("What to call this run in the report.", metavar="LABEL")] = None
     by: Annotated[str | None, Opt("Accuracies by a field of the record: meta.clinic.kind.", metavar="FIELD")] = None
     compare: Annotated[
@@ -89,18 +84,12 @@ class EvalOptions:
         float,
         Opt("--steps: a step that scores below is held for wrong.", least=0, most=1, metavar="P", group="Measures"),
     ] = 0.5
-    seed: Annotated[int, Opt("Of the subsets that votes by score draw.", metavar="S", group="Measures")] = 0
 
     plot: Annotated[str | None, Opt("Draw a figure (.png, .svg, .pdf).", metavar="FILE", group="Output")] = None
-    json: Annotated[bool, Opt("The report alone, without tables.", group="Output")] = False
-    restart: Annotated[bool, Opt("Overwrite the output.", group="Output")] = False
-    errors: Annotated[str | None, Opt("Write a record for each bad line here.", metavar="FILE", group="Output")] = None
-    limit: Annotated[
-        int | None, Opt("Take the first N records (of each run) only.", least=1, metavar="N", group="Output")
-    ] = None
-    strict: Annotated[bool, Opt("Stop at the first bad line.", group="Output")] = False
+    restart: Restart = False
+    strict: Strict = False
     quiet: Annotated[
-        bool, Opt("No progress, no tables beside the report.", names=("--quiet", "-q"), group="Output")
+        bool, Opt("The report alone: no progress, no tables.", names=("--quiet", "-q"), group="Output")
     ] = False
 
     def __post_init__(self) -> None:
@@ -119,12 +108,12 @@ def run(*, given: EvalOptions) -> None:
     _refuse(given)
     sources = given.compare or given.inputs or ("-",)
     check_inputs(sources)
-    check_outputs(sources, {"-o": given.output, "--plot": given.plot, "--errors": given.errors})
-    on_screen = given.output is None and not given.json and _stdout_is_a_terminal()
+    check_outputs(sources, {"-o": given.output, "--plot": given.plot})
+    on_screen = given.output is None and not given.quiet and _stdout_is_a_terminal()
     began = time.monotonic()
     with (
-        Faults(errors=given.errors, strict=given.strict) as faults,
-        open_whole(given.output, inputs=sources, errors=given.errors, restart=given.restart) as out,
+        Faults(strict=given.strict) as faults,
+        open_whole(given.output, inputs=sources, restart=given.restart) as out,
         _open_plot(given, sources) as figure,
     ):
         report = _compared(given, faults) if given.compare else _evaluated(given, sources, faults)
@@ -136,11 +125,11 @@ def run(*, given: EvalOptions) -> None:
             out.write([report])
     if on_screen:
         write_stdout(report_text(report))
-    elif not (given.quiet or given.json):
+    elif not given.quiet:
         say(report_text(report).rstrip("\n"))
-    if given.plot is not None and not given.quiet:
-        note(f"eval: drew {given.plot}")
-    if not (given.quiet or given.json):
+    if not given.quiet:
+        if given.plot is not None:
+            note(f"eval: drew {given.plot}")
         note(f"eval: took {time.monotonic() - began:.1f} s")
     raise typer.Exit(faults.exit_code)
 
@@ -149,7 +138,7 @@ def _open_plot(given: EvalOptions, sources: Sequence[str]) -> AbstractContextMan
     if given.plot is None:
         return nullcontext()
     check_plot(given.plot)
-    return open_whole(given.plot, inputs=sources, errors=given.errors, restart=given.restart, option="--plot")
+    return open_whole(given.plot, inputs=sources, restart=given.restart, option="--plot")
 
 
 def _stdout_is_a_terminal() -> bool:
@@ -163,13 +152,13 @@ def _stdout_is_a_terminal() -> bool:
 def _refuse(given: EvalOptions) -> None:
     """An option that is not looked at is a mistake, not a wish to be passed over."""
     if given.compare is not None:
-        refuse_given(("steps", "by", "k", "threshold", "seed"), "has no place beside --compare")
+        refuse_given(("steps", "by", "k", "threshold"), "has no place beside --compare")
         if given.inputs:
             raise UsageError("input files have no place beside --compare, which names both runs")
         if given.compare == ("-", "-"):
             raise UsageError("--compare: only one of the two runs can be stdin")
     elif given.steps:
-        refuse_given(("by", "k", "extract", "seed"), "has no place beside --steps")
+        refuse_given(("by", "k", "extract"), "has no place beside --steps")
     else:
         refuse_given(("threshold",), "wants --steps")
 
@@ -181,7 +170,7 @@ def _read(
     records = []
     with Progress("eval", quiet=given.quiet) as progress:
         found = first_of_each(read_records(sources, parse, on_bad=faults.bad), on_bad=faults.bad)
-        for _, record in islice(found, given.limit):
+        for _, record in found:
             records.append(record)
             progress.advance()
     return records
@@ -196,7 +185,7 @@ def _evaluated(given: EvalOptions, sources: Sequence[str], faults: Faults) -> di
                 "there is nothing to evaluate: the input holds no step scores with gold labels",
                 hint="medsss clinic | medsss sample | medsss bon --prm R | medsss eval --steps",
             )
-        origin = Origin(given.name, sources, faults.bad_lines, given.seed)
+        origin = Origin(given.name, sources, faults.bad_lines)
         return step_report(scored, origin, threshold=given.threshold)
     items = _read(sources, partial(read_item, rejudge=given.extract, by=given.by), given, faults)
     if not items:
@@ -204,7 +193,7 @@ def _evaluated(given: EvalOptions, sources: Sequence[str], faults: Faults) -> di
             "there is nothing to evaluate: the input holds no answers",
             hint="pipe in what `medsss sample` or `bon` writes",
         )
-    origin = Origin(given.name, sources, faults.bad_lines, given.seed)
+    origin = Origin(given.name, sources, faults.bad_lines)
     return answers_report(items, origin, points=given.k or (), by=given.by)
 
 

@@ -30,7 +30,7 @@ from medsss_cli.stream.faults import Faults
 from medsss_cli.stream.jsonl import Where, first_of_each
 from medsss_cli.stream.whole import open_whole
 
-from ._options import Output, options, refuse_given
+from ._options import Output, Restart, options, refuse_given
 
 DROPS_SHOWN = 20
 
@@ -70,7 +70,7 @@ class LoadOptions:
     ngram: Annotated[int, Opt("--exclude: words in a row that are an overlap; 0: none.", least=0, metavar="N")] = NGRAM
     errors: Annotated[str | None, Opt("Write a record for each bad row here.", metavar="FILE")] = None
     strict: Annotated[bool, Opt("Stop at the first bad row.")] = False
-    restart: Annotated[bool, Opt("Overwrite what is in -o FILE.")] = False
+    restart: Restart = False
     quiet: Annotated[bool, Opt("No notes on stderr; errors stay.", names=("--quiet", "-q"))] = False
 
     def __post_init__(self) -> None:

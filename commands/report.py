@@ -19,7 +19,7 @@ from medsss_cli.settings import Opt
 from medsss_cli.stream.faults import Faults
 from medsss_cli.stream.jsonl import LineWriter, Where, read_records, write_stdout
 
-from ._options import options
+from ._options import Strict, options
 from ._tables import aligned, percent, span
 
 
@@ -54,7 +54,7 @@ class ReportOptions:
     ] = False
     markdown: Annotated[bool, Opt("Write the table in Markdown.")] = False
     json: Annotated[bool, Opt("Write the rows as JSON lines, not as a table.")] = False
-    strict: Annotated[bool, Opt("Stop at the first input that is no report.")] = False
+    strict: Strict = False
 
 
 @options

@@ -33,9 +33,7 @@ from medsss_cli.stream.run import Stream, StreamOptions, run_concurrently
 from ._options import options, refuse_given
 
 # What a beam does not look at: it has its own way to choose leaves and to end.
-_NOT_OF_BEAM = (
-    "max_nodes", "expand", "ucb_c", "unvisited", "finish_threshold", "wrong_below", "reflects", "enough_finishes",
-)  # fmt: skip
+_NOT_OF_BEAM = ("max_nodes", "expand", "ucb_c", "finish_threshold", "reflects", "enough_finishes")
 
 
 @options

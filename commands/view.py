@@ -19,7 +19,7 @@ from medsss_cli.stream.whole import open_whole
 from medsss_cli.view.model import read
 from medsss_cli.view.page import page
 
-from ._options import Strict, options, refuse_given
+from ._options import Inputs, Restart, Strict, options, refuse_given
 
 ON_A_TERMINAL = 1
 """Records that are shown on a terminal unless --limit or --id says otherwise: a tree fills the screen."""
@@ -31,9 +31,7 @@ ON_A_PAGE = 300
 @options
 def run(
     *,
-    inputs: Annotated[
-        tuple[str, ...], Opt("Files of records, `-` or nothing for stdin.", argument=True, metavar="[INPUT]...")
-    ] = (),
+    inputs: Inputs = (),
     html: Annotated[str | None, Opt("Write one page that needs nothing else, for a browser.", metavar="FILE")] = None,
     id: Annotated[tuple[str, ...], Opt("The records of this id; may be repeated.", metavar="ID")] = (),
     limit: Annotated[
@@ -46,13 +44,7 @@ def run(
     ] = None,
     full: Annotated[bool, Opt("Every answer, and every text in its whole length.")] = False,
     labels: Annotated[StepLabels, Opt("How the steps of a tree are labelled, as in `label`.")] = StepLabels.DUAL,
-    width: Annotated[
-        int | None, Opt("Columns; default the terminal's, 80 in a pipe.", least=40, most=1000, metavar="N")
-    ] = None,
-    color: Annotated[
-        bool | None, Opt("Colours; default on a terminal, unless NO_COLOR is set.", names=("--color/--no-color",))
-    ] = None,
-    restart: Annotated[bool, Opt("Overwrite the page that is there.")] = False,
+    restart: Restart = False,
     strict: Strict = False,
 ) -> None:
     """Look at records: trees with values, visits and verdicts, the best and the worst trajectory with step labels;
@@ -65,7 +57,7 @@ def run(
     found_records = read_records(inputs or (), read, on_bad=faults.bad)
     records = (record for _, record in found_records if not id or record.id in id)
     if html is not None:
-        refuse_given(("full", "width", "color"), "is for the terminal, not for --html")
+        refuse_given(["full"], "is for the terminal, not for --html")
         with open_whole(html, inputs=inputs or (), restart=restart, option="--html") as writer:
             found = list(islice(records, limit or ON_A_PAGE))
             if not found:
@@ -83,9 +75,9 @@ def run(
         from medsss_cli.view.terminal import Look, render
 
         with LineWriter() as writer:
-            columns = _terminal_columns(os.dup(writer.fd))
-            colored = columns is not None and _colours_wanted() if color is None else color
-            look = Look(width or _columns_set() or columns or 80, full, labels)
+            columns = _terminal_columns(writer.fd)
+            look = Look(_columns_set() or columns or 80, full, labels)
+            colored = _colours_wanted(columns is not None)
             most = limit if limit is not None or id or columns is None else ON_A_TERMINAL
             shown = 0
             for record in records:
@@ -107,13 +99,11 @@ def _nothing(ids: tuple[str, ...]) -> UsageError:
 
 
 def _terminal_columns(fd: int) -> int | None:
-    """The width of the terminal behind this descriptor, which is closed; None where there is none."""
+    """The width of the terminal behind this descriptor; None where there is none."""
     try:
         return max(os.get_terminal_size(fd).columns, 40) if os.isatty(fd) else None
     except OSError:
         return None
-    finally:
-        os.close(fd)
 
 
 def _columns_set() -> int | None:
@@ -122,6 +112,8 @@ def _columns_set() -> int | None:
     return int(columns) if columns.isdecimal() and 40 <= int(columns) <= 1000 else None
 
 
-def _colours_wanted() -> bool:
-    """NO_COLOR with any text in it means no (no-color.org); a dumb terminal knows none."""
-    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+def _colours_wanted(terminal: bool) -> bool:
+    """NO_COLOR with any text in it means no (no-color.org), FORCE_COLOR yes; a dumb terminal knows none."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or (terminal and os.environ.get("TERM") != "dumb")

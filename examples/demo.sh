@@ -23,7 +23,7 @@ export SFT_EXTRA=${SFT_EXTRA:-"--full --lr 5e-4 --epochs 4 --batch-size 32 --acc
 export DPO_EXTRA=${DPO_EXTRA:-"--full --lr 1e-4 --sft-weight 0.5 --batch-size 32 --accumulation 1"}
 # Reward models learn from small trees of many questions that nobody selected: among hard ones the usual answer is wrong.
 # No Reflects, and a step's own rollouts: what a Reflect puts right makes the steps before it look right.
-export PRM_SEARCH=${PRM_SEARCH:-"--max-nodes 12 --rollouts 6 --min-rollouts 3 --wrong-below 0 --max-tokens 160 --max-step-tokens 60"}
+export PRM_SEARCH=${PRM_SEARCH:-"--max-nodes 12 --rollouts 6 --min-rollouts 3 --reflects 0 --max-tokens 160 --max-step-tokens 60"}
 export PRM_LABEL=${PRM_LABEL:-"--values rollout --all"}
 # Updates of 8 rows, four epochs: the same rows in updates of 32 are too few for a reward model.
 export PRM_EXTRA=${PRM_EXTRA:-"--full --lr 5e-4 --epochs 4 --batch-size 8 --accumulation 1"}

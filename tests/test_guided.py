@@ -19,7 +19,6 @@ from tiny_models import make_tiny_model
 
 from medsss_cli.answers import judge
 from medsss_cli.engines.scripted import ScriptedEngine
-from medsss_cli.errors import UsageError
 from medsss_cli.labelling.trajectories import path_to
 from medsss_cli.prm.aggregate import StepAggregation, aggregate_steps
 from medsss_cli.records import Action, Problem, Task, Tree, Verdict, dump
@@ -126,12 +125,6 @@ def test_a_guided_search_node_by_node() -> None:
     assert "rollout_budget" not in tree.config, "what was not used is not told"
 
 
-def test_by_the_last_score_a_node_has_that_of_its_own_step() -> None:
-    last = RewardModel(step_aggregation=StepAggregation.LAST)
-    tree: Tree = serve(search(PROBLEM, GUIDED, judge, last), after(DRAWS), SCORES.__getitem__)
-    assert [node.rollout_value for node in tree.nodes[1:]] == [SCORES[node.text] for node in tree.nodes[1:]]
-
-
 def test_a_doubted_answer_is_reflected_on_whether_it_is_right_or_not() -> None:
     """The right answer, which the model gives .3, gets the Reflect; the wrong one, at .9, does not: nobody looked."""
     draws: dict[str, list[str | Completion]] = {
@@ -152,7 +145,7 @@ def test_a_doubted_answer_is_reflected_on_whether_it_is_right_or_not() -> None:
 
 
 def test_enough_finishes_end_a_guided_search_right_or_wrong() -> None:
-    config = replace(GUIDED, max_nodes=60, wrong_below=0.0)
+    config = replace(GUIDED, max_nodes=60, reflects=0)
     draws: dict[str, list[str | Completion]] = {
         ROOT_TEXT: [" r1", " The answer is A."],
         "r1": [" The answer is A."] * 2,
@@ -160,18 +153,6 @@ def test_enough_finishes_end_a_guided_search_right_or_wrong() -> None:
     tree: Tree = serve(search(PROBLEM, config, judge, RewardModel(enough_finishes=2)), after(draws), SCORES.__getitem__)
     assert (tree.stats["end"], tree.stats["wrong"], tree.stats["forced_nodes"]) == ("enough_finishes", 2, 0)
     assert all(node.verdict is Verdict.WRONG for node in tree.nodes if node.action is Action.FINISH)
-
-
-def test_a_path_that_cannot_be_scored_is_worth_nothing() -> None:
-    talk = search(PROBLEM, replace(GUIDED, max_nodes=2), judge, MODEL)
-    next(talk)
-    valuation = talk.send([[reply(" r1"), reply(" r2")]])
-    assert isinstance(valuation, Valuation)
-    forced = talk.send([[], [0.4]])
-    assert isinstance(forced, list)
-    with pytest.raises(StopIteration) as done:
-        talk.send([[reply(" ")] for _ in forced])
-    assert [node.rollout_value for node in done.value.value.nodes] == [None, 0.0, 0.4]
 
 
 def noisy(request: Request) -> list[Completion]:
@@ -196,7 +177,7 @@ def unit(step: str) -> float:
         SearchConfig,
         max_nodes=st.integers(1, 30),
         children=st.integers(1, 4),
-        wrong_below=st.sampled_from([0.0, 0.5]),
+        reflects=st.integers(0, 2),
         finish_threshold=st.sampled_from([0.8, None]),
         max_depth=st.integers(1, 5),
         expand=st.sampled_from(Expand),
@@ -312,11 +293,6 @@ def test_the_aggregate_decides_who_stays() -> None:
     assert endings(tree) == [(["high", "The answer is A."], 0.1)], "greedy: low was never gone on with"
 
 
-def test_ties_go_to_the_path_that_was_drawn_first() -> None:
-    draws: dict[str, list[str | Completion]] = {ROOT_TEXT: [" p", " q"], "p": [" The answer is A."] * 2}
-    assert endings(beam_tree(draws, lambda step: 0.5, 1)) == [(["p", "The answer is A."], 0.5)]
-
-
 def test_a_beam_that_comes_to_no_answer_is_made_to_finish() -> None:
     """At the greatest depth the open paths get a Finish each; where nothing can be drawn, the tree is its root."""
 
@@ -381,11 +357,6 @@ def test_neither_search_nor_beam_depends_on_what_runs_beside_it() -> None:
     alone, together = asyncio.run(everything(1)), asyncio.run(everything(24))
     assert alone == together
     assert len(set(alone)) == len(problems)
-
-
-def test_without_a_reward_model_there_is_nothing_to_guide() -> None:
-    with pytest.raises(UsageError, match="needs the model"):
-        asyncio.run(grow(PROBLEM, GUIDED, ScriptedEngine([" r1", " r2"]), MODEL))
 
 
 # As commands

@@ -112,17 +112,6 @@ def test_what_another_command_wrote_is_not_gone_on_with(medsss: Medsss, tmp_path
     assert all("responses" in record for record in read_jsonl(out))
 
 
-def test_errors_of_both_runs_that_are_compared_are_kept(medsss: Medsss, tmp_path: Path) -> None:
-    """`eval --compare A B --errors e` kept B's alone."""
-    for name in "ab":
-        lines = to_lines([samples(0), samples(1)]) + f"broken {name}\n"
-        (tmp_path / f"{name}.jsonl").write_text(lines)
-    errors = tmp_path / "e.jsonl"
-    ran = medsss(["eval", "--compare", tmp_path / "a.jsonl", tmp_path / "b.jsonl", "--errors", errors])
-    assert ran.rc == 1
-    assert [Path(error["id"]).name for error in read_jsonl(errors)] == ["a.jsonl:3", "b.jsonl:3"]
-
-
 @pytest.mark.parametrize(
     ("name", "status"),
     [(name, 0) for name in GROWING] + [("curriculum", 2), ("eval", 2), ("report", 2), ("view", 2), ("check", 2)],

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers import Ran, clean_env, problem, program, read_jsonl, to_lines, write_jsonl
+from helpers import Ran, problem, read_jsonl, to_lines, write_jsonl
 
 from medsss_cli.prompts import CHOICE_TURN
 from medsss_cli.records import Tree, parse
@@ -50,15 +49,6 @@ def test_a_pipe(medsss: Medsss, script: list[str]) -> None:
         assert "medsss" not in found
     assert "6 of 6 trees found the answer" in ran.stderr
     assert "\x1b" not in ran.stderr
-
-
-def test_trees_are_read_again_as_problems(medsss: Medsss, script: list[str]) -> None:
-    """Any record will do as input: a second search of the output of the first is the same search."""
-    one = ["--concurrency", "1", "-q"]
-    first = medsss(["search", *SMALL, *script, *one], stdin=to_lines([problem(1)])).ok()
-    again = medsss(["search", *SMALL, *script, *one], stdin=first.stdout).ok()
-    assert again.stdout == first.stdout
-    assert again.stderr == ""
 
 
 def test_bad_lines_and_bad_gold_answers_fail_alone(medsss: Medsss, script: list[str], tmp_path: Path) -> None:
@@ -110,17 +100,3 @@ def test_wrong_usage(medsss: Medsss, args: list[str], said: str) -> None:
     assert said in ran.stderr
     assert "Traceback" not in ran.stderr
     assert ran.stdout == ""
-
-
-def test_help_names_every_number_and_loads_no_torch() -> None:
-    code = (
-        "import sys; sys.argv = ['medsss', 'search', '--help']\n"
-        "from medsss_cli.app import run\n"
-        "run(sys.argv[1:])\n"
-        "print([name for name in ('torch', 'transformers') if name in sys.modules])\n"
-    )
-    done = subprocess.run([program()[0], "-c", code], capture_output=True, text=True, env=clean_env(), timeout=60)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.rstrip().endswith("[]")
-    for option in ("--max-nodes", "--children", "--ucb-c", "--rollouts", "--expand", "--prompting", "--seed"):
-        assert option in done.stdout

@@ -228,7 +228,7 @@ def test_a_reader_that_goes_away_ends_a_pipe_quietly(tmp_path: Path) -> None:
     medsss = f"{sys.executable} -m medsss_cli.app"
     line = (
         f"{medsss} clinic -n 3000 --seed 5 | {medsss} sample --engine vllm -n 2 --concurrency 4 -E {SMALL[0]} "
-        f'| head -3 | {medsss} eval --json; echo "${{PIPESTATUS[*]}}" >&2'
+        f'| head -3 | {medsss} eval -q; echo "${{PIPESTATUS[*]}}" >&2'
     )
     done = subprocess.run(
         ["bash", "-c", line], capture_output=True, text=True, env=clean_env(), timeout=500, cwd=tmp_path

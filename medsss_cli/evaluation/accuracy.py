@@ -21,6 +21,9 @@ from .provenance import Origin, cost_behind
 MOST_EXACT = 128
 """Candidates of a problem up to which majority@k is exact: 40 ms for so many, .05 ms for 16. Beyond, it is drawn."""
 
+SEED = 0
+"""What is drawn for a problem depends on this and the problem alone."""
+
 Point = tuple[float, float]
 """A problem's value on a curve, and its variance as an estimate: 0 where it is exact."""
 
@@ -36,7 +39,7 @@ def answers_report(items: Sequence[Item], origin: Origin, *, points: Sequence[in
     responses = sum(len(item.correct) for item in items)
     tokens = sum(item.tokens for item in items)
     readable = [value for item in items if item.correct and (value := item.readable_value) is not None]
-    curves = _curves(items, points, origin.seed)
+    curves = _curves(items, points)
     runs = origin.runs
     return {
         "kind": "report",
@@ -102,7 +105,7 @@ def _unparsed(items: Sequence[Item]) -> float | None:
     return round(1 - sum(sum(item.readable) for item in items) / responses, 6) if responses else None
 
 
-def _curves(items: Iterable[Item], points: Sequence[int], seed: int) -> dict[str, list[dict[str, Any]]]:
+def _curves(items: Iterable[Item], points: Sequence[int]) -> dict[str, list[dict[str, Any]]]:
     """Curve -> its points, in the order of k: the mean over the problems that have k candidates, with its interval, and
     `error`, the standard error that drawing subsets adds to it (part of the interval already)."""
     values: dict[tuple[str, int], array[float]] = defaultdict(lambda: array("d"))
@@ -111,7 +114,7 @@ def _curves(items: Iterable[Item], points: Sequence[int], seed: int) -> dict[str
         n = len(item.correct)
         for k in points or (k_values(n) if n > 1 else ()):  # one candidate makes no curve
             if k <= n:
-                for curve, (value, variance) in curve_points(item, k, seed):
+                for curve, (value, variance) in curve_points(item, k):
                     values[curve, k].append(value)
                     variances[curve, k] += variance
     curves: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -121,20 +124,20 @@ def _curves(items: Iterable[Item], points: Sequence[int], seed: int) -> dict[str
     return curves
 
 
-def curve_points(item: Item, k: int, seed: int) -> Iterator[tuple[str, Point]]:
+def curve_points(item: Item, k: int) -> Iterator[tuple[str, Point]]:
     """A problem's part in every curve at k: pass, majority, likeliest, and each way of choosing by step scores."""
     n, columns = len(item.correct), item.columns
     yield "pass", (pass_at_k(n, sum(item.correct), k), 0.0)
     if n <= MOST_EXACT:
         yield "majority", (majority_at_k(columns, k), 0.0)
     else:
-        votes = votes_at_k(columns, np.ones((1, n)), k, (seed % 2**63, item.mark))
+        votes = votes_at_k(columns, np.ones((1, n)), k, (SEED, item.mark))
         yield "majority", (float(votes.by_sum[0]), float(votes.variances()[0, 0]))
     if item.logprobs is not None:
         yield "likeliest", (best_of_k(item.logprobs.tolist(), columns, k), 0.0)
     if item.scores_AN is None:
         return
-    votes = votes_at_k(columns, item.scores_AN, k, (seed % 2**63, item.mark))
+    votes = votes_at_k(columns, item.scores_AN, k, (SEED, item.mark))
     spread = votes.variances()
     for row, step in enumerate(StepAggregation):
         yield f"{step}-{AnswerAggregation.MAX}", (best_of_k(item.scores_AN[row].tolist(), columns, k), 0.0)

@@ -87,13 +87,11 @@ def cost_behind(paths: Iterable[str]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Origin:
-    """What a report says of where it comes from: the run's name, `inputs`, unreadable lines, and the seed of what is
-    drawn."""
+    """What a report says of where it comes from: the run's name, `inputs`, and unreadable lines."""
 
     name: str | None
     inputs: Sequence[str]
     bad_lines: int = 0
-    seed: int = 0
 
     @cached_property
     def runs(self) -> list[dict[str, Any]]:
@@ -106,7 +104,7 @@ class Origin:
 
     def settings(self, **more: Any) -> dict[str, Any]:
         """The fields `settings`, `version` and `versions`."""
-        settings = {"seed": self.seed, "draws": DRAWS, "level": LEVEL, **more}
+        settings = {"draws": DRAWS, "level": LEVEL, **more}
         return {"settings": settings, "version": __version__, "versions": versions()}
 
 

@@ -35,15 +35,14 @@ class SearchConfig:
         Expand, Opt("choice: the policy says Reason or Finish for each child; reason: every child is a Reason.")
     ] = Expand.CHOICE
     ucb_c: Annotated[float, Opt("Weight of exploration.", least=0, metavar="C")] = 2.0
-    unvisited: Annotated[float, Opt("Bound of a child without visits.", metavar="U")] = 5.0
     finish_threshold: Annotated[
         float | None,
         Opt("A node whose own value reaches V gets one Finish.", metavar="V", shown="0.9; with --prm never"),
     ] = None
-    wrong_below: Annotated[
-        float, Opt("A wrong Finish (--prm: any) of value below V gets a Reflect; 0: none does.", metavar="V")
-    ] = 0.5
-    reflects: Annotated[int, Opt("At most N Reflects on a path; 0: none.", least=0, metavar="N")] = 1
+    reflects: Annotated[
+        int,
+        Opt("At most N Reflects on a path, each after a wrong Finish (--prm: a value below .5).", least=0, metavar="N"),
+    ] = 1
     max_depth: Annotated[int, Opt("A node this deep may only finish.", least=1, metavar="N")] = 20
     temperature: Annotated[
         float, Opt("Sampling temperature; 0 is greedy.", names=("--temperature", "-T"), least=0, metavar="T")

@@ -35,6 +35,9 @@ from .selection import select
 from .tree import GrowingTree
 from .values import End, Values
 
+WRONG_BELOW = 0.5
+"""A Finish of a value below this is wrong (paper, section 3.2)."""
+
 
 def search(problem: Problem, config: SearchConfig, judge: Judge, values: Values) -> Talk[Tree]:
     """Grow the tree of one problem.
@@ -45,7 +48,7 @@ def search(problem: Problem, config: SearchConfig, judge: Judge, values: Values)
     """
     growth = Growth(problem, config, judge, values)
     while (end := growth.ended()) is None:
-        leaf = select(growth.tree, c=config.ucb_c, unvisited=config.unvisited)
+        leaf = select(growth.tree, c=config.ucb_c)
         assert leaf is not None, "the root is open"
         yield from growth.expand(leaf)
     searched = len(growth.tree)
@@ -126,7 +129,7 @@ class Growth:
         node, config = self.tree[end], self.config
         return (
             self.values.doubts(node)
-            and node.value < config.wrong_below
+            and node.value < WRONG_BELOW
             and node.depth < config.max_depth
             and self.tree.reflections(end) < config.reflects
         )

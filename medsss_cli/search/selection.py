@@ -7,18 +7,13 @@ import math
 from .tree import GrowingTree
 
 
-def ucb(value: float, visits: int, parent_visits: int, *, c: float, unvisited: float) -> float:
-    """The upper confidence bound of a child: v + c sqrt(ln N_parent / N_child) (paper, section 3.2, selection).
-
-    `value` in [0, 1]. A child without visits counts `unvisited`. The search visits every child when it makes it, so it
-    never needs that number; it stands here because the formula has no other value for N_child = 0.
-    """
-    if visits == 0:
-        return unvisited
+def ucb(value: float, visits: int, parent_visits: int, *, c: float) -> float:
+    """The upper confidence bound of a child: v + c sqrt(ln N_parent / N_child) (paper, section 3.2, selection), `value`
+    in [0, 1]. The search visits every child when it makes it, so `visits` is at least 1."""
     return value + c * math.sqrt(math.log(max(parent_visits, 1)) / visits)
 
 
-def select(tree: GrowingTree, *, c: float, unvisited: float) -> int | None:
+def select(tree: GrowingTree, *, c: float) -> int | None:
     """The leaf that is reached from the root by the open child of the greatest bound, each time; ties go to the child
     that was made first. None if the root is closed: nothing is left to select."""
     index = 0
@@ -28,8 +23,6 @@ def select(tree: GrowingTree, *, c: float, unvisited: float) -> int | None:
         # An open node has an open child: `backup` closes a node as soon as all its children are closed.
         index = max(
             (child for child in tree[index].children if not tree[child].closed),
-            key=lambda child: ucb(
-                tree[child].value, tree[child].visits, tree[tree[child].parent].visits, c=c, unvisited=unvisited
-            ),
+            key=lambda child: ucb(tree[child].value, tree[child].visits, tree[tree[child].parent].visits, c=c),
         )
     return index
