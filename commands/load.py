@@ -42,7 +42,7 @@ class LoadOptions:
     sources: Annotated[
         tuple[str, ...],
         Opt(
-            "Files (JSON, JSON lines, csv, tsv, parquet; .gz, .zst), folders, hf:NAME[:CONFIG][:SPLIT][@REVISION], `-` "
+            "Files (JSON, JSON lines, csv, tsv, parquet; .gz, .zst), folders, hf:NAME[[:CONFIG]:SPLIT][@REVISION], `-` "
             "or nothing for stdin.",
             argument=True,
             metavar="[SOURCE]...",

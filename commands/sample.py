@@ -27,7 +27,7 @@ from medsss_cli.requests import Engine
 from medsss_cli.sampling import SamplingConfig, answers, with_responses
 from medsss_cli.settings import Opt, options_of
 from medsss_cli.stream.faults import Faults
-from medsss_cli.stream.jsonl import Where, read_records
+from medsss_cli.stream.jsonl import Where, first_of_each, read_records
 from medsss_cli.stream.run import Stream, StreamOptions, run_concurrently
 from medsss_cli.stream.whole import open_whole
 
@@ -175,7 +175,8 @@ def _choose(chooser: Curriculum, options: StreamOptions) -> int:
         open_whole(options.output, inputs=options.inputs, errors=options.errors, restart=options.restart) as writer,
         Faults(errors=options.errors, strict=options.strict) as faults,
     ):
-        for _, samples in read_records(options.inputs, _answered, on_bad=faults.bad):
+        found = read_records(options.inputs, _answered, on_bad=faults.bad)
+        for _, samples in first_of_each(found, on_bad=faults.bad):
             chooser.offer(samples)
         if not chooser.offered:
             raise UsageError("the input holds no answers to choose by", hint=PIPE)

@@ -120,18 +120,19 @@ def test_what_cannot_be_read_says_why(row: dict[str, Any], message: str) -> None
         to_problem(row, HERE)
 
 
-def test_responses_of_other_tools_are_judged() -> None:
+def test_responses_are_judged_where_they_were_not() -> None:
+    """Those of other tools; what has a verdict keeps it unless it is rejudged."""
     for row in [MEDQA | {"response": "The answer is B."}, MEDQA | {"output": ["The answer is B.", "Aspirin"]}]:
         samples = to_samples(row, HERE)
         assert samples.pass_rate == 1.0
         assert {response.answer for response in samples.responses} == {"B"}
-
-
-def test_verdicts_that_are_there_stay_unless_rejudged() -> None:
     row = MEDQA | {"responses": [{"text": "The answer is B.", "answer": "A", "verdict": "wrong"}]}
     assert to_samples(row, HERE).responses[0].verdict is Verdict.WRONG
     judged = to_samples(row, HERE, rejudge=True)
     assert (judged.responses[0].verdict, judged.responses[0].answer, judged.pass_rate) == (Verdict.CORRECT, "B", 1.0)
+    ways = (Extract.FLEXIBLE, Extract.STRICT, Extract.PUBLISHED, Extract.LAST_LINE)
+    row = MEDQA | {"response": "B"}
+    assert [to_samples(row, HERE, extract=how).pass_rate for how in ways] == [1.0, 0.0, 1.0, 1.0]
 
 
 def test_candidates_are_responses() -> None:
@@ -313,12 +314,6 @@ def test_a_map_that_does_not_fit_says_what_is_there(given: list[str], message: s
 def test_a_map_that_is_none(given: list[str]) -> None:
     with pytest.raises(UsageError, match="--map"):
         FieldMap.parse(given)
-
-
-def test_the_way_of_reading_is_a_choice() -> None:
-    row = MEDQA | {"response": "B"}
-    ways = (Extract.FLEXIBLE, Extract.STRICT, Extract.PUBLISHED, Extract.LAST_LINE)
-    assert [to_samples(row, HERE, extract=how).pass_rate for how in ways] == [1.0, 0.0, 1.0, 1.0]
 
 
 def test_a_gold_answer_of_a_million_steps_is_refused_at_once() -> None:

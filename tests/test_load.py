@@ -189,25 +189,10 @@ def test_bad_rows_are_named_and_the_rest_is_read(tmp_path: Path) -> None:
         assert f"{pool}{message}" in ran.stderr
     assert f"{pool}:8: not JSON" in ran.stderr
     assert "load: 2 read, 2 written, 7 bad lines" in ran.stderr
+    assert "load: 0 read, 0 written" in run_medsss(["load", "/dev/null"]).ok().stderr
     assert [record["stage"] for record in read_jsonl(errors)] == ["read"] * 7
     strict = run_medsss(["load", pool, "--strict"])
     assert (strict.rc, ids(strict.records)) == (1, ["pool-q1"])
-
-
-def test_a_wrong_file_says_it_three_times_and_counts(tmp_path: Path) -> None:
-    """One identical line for each of ten thousand records hid the first."""
-    wrong = write_jsonl(tmp_path / "wrong.jsonl", [{"instruction": "?", "output": n} for n in range(40)])
-    ran = run_medsss(["load", wrong])
-    assert (ran.rc, ran.stdout) == (1, "")
-    assert ran.stderr.count("unknown layout: found the keys instruction, output") <= 4
-    assert "40 bad lines" in ran.stderr
-
-
-def test_no_record_at_all(tmp_path: Path) -> None:
-    (tmp_path / "empty.jsonl").write_text("\n")
-    ran = run_medsss(["load", tmp_path / "empty.jsonl"]).ok()
-    assert (ran.stdout, "load: 0 read, 0 written" in ran.stderr) == ("", True)
-    assert run_medsss(["load", tmp_path / "empty.jsonl", "--shuffle"]).rc == 2
 
 
 def test_tables_that_are_broken(tmp_path: Path) -> None:
@@ -230,9 +215,10 @@ def test_tables_that_are_broken(tmp_path: Path) -> None:
         (["--seed", "1", "{pool}"], "--seed belongs to --shuffle"),
         (["--ngram", "1", "{pool}"], "--ngram belongs to --exclude"),
         (["no/such.jsonl"], "cannot read no/such.jsonl"),
-        (["hf:a:b:c:d"], "hf:NAME[:CONFIG][:SPLIT]"),
+        (["hf:a:b:c:d"], "hf:NAME[[:CONFIG]:SPLIT]"),
         (["-o", "{pool}", "{pool}"], "are the same file"),
         (["{pool}", "--exclude", "/dev/null"], "no problem in /dev/null"),
+        (["/dev/null", "--shuffle"], "there is no record to shuffle"),
     ],
 )
 def test_wrong_usage(tmp_path: Path, args: list[str], message: str) -> None:
@@ -277,13 +263,9 @@ def test_a_pool_without_its_test_set(tmp_path: Path) -> None:
     loose = run_medsss(["load", pool, "--exclude", test, "--ngram", 40]).ok()
     assert ids(loose.records) == ["pool-q5"]
     assert "pool-q2 dropped (similar)" in loose.stderr
-
-
-def test_only_the_first_drops_are_shown(tmp_path: Path) -> None:
-    rows = write_jsonl(tmp_path / "rows.jsonl", [question(n) for n in range(30)])
-    ran = run_medsss(["load", rows, "--exclude", rows]).ok()
-    assert ran.stdout == ""
-    assert ran.stderr.count(" dropped (equal)") == 20
+    many = write_jsonl(tmp_path / "many.jsonl", [question(n) for n in range(30)])
+    ran = run_medsss(["load", many, "--exclude", many]).ok()
+    assert (ran.stdout, ran.stderr.count(" dropped (equal)")) == ("", 20)
     assert "30 dropped for their overlap with the test set (30 equal); 10 of them not shown" in ran.stderr
 
 

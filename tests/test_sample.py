@@ -164,8 +164,9 @@ def test_a_curriculum_is_chosen_from_answers(tmp_path: Path) -> None:
     assert run_medsss([*args, seed]).rc == run_medsss([*args, kept, "--restart"]).rc == 2
     assert kept.read_text() == drawn
     run_medsss([*args, seed, "--restart"]).ok()
-    ran = run_medsss(["sample", "--curriculum", 1], to_lines([problem(1)]) + drawn)
-    assert (ran.rc, len(ran.records)) == (1, 2)
+    ran = run_medsss(["sample", "--curriculum", 2], to_lines([problem(1)]) + drawn * 2)
+    assert (ran.rc, [record["id"] for record in ran.records].count("p3")) == (1, 1)
+    assert "stdin:7: the id 'p1' came before" in ran.stderr
     assert "medsss sample problems.jsonl -n 8 | medsss sample --curriculum K" in ran.stderr
 
 

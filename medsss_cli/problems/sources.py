@@ -11,17 +11,16 @@ import contextlib
 import csv
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
 import orjson
 
 from ..errors import UsageError
-from ..stream.jsonl import READ_ERRORS, Where, check_inputs, open_text_in, read_objects
+from ..stream.jsonl import READ_ERRORS, OnBad, Where, check_inputs, open_text_in, read_objects
 
 Rows = Iterator[tuple[Where, dict[str, Any]]]
-OnBad = Callable[[Where, str], None]
 
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 
@@ -181,30 +180,24 @@ def _holds(found: dict[str, Any]) -> bool:
 
 
 def _hub(source: str) -> Rows:
-    """Rows of `hf:NAME[:CONFIG][:SPLIT][@REVISION]`, streamed. One part after NAME is a config if there is one of that
-    name, else a split; `hf:NAME::SPLIT` says that it is a split."""
+    """Rows of `hf:NAME[[:CONFIG]:SPLIT][@REVISION]`, streamed."""
     named, _, revision = source.removeprefix("hf:").partition("@")
     name, *parts = named.split(":")
     if not name or len(parts) > 2:
-        raise UsageError(f"not a data set of the hub: {source}", hint="hf:NAME[:CONFIG][:SPLIT][@REVISION]")
-    config, split = [*(part or None for part in parts), None, None][:2]
+        raise UsageError(f"not a data set of the hub: {source}", hint="hf:NAME[[:CONFIG]:SPLIT][@REVISION]")
+    config, split = [None, None, *parts][-2:]
     offline = "it needs the hub (huggingface.co): go online, or download the files and name them instead"
     number = 0
     try:
         import datasets
 
         datasets.disable_progress_bars()
-        given: dict[str, Any] = {"revision": revision or None}
-        if split is None and config is not None and config not in datasets.get_dataset_config_names(name, **given):
-            config, split = None, config
         if split is None:
-            names = datasets.get_dataset_split_names(name, config, **given)
+            names = datasets.get_dataset_split_names(name, revision=revision or None)
             if len(names) != 1:
-                raise UsageError(
-                    f"{source} has the splits {', '.join(names)}", hint=f"choose one: hf:{name}:{config or ''}:SPLIT"
-                )
+                raise UsageError(f"{source} has the splits {', '.join(names)}", hint=f"choose one: hf:{name}:SPLIT")
             split = names[0]
-        for row in datasets.load_dataset(name, config, split=split, streaming=True, **given):
+        for row in datasets.load_dataset(name, config, split=split, streaming=True, revision=revision or None):
             number += 1
             yield Where(source, number), dict(row)
     except (UsageError, GeneratorExit):

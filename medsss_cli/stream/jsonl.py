@@ -72,6 +72,10 @@ class Where(NamedTuple):
         return f"{self.source}:{self.line}" if self.line else self.source
 
 
+OnBad = Callable[[Where, str], None]
+"""What is told of a line that cannot be used: where it stands, and why."""
+
+
 # Reading
 
 
@@ -124,7 +128,7 @@ def packed(name: str) -> str:
 
 
 def read_records(
-    inputs: Sequence[str], parse: Callable[[dict[str, Any], Where], T], *, on_bad: Callable[[Where, str], None]
+    inputs: Sequence[str], parse: Callable[[dict[str, Any], Where], T], *, on_bad: OnBad
 ) -> Iterator[tuple[Where, T]]:
     """What `parse` makes of the objects of `read_objects`. A BadRecord of it goes to `on_bad`."""
     for where, found in read_objects(inputs, on_bad=on_bad):
@@ -136,9 +140,7 @@ def read_records(
         yield where, record
 
 
-def first_of_each(
-    records: Iterable[tuple[Where, R]], *, on_bad: Callable[[Where, str], None]
-) -> Iterator[tuple[Where, R]]:
+def first_of_each(records: Iterable[tuple[Where, R]], *, on_bad: OnBad) -> Iterator[tuple[Where, R]]:
     """Of each id the first record. A later one is a bad line: its results would be taken for the first one's."""
     seen: set[int] = set()
     for where, record in records:
@@ -149,9 +151,7 @@ def first_of_each(
             yield where, record
 
 
-def read_objects(
-    inputs: Sequence[str], *, on_bad: Callable[[Where, str], None]
-) -> Iterator[tuple[Where, dict[str, Any]]]:
+def read_objects(inputs: Sequence[str], *, on_bad: OnBad) -> Iterator[tuple[Where, dict[str, Any]]]:
     """The JSON objects of the inputs, in order, with their places; no input at all is stdin.
 
     A file whose first non-blank byte is `[` is one JSON array of objects, as public benchmark files are; it alone is
@@ -166,7 +166,7 @@ def read_objects(
     return chain.from_iterable(_read_one(source, on_bad) for source in sources)
 
 
-def _read_one(source: str, on_bad: Callable[[Where, str], None]) -> Iterator[tuple[Where, dict[str, Any]]]:
+def _read_one(source: str, on_bad: OnBad) -> Iterator[tuple[Where, dict[str, Any]]]:
     begun = False
     with open_text_in(source) as stream:
         for number in count(1):
@@ -202,9 +202,7 @@ def _read_one(source: str, on_bad: Callable[[Where, str], None]) -> Iterator[tup
                 on_bad(where, f"expected a JSON object, found {_JSON_TYPES.get(type(found), 'null')}")
 
 
-def _read_array(
-    first: bytes, stream: BinaryIO, where: Where, on_bad: Callable[[Where, str], None]
-) -> Iterator[tuple[Where, dict[str, Any]]]:
+def _read_array(first: bytes, stream: BinaryIO, where: Where, on_bad: OnBad) -> Iterator[tuple[Where, dict[str, Any]]]:
     try:
         items = orjson.loads(first + stream.read())
     except orjson.JSONDecodeError as error:
