@@ -116,7 +116,7 @@ def _parameter(name: str, hint: Any, default: Any, group: str = "") -> inspect.P
             "help": said.help,
             "metavar": said.metavar,
             "parser": said.parse,
-            "show_default": shown,
+            "show_default": shown or False,
             "rich_help_panel": said.group if said.group is not None else group,
         }
         make = typer.Argument if said.argument else typer.Option
