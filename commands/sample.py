@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import typer
+from msgspec import UNSET
 
 from medsss_cli.console import Progress, note, warn
 from medsss_cli.correction import CorrectConfig, corrections, with_corrections
@@ -93,43 +94,30 @@ def run(
     if correcting.correct:
         if sampling.template or keep:
             raise UsageError("--correct goes neither with --template nor with --keep", hint="they are two runs")
-        config |= {
-            "n": sampling.n or 1,
-            "correct": True,
-            "others": correcting.others,
-            "pass_rate": pass_rate,
-        }
-        work = _correct(sampling, correcting, pass_rate or ALL, engine.policy)
-        raise typer.Exit(_run(stream, to_samples, config, engine, work, "correction"))
-    config |= {"keep": True} if keep else {}
-    draw = _draw(sampling, engine.policy if keep else None)
-    raise typer.Exit(_run(stream, _samples_or_problem if keep else to_problem, config, engine, draw, "response"))
+        config |= {"n": sampling.n or 1, "correct": True, "others": correcting.others, "pass_rate": pass_rate}
+    elif keep:
+        config |= {"keep": True}
 
-
-# What is done to one record: it gives the record to write, and the answers that are new in it.
-
-Work = Callable[[Problem, Engine], Awaitable[tuple[Samples, list[Response]]]]
-
-
-def _draw(sampling: SamplingConfig, policy: str | None) -> Work:
-    async def work(problem: Problem, engine: Engine) -> tuple[Samples, list[Response]]:
-        new = await answers(problem, engine, sampling, policy=policy)
+    async def draw(problem: Problem, opened: Engine) -> Done:
+        new = await answers(problem, opened, sampling, policy=engine.policy if keep else None)
         kept = problem.responses if isinstance(problem, Samples) else []
         return with_responses(problem, [*kept, *new]), new
 
-    return work
-
-
-def _correct(sampling: SamplingConfig, how: CorrectConfig, band: Band, policy: str) -> Work:
-    async def work(problem: Problem, engine: Engine) -> tuple[Samples, list[Response]]:
+    async def correct(problem: Problem, opened: Engine) -> Done:
         assert isinstance(problem, Samples)
-        if not band.holds(problem.pass_rate):
+        if not (pass_rate or ALL).holds(problem.pass_rate):
             return problem, []
-        signed = any(isinstance(response.policy, str) for response in problem.responses)
-        new = await corrections(problem, engine, sampling, others=how.others, policy=policy if signed else None)
+        policy = engine.policy if any(response.policy is not UNSET for response in problem.responses) else None
+        new = await corrections(problem, opened, sampling, others=correcting.others, policy=policy)
         return with_corrections(problem, new), new
 
-    return work
+    if correcting.correct:
+        raise typer.Exit(_run(stream, to_samples, config, engine, correct, "correction"))
+    raise typer.Exit(_run(stream, _samples_or_problem if keep else to_problem, config, engine, draw, "response"))
+
+
+Done = tuple[Samples, list[Response]]
+"""The record to write, and the answers that are new in it."""
 
 
 def _samples_or_problem(obj: dict[str, Any], where: Where) -> Problem:
@@ -142,7 +130,7 @@ def _run(
     parse: Callable[[dict[str, Any], Where], Problem],
     config: dict[str, Any],
     policy: EngineConfig,
-    work: Work,
+    work: Callable[[Problem, Engine], Awaitable[Done]],
     what: str,
 ) -> int:
     """Do `work` on every record of the stream; returns the exit status."""

@@ -71,7 +71,10 @@ def to_correct(samples: Samples) -> list[int]:
         for index, response in enumerate(samples.responses)
         if response.corrects is UNSET
         and index not in done
-        and (response.verdict is Verdict.WRONG or (response.verdict is Verdict.NO_ANSWER and not _cut(response)))
+        and (
+            response.verdict is Verdict.WRONG
+            or (response.verdict is Verdict.NO_ANSWER and response.finish_reason != FinishReason.LENGTH)
+        )
     ]
 
 
@@ -183,7 +186,3 @@ def other_attempts(samples: Samples, index: int, most: int) -> list[str]:
 def with_corrections(samples: Samples, made: Sequence[Response]) -> Samples:
     """The record with its responses as they were, and the corrections after them; the pass rate stays."""
     return Samples(**problem_fields(samples), responses=[*samples.responses, *made], pass_rate=samples.pass_rate)
-
-
-def _cut(response: Response) -> bool:
-    return response.finish_reason == FinishReason.LENGTH
