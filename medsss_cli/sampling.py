@@ -37,7 +37,6 @@ class SamplingConfig:
             least=1,
             metavar="N",
             group="",
-            shown="",
         ),
     ] = None
     greedy: Annotated[bool, Opt("The likeliest answer: temperature 0, one answer.", group="")] = False
