@@ -352,10 +352,11 @@ def test_one_server_of_two_is_enough_and_the_other_is_told() -> None:
         late.stop()
 
         async def work(engine: HttpEngine) -> Any:
-            done = await many(engine, 10)
+            done = await many(engine, 10, 3)
             await asyncio.to_thread(late.start)
             while not late.answered:
-                done += await many(engine, 20)
+                done += await many(engine, 20, 3)
+            assert sum(body["max_tokens"] == 1 for body in late.requests) == 3, "it is asked once what it can do"
             return done, engine.warnings
 
         done, told = on([server, late], work)

@@ -20,7 +20,7 @@ import os
 import re
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -73,6 +73,7 @@ class Server:
     rest: float = _REST[0]
     rests_until: float = 0.0
     reason: str = ""
+    meeting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def let_rest(self) -> None:
         now = time.monotonic()
@@ -153,15 +154,21 @@ class HttpEngine(ModelEngine):
         return server.known
 
     async def _meet_late(self, server: Server) -> None:
-        """Get to know a server that was away when the engine was opened. Raises _Fault where it is of no use."""
-        try:
-            if not await self._meets(server):
+        """Get to know a server that was away when the engine was opened, for all requests that were brought to it.
+        Raises _Fault where it is of no use."""
+        async with server.meeting:
+            if server.known:
+                return
+            if server.rests_until > time.monotonic():
                 raise _Fault(server.reason)
-        except UsageError as error:
-            raise _Fault(str(error)) from None
-        if self._many and not server.full:
-            server.known = False
-            raise _Fault("it can do less than the other servers: name it alone, or leave it out")
+            try:
+                if not await self._meets(server):
+                    raise _Fault(server.reason)
+            except UsageError as error:
+                raise _Fault(str(error)) from None
+            if self._many and not server.full:
+                server.known = False
+                raise _Fault("it can do less than the other servers: name it alone, or leave it out")
 
     async def _list_models(self, server: Server) -> None:
         """Ask for the server's models, and settle on one."""
