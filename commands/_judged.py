@@ -8,13 +8,15 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
+
 from medsss_cli.clinic.checker import gold_labels
 from medsss_cli.console import Progress, note
 from medsss_cli.engines import EngineConfig, open_engine
 from medsss_cli.errors import BadRecord
 from medsss_cli.labelling.documents import documents_of
 from medsss_cli.labelling.judged import Judge, JudgeConfig, Judged
-from medsss_cli.labelling.rows import PrmRows, Source, labelled
+from medsss_cli.labelling.rows import PrmRows, Source
 from medsss_cli.records import Prm
 from medsss_cli.stream.jsonl import Where
 from medsss_cli.stream.run import Stream, StreamOptions, run_concurrently
@@ -62,7 +64,7 @@ def label_by_judge(
                     if (gold := _of_clinic(record)) is not None:
                         seen.compare(labels, gold)
                     if any(label is not None for label in labels):
-                        records.append(labelled(record, labels))
+                        records.append(msgspec.structs.replace(record, labels=labels))
                 if not records:
                     nothing["with no judgement that can be read (the form of the reply: docs/labels.md)"] += 1
                 progress.advance()

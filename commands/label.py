@@ -10,6 +10,7 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import Annotated, Any, TypeAlias
 
+import msgspec
 import typer
 
 from medsss_cli.console import Progress, note, warn
@@ -17,7 +18,7 @@ from medsss_cli.engines.base import EngineConfig
 from medsss_cli.errors import BadRecord
 from medsss_cli.labelling.documents import Library
 from medsss_cli.labelling.judged import JudgeConfig
-from medsss_cli.labelling.rows import PreferenceRows, PrmRows, SftRows, Source, renamed
+from medsss_cli.labelling.rows import PreferenceRows, PrmRows, SftRows, Source
 from medsss_cli.problems import is_tree, to_samples, to_tree
 from medsss_cli.records import Preference, Prm, Sft
 from medsss_cli.settings import Opt, options_of
@@ -99,7 +100,7 @@ def _reader() -> Callable[[dict[str, Any], Where], Source]:
         number = files.index(where.source) + 1
         if first.setdefault(hash(source.id), number) == number:
             return source
-        return renamed(source, f"{source.id}@{number}")
+        return msgspec.structs.replace(source, id=f"{source.id}@{number}")
 
     return read
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,9 +22,6 @@ MOST_EXACT = 128
 
 SEED = 0
 """What is drawn for a problem depends on this and the problem alone."""
-
-Point = tuple[float, float]
-"""A problem's value on a curve, and its variance as an estimate: 0 where it is exact."""
 
 
 def answers_report(items: Sequence[Item], origin: Origin, *, points: Sequence[int], by: str | None) -> dict[str, Any]:
@@ -106,43 +102,37 @@ def _unparsed(items: Sequence[Item]) -> float | None:
 
 
 def _curves(items: Iterable[Item], points: Sequence[int]) -> dict[str, list[dict[str, Any]]]:
-    """Curve -> its points, in the order of k: the mean over the problems that have k candidates, with its interval, and
-    `error`, the standard error that drawing subsets adds to it (part of the interval already)."""
+    """Curve -> its points, in the order of k: the mean over the problems that have k candidates, with its interval."""
     values: dict[tuple[str, int], array[float]] = defaultdict(lambda: array("d"))
-    variances: dict[tuple[str, int], float] = defaultdict(float)
     for item in items:
         n = len(item.correct)
         for k in points or (k_values(n) if n > 1 else ()):  # one candidate makes no curve
             if k <= n:
-                for curve, (value, variance) in curve_points(item, k):
+                for curve, value in curve_points(item, k):
                     values[curve, k].append(value)
-                    variances[curve, k] += variance
     curves: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for (curve, k), at in sorted(values.items(), key=lambda each: each[0][1]):
-        error = round(math.sqrt(variances[curve, k]) / len(at), 6)
-        curves[curve].append({"k": k, **_mean(at), "error": error})
+        curves[curve].append({"k": k, **_mean(at)})
     return curves
 
 
-def curve_points(item: Item, k: int) -> Iterator[tuple[str, Point]]:
+def curve_points(item: Item, k: int) -> Iterator[tuple[str, float]]:
     """A problem's part in every curve at k: pass, majority, likeliest, and each way of choosing by step scores."""
     n, columns = len(item.correct), item.columns
-    yield "pass", (pass_at_k(n, sum(item.correct), k), 0.0)
+    yield "pass", pass_at_k(n, sum(item.correct), k)
     if n <= MOST_EXACT:
-        yield "majority", (majority_at_k(columns, k), 0.0)
+        yield "majority", majority_at_k(columns, k)
     else:
-        votes = votes_at_k(columns, np.ones((1, n)), k, (SEED, item.mark))
-        yield "majority", (float(votes.by_sum[0]), float(votes.variances()[0, 0]))
+        yield "majority", float(votes_at_k(columns, np.ones((1, n)), k, (SEED, item.mark)).by_sum[0])
     if item.logprobs is not None:
-        yield "likeliest", (best_of_k(item.logprobs.tolist(), columns, k), 0.0)
+        yield "likeliest", best_of_k(item.logprobs.tolist(), columns, k)
     if item.scores_AN is None:
         return
     votes = votes_at_k(columns, item.scores_AN, k, (SEED, item.mark))
-    spread = votes.variances()
     for row, step in enumerate(StepAggregation):
-        yield f"{step}-{AnswerAggregation.MAX}", (best_of_k(item.scores_AN[row].tolist(), columns, k), 0.0)
-        yield f"{step}-{AnswerAggregation.VOTE_SUM}", (float(votes.by_sum[row]), float(spread[0, row]))
-        yield f"{step}-{AnswerAggregation.VOTE_MEAN}", (float(votes.by_mean[row]), float(spread[1, row]))
+        yield f"{step}-{AnswerAggregation.MAX}", best_of_k(item.scores_AN[row].tolist(), columns, k)
+        yield f"{step}-{AnswerAggregation.VOTE_SUM}", float(votes.by_sum[row])
+        yield f"{step}-{AnswerAggregation.VOTE_MEAN}", float(votes.by_mean[row])
 
 
 def all_curves(report: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:

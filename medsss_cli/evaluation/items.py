@@ -1,5 +1,4 @@
-"""From a record to what an evaluation looks at. Records of the common shape are read by one typed conversion; all
-others, and all that is wrong, go through `problems.to_samples`, which says what is wrong."""
+"""From a record to what an evaluation looks at."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from ..answers import Extract, answer_key
 from ..errors import BadRecord
 from ..prm.aggregate import StepAggregation, aggregate_steps
-from ..problems import to_problem, to_samples, without_corrections
+from ..problems import to_samples, without_corrections
 from ..records import Problem, Response, Verdict
 from ..stream.jsonl import Where
 from .measures import vote_columns
@@ -72,27 +71,15 @@ class Item:
 Score = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
 
-class Given(msgspec.Struct):
-    """A response or candidate that has been judged."""
-
-    text: str
-    verdict: Verdict
-    answer: str | None = None
-    finish_reason: str = "stop"
-    tokens: int = 0
-    logprob: float | None = None
-    step_scores: list[Score] | None = None
-    form: str | None = None
-
-
 def read_item(obj: dict[str, Any], where: Where, *, rejudge: Extract | None = None, by: str | None = None) -> Item:
     """The Item of an object. `rejudge` is how the answers are read anew, None takes the verdicts that the record
     carries; `by` is a dotted path into the record. Raises BadRecord."""
     if is_failure(obj):
         return Item(obj["id"], FAILED, "failed", group=FAILED if by else None)
     obj = without_corrections(obj)
-    problem, given = _given(obj, where, rejudge)
-    steps, selected = _scored(obj, problem.id, given)
+    problem = to_samples(obj, where, rejudge=rejudge is not None, extract=rejudge or Extract.FLEXIBLE)
+    given = problem.responses
+    steps, selected = _scored(obj, problem.id)
     correct = [response.verdict is Verdict.CORRECT for response in given]
     logprobs = [response.logprob for response in given]
     forms = Counter(response.form for response in given if response.form is not None)
@@ -120,21 +107,7 @@ def is_failure(obj: dict[str, Any]) -> bool:
     return len(obj) == 3 and obj.keys() == {"id", "error", "stage"} and isinstance(obj["id"], str)
 
 
-def _given(obj: dict[str, Any], where: Where, rejudge: Extract | None) -> tuple[Problem, Sequence[Given | Response]]:
-    written = obj.get("candidates") if "responses" not in obj else obj["responses"]
-    if rejudge is None and written:
-        try:
-            given = msgspec.convert(written, list[Given])
-        except msgspec.ValidationError:
-            pass  # texts alone, say, or something that is wrong: what it is, `to_samples` says
-        else:
-            if all(response.verdict is not Verdict.NOT_JUDGED for response in given):
-                return to_problem(obj, where), given
-    samples = to_samples(obj, where, rejudge=rejudge is not None, extract=rejudge or Extract.FLEXIBLE)
-    return samples, samples.responses
-
-
-def _keys(problem: Problem, given: Sequence[Given | Response]) -> list[str | None]:
+def _keys(problem: Problem, given: Sequence[Response]) -> list[str | None]:
     """What each answer votes for; None where there is none."""
     known: dict[str | None, str | None] = {}
     keys: list[str | None] = []
@@ -151,9 +124,7 @@ def _keys(problem: Problem, given: Sequence[Given | Response]) -> list[str | Non
     return keys
 
 
-def _scored(
-    obj: dict[str, Any], id: str, given: Sequence[Given | Response]
-) -> tuple[list[list[float]] | None, int | None]:
+def _scored(obj: dict[str, Any], id: str) -> tuple[list[list[float]] | None, int | None]:
     """The step scores and the selection of a scored record; None and None for any other."""
     candidates = obj.get("candidates")
     if not isinstance(candidates, list) or "responses" in obj:
@@ -163,10 +134,7 @@ def _scored(
         raise BadRecord(
             f"{id}: `selected` must be the number of a candidate (0 to {len(candidates) - 1}), got {selected!r}"
         )
-    found = [
-        each.step_scores if isinstance(each, Given) else raw.get("step_scores") if isinstance(raw, dict) else None
-        for each, raw in zip(given, candidates, strict=True)
-    ]
+    found = [each.get("step_scores") if isinstance(each, dict) else None for each in candidates]
     if all(steps is None for steps in found):
         return None, selected
     try:

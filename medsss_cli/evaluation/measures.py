@@ -2,7 +2,8 @@
 
 Each is the chance that the selected one of k candidates is right, over all subsets of k of the n, drawn without
 replacement. The list order is kept within a subset, so the ties of `selection` mean the same. All are exact but for
-votes by score (`votes_at_k`) where there are more than DRAWS subsets: those are an estimate, whose error is said.
+votes by score (`votes_at_k`) where there are more than DRAWS subsets: those are an estimate, whose standard error is at
+most .031 for one problem and .0016 for 400.
 
 A candidate's answer is given as its *column*: correct answers are 0, 1, ..., wrong ones -1, -2, ..., none NO_VOTE.
 """
@@ -115,17 +116,10 @@ def majority_wins(columns: tuple[int, ...]) -> tuple[int, ...]:
 
 
 class Votes(NamedTuple):
-    """[score]: the chance that the winner of a vote among k candidates is correct, by sum and by mean of the scores.
-    `draws` is the number of subsets that were drawn at random, 0 where all were looked at."""
+    """[score]: the chance that the winner of a vote among k candidates is correct, by sum and by mean of the scores."""
 
     by_sum: NDArray[np.float64]
     by_mean: NDArray[np.float64]
-    draws: int
-
-    def variances(self) -> NDArray[np.float64]:
-        """[way, score]: the variance of each chance as an estimate, p (1 - p) / (draws - 1); 0 where it is exact."""
-        shares = np.stack([self.by_sum, self.by_mean])
-        return shares * (1 - shares) / (self.draws - 1) if self.draws else np.zeros_like(shares)
 
 
 def votes_at_k(columns: Sequence[int], scores_AN: NDArray[np.float64], k: int, seed: Sequence[int]) -> Votes:
@@ -140,12 +134,11 @@ def votes_at_k(columns: Sequence[int], scores_AN: NDArray[np.float64], k: int, s
     _check(n, k)
     rows = len(scores_AN)
     if not any(0 <= column < NO_VOTE for column in columns):
-        return Votes(np.zeros(rows), np.zeros(rows), 0)
+        return Votes(np.zeros(rows), np.zeros(rows))
     if min(columns) >= 0 and NO_VOTE not in columns:
-        return Votes(np.ones(rows), np.ones(rows), 0)
-    chosen_SN, draws = _all_subsets(n, k), 0
+        return Votes(np.ones(rows), np.ones(rows))
+    chosen_SN = _all_subsets(n, k)
     if chosen_SN is None:
-        draws = DRAWS
         order = np.random.default_rng([*seed, n, k]).random((DRAWS, n)).argpartition(k - 1, axis=1)
         chosen_SN = np.zeros((DRAWS, n))
         np.put_along_axis(chosen_SN, order[:, :k], 1.0, axis=1)
@@ -161,7 +154,7 @@ def votes_at_k(columns: Sequence[int], scores_AN: NDArray[np.float64], k: int, s
         weights[:, count == 0] = -np.inf
         np.maximum(best[int(answer >= 0)], weights, out=best[int(answer >= 0)])
     by_sum, by_mean = (best[1] > best[0]).mean(axis=1)
-    return Votes(by_sum, by_mean, draws)
+    return Votes(by_sum, by_mean)
 
 
 @lru_cache(maxsize=256)

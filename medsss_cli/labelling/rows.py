@@ -181,7 +181,7 @@ class PrmRows:
             return found
         made_with = {"labels": str(self.labels), "values": str(self.values)}
         return [
-            labelled(record, step_labels(record.values, self.labels))
+            msgspec.structs.replace(record, labels=step_labels(record.values, self.labels))
             for record in self.unlabelled(source, found, made_with)
         ]
 
@@ -234,13 +234,3 @@ def _answers(samples: Samples) -> list[Path]:
         if any(steps[1:]):
             paths.setdefault(tuple(steps), Path(steps, [], response.verdict is Verdict.CORRECT))
     return list(paths.values())
-
-
-def labelled(record: Prm, labels: list[float | None]) -> Prm:
-    """The record with these labels, one for each step."""
-    return msgspec.structs.replace(record, labels=labels)
-
-
-def renamed(source: Source, id: str) -> Source:
-    """The record under another id."""
-    return msgspec.structs.replace(source, id=id)
