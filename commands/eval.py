@@ -152,7 +152,7 @@ def _stdout_is_a_terminal() -> bool:
 def _refuse(given: EvalOptions) -> None:
     """An option that is not looked at is a mistake, not a wish to be passed over."""
     if given.compare is not None:
-        refuse_given(("steps", "by", "k", "threshold"), "has no place beside --compare")
+        refuse_given(("steps", "by", "k", "threshold", "plot"), "has no place beside --compare")
         if given.inputs:
             raise UsageError("input files have no place beside --compare, which names both runs")
         if given.compare == ("-", "-"):

@@ -296,6 +296,7 @@ def test_compare(tmp_path: Path) -> None:
     [
         (["--compare", "a", "b", "c"], "input files have no place beside --compare"),
         (["--compare", "a", "b", "--steps"], "--steps has no place beside --compare"),
+        (["--compare", "a", "b", "--plot", "x.png"], "--plot has no place beside --compare"),
         (["--compare", "a", "b", "--by", "task"], "--by has no place beside --compare"),
         (["--compare", "-", "-"], "only one of the two"),
         (["--compare", "no-such", "b"], "no-such"),
@@ -338,7 +339,6 @@ def test_figures(tmp_path: Path) -> None:
     for name, args in {
         "curves": [a],
         "groups": [a, "--by", "id"],
-        "pairs": ["--compare", a, a],
         "steps": ["--steps", labelled],
     }.items():
         path = tmp_path / f"{name}.png"
@@ -348,23 +348,6 @@ def test_figures(tmp_path: Path) -> None:
     assert sizes["curves"][0] > sizes["steps"][0] > 300
     assert sizes["groups"][1] > sizes["curves"][1]  # --by is a row a group, and not the curves
     assert run_medsss(["eval", a, "--plot", tmp_path / "curves.png"]).rc == 2  # it is there
-
-
-def test_without_matplotlib_the_pip_line_is_shown(tmp_path: Path) -> None:
-    code = (
-        "import sys; sys.modules['matplotlib'] = None\n"
-        "from medsss_cli.app import run; sys.exit(run(['eval', '--plot', sys.argv[1]]))"
-    )
-    done = subprocess.run(
-        [program()[0], "-c", code, str(tmp_path / "x.png")],
-        input=to_lines([samples("a", "BA")]),
-        capture_output=True,
-        text=True,
-        env=clean_env(),
-    )
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "pip install 'medsss[plot]'" in done.stderr
-    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("more", [[], ["--compare"], ["--by", "question"]])

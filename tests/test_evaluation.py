@@ -142,20 +142,6 @@ def run_of(values: dict[str, float], marks: dict[str, int] | None = None) -> lis
     return items
 
 
-def test_pairs_by_hand() -> None:
-    a = run_of({"p": 1, "q": 0, "r": 0, "s": 1, "only-a": 1})
-    b = run_of({"s": 1, "r": 1, "q": 1, "p": 0, "only-b": 0, "too": 1})
-    report = comparison_report(a, b)
-    pairs = report["pairs"]
-    assert (pairs["n"], pairs["a"], pairs["b"], pairs["difference"]["value"]) == (4, 0.5, 0.75, 0.25)
-    assert (pairs["only_a_right"], pairs["only_b_right"], pairs["mcnemar_p"]) == (1, 2, 1.0)
-    assert report["unmatched"] == {
-        "only_a": {"n": 1, "ids": ["only-a"]},
-        "only_b": {"n": 2, "ids": ["only-b", "too"]},
-    }
-    assert pairs["difference"]["low"] < 0.25 < pairs["difference"]["high"]
-
-
 def test_shares_have_the_same_test() -> None:
     """McNemar's wants one verdict a problem; the count of all signs does not."""
     a, b = run_of({"p": 0.5, "q": 1, "r": 0.25, "s": 0.5}), run_of({"p": 1, "q": 1, "r": 0.5, "s": 0.75})

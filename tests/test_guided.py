@@ -3,7 +3,6 @@ not depend on the gold answer or on what runs beside, and both as commands with 
 
 from __future__ import annotations
 
-import asyncio
 import json
 import random
 from collections.abc import Callable, Sequence
@@ -18,15 +17,13 @@ from hypothesis import strategies as st
 from tiny_models import make_tiny_model
 
 from medsss_cli.answers import judge
-from medsss_cli.engines.scripted import ScriptedEngine
 from medsss_cli.labelling.trajectories import path_to
 from medsss_cli.prm.aggregate import StepAggregation, aggregate_steps
 from medsss_cli.records import Action, Problem, Task, Tree, Verdict, dump
-from medsss_cli.requests import Completion, FinishReason, Prompt, Sampling
+from medsss_cli.requests import Completion, FinishReason
 from medsss_cli.search.beam import beam
 from medsss_cli.search.config import Expand, SearchConfig
 from medsss_cli.search.drawing import Request, Talk, Valuation
-from medsss_cli.search.driver import grow
 from medsss_cli.search.mcts import search
 from medsss_cli.search.values import RewardModel
 from medsss_cli.steps import ROOT_TEXT, join_steps, split_steps
@@ -286,13 +283,6 @@ def test_a_beam_by_hand() -> None:
     assert {(request.sampling.stop, request.sampling.max_tokens) for request in requests} == {(("\n\nStep",), 50)}
 
 
-def test_the_aggregate_decides_who_stays() -> None:
-    draws = {ROOT_TEXT: [" low", " high"], "high": [" The answer is A."] * 2, "low": [" The answer is B."] * 2}
-    scores = {"low": 0.3, "high": 0.6, "The answer is A.": 0.1, "The answer is B.": 0.9}
-    tree = beam_tree(draws, scores.__getitem__, 1, StepAggregation.LAST)  # type: ignore[arg-type]
-    assert endings(tree) == [(["high", "The answer is A."], 0.1)], "greedy: low was never gone on with"
-
-
 def test_a_beam_that_comes_to_no_answer_is_made_to_finish() -> None:
     """At the greatest depth the open paths get a Finish each; where nothing can be drawn, the tree is its root."""
 
@@ -322,41 +312,6 @@ def test_every_beam_ends_and_can_be_written_down(width: int, children: int, dept
 
 
 # Through the driver
-
-
-def test_neither_search_nor_beam_depends_on_what_runs_beside_it() -> None:
-    """Engine and scorer take their time, each another: 24 problems at once give what they give one by one."""
-    problems = [
-        Problem(id=f"p{i}", question="?", answer="B", options={"A": "No", "B": "Yes"}, task=Task.CHOICE)
-        for i in range(24)
-    ]
-    config = SearchConfig(max_nodes=15, seed=3)
-
-    async def everything(concurrency: int) -> list[str]:
-        delays, room = random.Random(concurrency), asyncio.Semaphore(concurrency)
-
-        def write(prompt: Prompt, sampling: Sampling, n: int) -> list[Completion]:
-            return noisy(Request(None, 0, prompt, sampling, n))  # type: ignore[arg-type]
-
-        engine = ScriptedEngine(write)
-
-        async def score(problem: Problem, paths: Sequence[Sequence[str]]) -> list[list[float]]:
-            for _ in range(delays.randrange(5)):
-                await asyncio.sleep(0)
-            return [[unit(f"{problem.id}{step}") for step in path[1:]] for path in paths]
-
-        async def one(problem: Problem) -> str:
-            async with room:
-                trees = [
-                    await grow(problem, config, engine, RewardModel(beam=width), score=score) for width in (None, 3)
-                ]
-                return json.dumps([dump(tree) for tree in trees])
-
-        return list(await asyncio.gather(*map(one, problems)))
-
-    alone, together = asyncio.run(everything(1)), asyncio.run(everything(24))
-    assert alone == together
-    assert len(set(alone)) == len(problems)
 
 
 # As commands

@@ -63,6 +63,7 @@ def test_a_smaller_margin_gives_more_pairs() -> None:
         (STEP, (3, 8), 0.7),
     ]
     assert preference_pairs(mine, write(mine), margin=1.0) == []
+    assert [pair.nodes for pair in preference_pairs(mine, write(mine), most=1)] == [(3, 5)]
 
 
 def test_the_margin_has_to_be_exceeded() -> None:
@@ -78,20 +79,6 @@ def test_the_margin_has_to_be_exceeded() -> None:
 def test_rule_a_wants_siblings_on_both_sides_that_lead_to_an_ending() -> None:
     mine = tree()  # node 8 leads to none, so node 5 is an only child
     assert [(pair.kind, pair.nodes) for pair in preference_pairs(mine, write(mine))] == [(TRAJECTORY, (3, 4))]
-
-
-def test_a_tree_with_wrong_or_correct_endings_alone_has_no_pairs() -> None:
-    for verdict in ("wrong", "correct"):
-        changed = finished()
-        for each in changed:
-            each["verdict"] = each["verdict"] and verdict
-        mine = tree(nodes=changed)
-        assert preference_pairs(mine, write(mine), margin=0.1) == []
-
-
-def test_at_most() -> None:
-    mine = tree(nodes=finished())
-    assert [pair.nodes for pair in preference_pairs(mine, write(mine), most=1)] == [(3, 5)]
 
 
 def test_equal_texts_count_once_and_never_against_themselves() -> None:

@@ -308,12 +308,6 @@ def test_a_finish_ends_with_its_first_answer() -> None:
     assert tree.nodes[-1].verdict is Verdict.WRONG
 
 
-def test_a_reason_that_runs_on_keeps_its_first_step() -> None:
-    """The stop string is a blank line and "Step"; a policy that parts its steps by one line break runs through it."""
-    tree = run(numbers(children=1, max_nodes=2), always(reason=" First.\nStep 2: Second.\nStep 3: The answer is B."))
-    assert tree.nodes[1].text == "First."
-
-
 def test_a_cut_reason_is_no_step_but_a_cut_finish_is_an_answer_that_did_not_come() -> None:
     """With every completion cut, the root has no children; it is closed, and then made to finish all the same."""
     tree = run(numbers(), always(reason=reply(" The", "length"), forced_finish=reply(" Let us see the", "length")))

@@ -22,10 +22,9 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from trees import node, record
 
-from medsss_cli.labelling.labels import StepLabels
 from medsss_cli.records import Problem
 from medsss_cli.stream.jsonl import Where
-from medsss_cli.view.model import best_and_worst, contrast, paths, read, votes
+from medsss_cli.view.model import read
 from medsss_cli.view.page import page
 from medsss_cli.view.terminal import Look, render
 
@@ -194,21 +193,6 @@ def test_samples_and_training_data() -> None:
     assert pair.count("Let's see.") == 1  # what both begin with
     assert pair.index("✓ chosen") < pair.index("It slows") < pair.index("✗ rejected") < pair.index("It is a diuretic")
     assert "1.00█  1.00  ✓ B    └╴1 The answer is B." in drawn(published())  # the authors' files
-
-
-def test_best_and_worst_and_votes() -> None:
-    """Worked by hand on the small tree: smallest values .9 0 0 0, of which the first and the last are right."""
-    tree: Any = read(record(), HERE)
-    found = paths(tree, StepLabels.SOFT)
-    assert best_and_worst(found)[0].nodes == (0, 1, 3)
-    assert not best_and_worst(found)[1].correct
-    assert found[0].labels == [None, 0.9, 1.0]
-    assert best_and_worst(found[:1]) == found[:1]
-    assert best_and_worst([]) == []
-    drawn: Any = read(samples(), HERE)
-    assert [(vote.answer, vote.n) for vote in votes(drawn, drawn.responses)] == [("A", 1), ("B", 1), (None, 1)]
-    assert contrast(drawn.responses) == [1, 0]
-    assert contrast([]) == []
 
 
 def poisoned(text: str) -> list[dict[str, Any]]:

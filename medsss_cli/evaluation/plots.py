@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -32,8 +31,6 @@ def draw(report: Mapping[str, Any], kind: str) -> bytes:
 
     figure = Figure(dpi=150, layout="constrained")
     match report["kind"]:
-        case "comparison":
-            _differences(figure, report)
         case "step-report":
             _reliability(figure, report)
         case _ if report["pass_at_k"] and not report["by"]:
@@ -107,22 +104,7 @@ def _accuracies(figure: Any, report: Mapping[str, Any]) -> None:
     by = report["by"]
     rows = [*list((by["groups"] if by else report["datasets"]).items())[:40], ("all problems", report["micro"])]
     label = f"problems right, by {by['field']}" if by else "problems right"
-    _intervals(figure, [name for name, _ in rows], [row for _, row in rows], label, (0.0, 1.0))
-    figure.suptitle(_title(report), fontsize=11)
-
-
-def _differences(figure: Any, report: Mapping[str, Any]) -> None:
-    rows = [*list(report["datasets"].items())[:40], ("all pairs", report["pairs"])]
-    _intervals(figure, [name for name, _ in rows], [row["difference"] for _, row in rows], "difference (B - A)", None)
-    figure.axes[0].axvline(0, color="#222222", lw=1)
-    a, b = (os.path.basename(report["made_from"]["runs"][side]["input"]) for side in "ab")
-    figure.suptitle(f"B {b} against A {a}: {report['pairs']['n']} pairs", fontsize=10)
-
-
-def _intervals(
-    figure: Any, names: Sequence[str], points: Sequence[Mapping[str, Any]], label: str, span: tuple[float, float] | None
-) -> None:
-    """A dot with its interval a row, the last row set apart."""
+    names, points = zip(*rows, strict=True)
     from matplotlib.ticker import PercentFormatter
 
     figure.set_size_inches(7, 1.4 + 0.32 * len(names))
@@ -139,8 +121,8 @@ def _intervals(
     axes.invert_yaxis()
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.set_xlabel(label)
-    if span is not None:
-        axes.set_xlim(*span)
+    axes.set_xlim(0.0, 1.0)
+    figure.suptitle(_title(report), fontsize=11)
 
 
 def _reliability(figure: Any, report: Mapping[str, Any]) -> None:
