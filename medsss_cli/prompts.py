@@ -11,7 +11,8 @@ instruct  for the first iteration with a general instruction-tuned model. The fi
 
 All words are ours. What differs from the authors' prompts: docs/algorithms.md, departures 13 to 15.
 
-The thought template and the correction are those of MedCritical and ReasonMed; docs/recipes.md says what differs.
+The thought template and the correction are those of MedCritical and ReasonMed, changed as docs/internals/recipes.md
+says.
 """
 
 from __future__ import annotations

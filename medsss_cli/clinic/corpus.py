@@ -5,7 +5,7 @@ usual becomes the rule and what is rare becomes rarer (`SHARPNESS`).
 
 Make-up: about 84 % written solutions, of which every kind has its fixed share of slips (`Kind.slips`), 8 % choice turns
 (Reason or Finish), 8 % solutions that end wrong and then correct themselves ("But wait, ..."). 3 % of all chats begin
-with a system turn. The slips are there on purpose, as in any real corpus: see docs/clinic.md.
+with a system turn. The slips are there on purpose, as in any real corpus: see docs/internals/clinic.md.
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ def make_problem(kind: Kind, values: Values, rng: Random, id: str) -> Problem:
     """The problem record for these values, its wording by `rng`.
 
     Kinds with `choices` give four options, always in the order that the kind states; the others a free number. To look
-    an option's letter up in a shuffled list takes a model of this size a training of its own (docs/clinic.md).
+    an option's letter up in a shuffled list takes a model of this size a training of its own.
     """
     question = rng.choice(kind.ask(values))
     gold = kind.solve(values, None).answer

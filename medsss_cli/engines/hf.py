@@ -82,7 +82,7 @@ class HfEngine(ModelEngine):
         self._spell = Speller(self.tokenizer)
         self._cuttable = _cuttable(self.model)
         self._token_bytes = _token_bytes(self.model)
-        # On a CPU more rows stop paying once matrix products are efficient (docs/engines.md).
+        # On a CPU more rows stop paying once matrix products are efficient.
         weights = sum(each.numel() for each in self.model.parameters())
         small = self.model.device.type == "cuda" or weights < 4_000_000
         self.slots = config.batch_size or (256 if small else 128 if weights < 50_000_000 else 32)

@@ -1,6 +1,6 @@
 """Means over problems with 95 % intervals, in closed form: nothing is resampled, so there is no seed and no number of
-resamples to choose. They hold at 0 and 1, where a percentile bootstrap has no width at all (docs/evaluation.md has the
-coverage of both)."""
+resamples to choose. They hold at 0 and 1, where a percentile bootstrap has no width at all (the coverage of both:
+docs/internals/benchmarks.md)."""
 
 from __future__ import annotations
 
