@@ -3,23 +3,27 @@
     python benchmarks/memory.py                          # the table for an 8B on a GPU, by the formula alone
     python benchmarks/memory.py --measure path/to/model  # peak memory of each training on the CPU, beside the formula
 
-The formula counts, in bytes, for P weights of which p are trained, batches of B rows of T tokens (DPO: 2 B rows), L
-layers of width h with feed-forward width f, and a vocabulary of V:
+The formula counts, in bytes, for P weights of which p are trained, a batch of N tokens (rows x length; DPO's rows are
+two), L layers of width h with feed-forward width f and keys of width kv, rank r, and a vocabulary of V:
 
-    weights        P x (2 for a LoRA base on a GPU, else 4)
-    trained        p x (4 gradient + 8 Adam), and for LoRA 4 for the adapter itself
-    kept           L B T h a, the input of each layer (gradient checkpointing, above 1e9 weights on a GPU), a bytes a
-                   number; without checkpointing L B T (8 h + 3 f) a
-    layer          2 B T (8 h + 3 f) a: one layer that is computed again, and its gradient
-    logits         B T V (a + 4 + 4): in the type of the model, in float32, and their gradient; none for a reward model
+    weights   4 P; of a LoRA base on a GPU 2 P. A full training on a GPU has 2 P more: the bfloat16 copies of autocast
+    trained   p (4 gradient + 8 Adam), and for LoRA 4 p for the adapter itself
+    kept      L N k, where a layer keeps k bytes a token for the way back (tests/test_memory.py counts them):
+                  CPU, full   32 h + 16 f + 8 kv          CPU, LoRA   24 h + 16 f + 8 kv + 28 r
+                  GPU, full   30 h +  8 f + 4 kv          GPU, LoRA   24 h +  8 f + 4 kv + 14 r
+              With gradient checkpointing (above 1e9 weights on a GPU) a layer keeps its input alone, 4 h or 2 h; one
+              layer is then computed again, with its gradient: 2 N k
+    logits    none at once: TRL makes tiles of 4096 tokens x 32768 words; on the CPU each with three more of its size.
+              In a full training the gradient of the head, 4 V h. A reward model has none of both
 
-a is 2 under bfloat16 arithmetic, 4 on the CPU. It leaves out what the libraries take themselves (about 1 GB on a GPU).
+It leaves out what the libraries take themselves (about 1 GB on a GPU).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -62,19 +66,27 @@ class Training:
     logits: bool
     on_gpu: bool
 
+    def layer(self, shape: Shape) -> float:
+        """Bytes a token that a layer keeps for the way back."""
+        h, f, kv, rank = shape.width, shape.feed_forward, shape.kv_width, self.rank or 0
+        if self.on_gpu:
+            return (30 if self.rank is None else 24) * h + 8 * f + 4 * kv + 14 * rank
+        return (32 if self.rank is None else 24) * h + 16 * f + 8 * kv + 28 * rank
+
     def bytes(self, shape: Shape) -> dict[str, float]:
         """The terms of the formula."""
-        a = 2 if self.on_gpu else 4
-        tokens = self.rows * self.length
-        layer = tokens * (8 * shape.width + 3 * shape.feed_forward) * a
-        checkpointed = shape.weights > 1e9 and self.on_gpu
+        full, tokens = self.rank is None, self.rows * self.length
         trained = shape.weights if self.rank is None else shape.lora(self.rank)
+        kept = shape.layers * tokens * self.layer(shape)
+        if shape.weights > 1e9 and self.on_gpu:
+            kept = tokens * (shape.layers * shape.width * (4 if full else 2) + 2 * self.layer(shape))
+        tile = min(tokens, 4096) * min(shape.vocabulary, 32768) * (2 if self.on_gpu else 16)
+        head = 4 * shape.vocabulary * shape.width if full else 0
         return {
-            "weights": shape.weights * (2 if self.rank is not None and self.on_gpu else 4),
-            "trained": trained * (12 if self.rank is None else 16),
-            "kept": shape.layers * (tokens * shape.width * a if checkpointed else layer),
-            "layer": 2 * layer,
-            "logits": tokens * shape.vocabulary * (a + 8) if self.logits else 0.0,
+            "weights": shape.weights * ((6 if full else 2) if self.on_gpu else 4),
+            "trained": trained * (12 if full else 16),
+            "kept": kept,
+            "logits": tile + head if self.logits else 0.0,
         }
 
 
@@ -96,10 +108,8 @@ def table(shape: Shape, rows: int, length: int, *, on_gpu: bool) -> None:
     for way in ways(rows, length, on_gpu=on_gpu):
         b = {name: value / GB for name, value in way.bytes(shape).items()}
         total = sum(b.values())
-        kept = b["kept"] + b["layer"]
-        print(
-            f"| {way.name} | {b['weights']:.1f} | {b['trained']:.1f} | {kept:.1f} | {b['logits']:.1f} | {total:.0f} |"
-        )
+        parts = " | ".join(f"{b[name]:.1f}" for name in ("weights", "trained", "kept", "logits"))
+        print(f"| {way.name} | {parts} | {total:.0f} |")
 
 
 def shape_of(folder: str) -> Shape:
@@ -120,14 +130,16 @@ def shape_of(folder: str) -> Shape:
 
 
 def peak(args: list[str]) -> float:
-    """Peak resident memory of a run of the program, in bytes: of a process that runs it alone."""
+    """Peak resident memory of a run of the program, in bytes: of a process that runs it alone, whose allocator gives
+    back at once what is freed."""
     code = (
         "import resource, subprocess, sys\n"
         "done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)\n"
         "assert done.returncode == 0, done.stderr[-3000:]\n"
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n"
     )
-    ran = subprocess.run([sys.executable, "-c", code, *args], stdout=subprocess.PIPE, text=True, check=True)
+    env = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    ran = subprocess.run([sys.executable, "-c", code, *args], stdout=subprocess.PIPE, text=True, check=True, env=env)
     return float(ran.stdout) * 1024
 
 
@@ -154,27 +166,30 @@ def rows_of(method: str, count: int, length: int, tokenizer: Any) -> Iterator[di
 
 
 def measure(folder: str, rows: int, length: int) -> None:
-    """Every training for two updates on rows of about this length, beside the formula."""
+    """Every training for two updates on rows of about this length, beside the formula; what the libraries take is seen
+    in a training of the clinic's policy, which is small."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     shape = shape_of(folder)
-    base = peak([sys.executable, "-c", "import torch, transformers, trl, peft, datasets"])
-    print(
-        f"{rows} rows of {length} tokens; the libraries alone take {base / GB:.2f} GB, which the formula leaves out\n"
-    )
-    print("| training | measured, GB | less the libraries | formula |\n|---|---|---|---|")
-    for way in ways(rows, length, on_gpu=False):
+
+    def spent(way: Training, policy: str, rows: int) -> float:
         method, how = way.name.split()
         command = ["train-prm"] if method == "prm" else ["train-policy", "--method", method]
-        sizes = f"--batch-size {rows} --accumulation 1 --max-length {length + 8} --device cpu -q".split()
+        sizes = f"--batch-size {rows} --accumulation 1 --max-length 2048 --device cpu -q".split()
         with tempfile.TemporaryDirectory() as scratch:
             file = Path(scratch, "rows.jsonl")
             file.write_text("".join(json.dumps(row) + "\n" for row in rows_of(method, 2 * rows, length, tokenizer)))
-            run = [sys.executable, "-m", "medsss_cli.app", *command, str(file), "--policy", folder, how, *sizes]
-            spent = peak([*run, "-o", str(Path(scratch, "out"))])
-        said = sum(way.bytes(shape).values())
-        print(f"| {way.name} | {spent / GB:.2f} | {(spent - base) / GB:.2f} | {said / GB:.2f} |", flush=True)
+            run = [sys.executable, "-m", "medsss_cli.app", *command, str(file), "--policy", policy, how, *sizes]
+            return peak([*run, "-o", str(Path(scratch, "out"))])
+
+    trainings = ways(rows, length, on_gpu=False)
+    base = spent(trainings[0], "builtin:clinic", 1)
+    print(f"{rows} rows of {length} tokens; {base / GB:.2f} GB are the libraries', which the formula leaves out\n")
+    print("| training | measured, GB | less the libraries | formula |\n|---|---|---|---|")
+    for way in trainings:
+        found, said = spent(way, folder, rows), sum(way.bytes(shape).values())
+        print(f"| {way.name} | {found / GB:.2f} | {(found - base) / GB:.2f} | {said / GB:.2f} |", flush=True)
 
 
 def main() -> None:

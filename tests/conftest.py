@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from helpers import Ran, run_medsss
+from tiny_models import make_tiny_model
 
 # Threads that wait for one another on busy cores cost more than they give, and the tests run two at a time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -19,7 +21,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # fmt: off
 MODEL = [
     "app", "bon", "clinic_policy", "correct", "docs", "engines", "evolve", "guided", "hf", "http", "kill",
-    "packaging", "prm_formats", "prm_packing", "recipes", "sample", "scale", "search_command", "train_policy",
+    "memory", "packaging", "prm_formats", "prm_packing", "recipes", "sample", "scale", "search_command", "train_policy",
     "train_prm", "train_resume", "vllm",
 ]
 # fmt: on
@@ -30,6 +32,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.stem.removeprefix("test_") in MODEL:
             item.add_marker("model")
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny policy of random weights."""
+    return make_tiny_model(tmp_path_factory.mktemp("base"), spread=0.1)
 
 
 @pytest.fixture(scope="session")

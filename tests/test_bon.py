@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from helpers import Ran, read_jsonl, run_medsss, to_lines, write_jsonl
-from tiny_models import make_tiny_model
+from training import train
 
 from medsss_cli.prm.aggregate import StepAggregation, aggregate_steps
 from medsss_cli.steps import ROOT_TEXT, join_steps
@@ -23,20 +23,11 @@ TEXTS = [
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def folders(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A policy, and a PRM on it: what one pass over two records leaves of random weights."""
-    from medsss_cli.models import Device
-    from medsss_cli.stream.jsonl import Where
-    from medsss_cli.training.config import PrmTrainingConfig
-    from medsss_cli.training.prm import train_prm
-
-    base = make_tiny_model(tmp_path_factory.mktemp("base"))
     out = tmp_path_factory.mktemp("prm") / "R"
     rows = [{"prompt": "Q?", "completions": [ROOT_TEXT, "a", "b"], "labels": [None, 1.0, y]} for y in (0.0, 0.3)]
-    train_prm(
-        PrmTrainingConfig(policy=str(base), output=str(out), device=Device.CPU, epochs=1.0),
-        [(Where("x", i), row) for i, row in enumerate(rows)],
-    )
+    train("prm", base, out, rows, epochs=1.0, lora=True)
     return base, out
 
 
@@ -99,27 +90,6 @@ def test_samples_are_scored_and_one_is_selected(folders: tuple[Path, Path]) -> N
     assert again["candidates"][again["selected"]]["answer"] == "C"  # two votes against one
 
 
-def test_candidates_share_what_they_have_in_common(folders: tuple[Path, Path]) -> None:
-    """Candidates are scored as one pack: they score what each scores alone, to whoever asks for one at a time, and a
-    candidate that was drawn twice costs no token more."""
-    _, prm = folders
-    alone = [samples(f"p{i}") | {"responses": [{"text": text}]} for i, text in enumerate(TEXTS[:3])]
-    ran = bon(prm, stdin=to_lines(alone)).ok()
-    single = [record["candidates"][0]["step_scores"] for record in ran.records]
-    together = samples() | {"responses": [{"text": text} for text in [*TEXTS[:3], *TEXTS[:3]]]}
-    again = bon(prm, stdin=to_lines([together])).ok()
-    (record,) = again.records
-    for candidate, expected in zip(record["candidates"], single * 2, strict=True):
-        assert candidate["step_scores"] == pytest.approx(expected, rel=1e-5)
-
-    def tokens(ran: Ran) -> int:
-        return int(ran.stderr.split(" candidates, ")[1].split(" tokens")[0].replace(",", ""))
-
-    assert tokens(again) < 0.6 * tokens(ran)
-    once = bon(prm, stdin=to_lines([together | {"responses": together["responses"][:3]}])).ok()
-    assert tokens(again) == tokens(once)
-
-
 def test_a_problem_without_candidates_names_the_pipe_and_a_run_is_gone_on_with(
     folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -178,35 +148,25 @@ def test_selected_anew_from_the_scores_that_records_carry() -> None:
 
 
 def test_what_is_no_prm_is_refused_at_once(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    """Asked to read a policy as ours, transformers would fill the missing head with random weights, and every score
+    would look like one."""
     policy, prm = folders
-    foreign = tmp_path / "foreign"
-    shutil.copytree(policy, foreign)
     card = tmp_path / "card"
     shutil.copytree(policy, card)
     (card / "medsss.json").write_text(json.dumps({"kind": "policy"}))
-    for folder, what in (
-        (tmp_path / "missing", "there is no PRM folder"),
-        (foreign, "holds LlamaForCausalLM"),
-        (card, "is a policy, not a PRM"),
+    for args, what in (
+        ([tmp_path / "missing"], "there is no PRM folder"),
+        ([policy], "holds LlamaForCausalLM"),
+        ([card], "is a policy, not a PRM"),
+        ([policy, "--prm-format", "medsss"], "has no weights for score"),
     ):
-        ran = run_medsss(["bon", "--prm", folder], to_lines([samples()]), timeout=20)
+        ran = run_medsss(["bon", "--prm-device", "cpu", "--prm", *args], to_lines([samples()]))
         assert (ran.rc, ran.stdout) == (2, "")
         assert what in ran.stderr
         assert "Traceback" not in ran.stderr
     ran = run_medsss(["bon", "--prm", prm, "nowhere.jsonl"], timeout=20)
     assert ran.rc == 2
     assert "cannot read nowhere.jsonl" in ran.stderr
-
-
-def test_a_model_without_the_head_is_not_scored_with_random_numbers(folders: tuple[Path, Path]) -> None:
-    """Transformers would fill a missing head with random weights, and every score would look like one."""
-    from medsss_cli.errors import UsageError
-    from medsss_cli.prm.config import Format, PrmConfig
-    from medsss_cli.prm.scorer import open_prm
-
-    policy, _ = folders
-    with pytest.raises(UsageError, match="has no weights for score"):
-        open_prm(PrmConfig(str(policy), Format.MEDSSS, "cpu"))
 
 
 def test_steps_are_scored_and_evaluated_as_they_come(folders: tuple[Path, Path], tmp_path: Path) -> None:

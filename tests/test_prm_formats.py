@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import run_medsss, to_lines
 from tiny_models import make_tiny_tokenizer
 
 from medsss_cli.errors import UsageError
@@ -27,33 +28,26 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def test_the_golden_layout(tokenizer: Any) -> None:
-    """Written out by hand: the prompt with one BOS and no system turn, each step with its own blank line."""
-    encoded = encode(tokenizer, "Which dose?", [ROOT_TEXT, "Add.", "The answer is B."])
+    """Written out by hand: the prompt with one BOS and no system turn, each step with its own blank line, and the
+    read-outs at their ends. The beginning of an answer is the beginning of its ids: packs rely on it. An empty step has
+    a read-out too."""
+    steps = [ROOT_TEXT, "Add.", "", "The answer is B."]
+    encoded = encode(tokenizer, "Which dose?", steps)
     pieces = [
         "Step 0: Let's break down this problem step by step.\n\n",
         "Step 1: Add.\n\n",
-        "Step 2: The answer is B.\n\n",
+        "Step 2:\n\n",
+        "Step 3: The answer is B.\n\n",
     ]
     ids = tokenizer.encode("<s><|user|>\nWhich dose?<|end|>\n<|assistant|>\n", add_special_tokens=False)
-    readouts = []
-    for piece in pieces:
+    for k, piece in enumerate(pieces):
         ids += tokenizer.encode(piece, add_special_tokens=False)
-        readouts.append(len(ids) - 1)
+        part = encode(tokenizer, "Which dose?", steps[: k + 1])
+        assert part == (ids, encoded.readouts[: k + 1])
+        assert part.readouts[-1] == len(ids) - 1
     assert encoded.ids == ids
-    assert encoded.readouts == readouts
     assert encoded.ids.count(tokenizer.bos_token_id) == 1
     assert tokenizer.decode(encoded.ids).endswith("".join(pieces))
-
-
-def test_every_readout_closes_its_step_and_a_prefix_is_a_prefix(tokenizer: Any) -> None:
-    steps = [ROOT_TEXT, "The sodium is 140 mmol/L.", "But wait, no.", "", "The answer is 12.5."]
-    whole = encode(tokenizer, "Q?", steps)
-    for k in range(len(steps)):
-        part = encode(tokenizer, "Q?", steps[: k + 1])
-        assert whole.ids[: len(part.ids)] == part.ids
-        assert part.readouts == whole.readouts[: k + 1]
-        assert tokenizer.decode([whole.ids[whole.readouts[k]]]).endswith("\n")
-    assert len(whole.readouts) == len(steps)
 
 
 def test_text_of_a_user_or_a_policy_does_not_become_a_special_token(tokenizer: Any) -> None:
@@ -384,30 +378,45 @@ def test_scores_are_those_of_the_published_readout(tmp_path: Path, kind: str) ->
 
 
 def test_the_published_layout_is_an_adapter_on_a_policy_folder(tmp_path: Path) -> None:
-    """pixas/MedSSS_PRM: PEFT token classification on a whole policy, no medsss.json, no tokenizer beside it."""
+    """The layout of pixas/MedSSS_Policy and pixas/MedSSS_PRM, made by peft itself: a policy that is an adapter on a
+    base, and a token classifier's adapter (rank 32) with its head on the whole policy; no medsss.json, no tokenizer
+    beside it. `bon` scores as a plain forward of transformers does."""
     import torch
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig, PeftModel, get_peft_model
     from tiny_models import make_tiny_model
-    from transformers import AutoModelForTokenClassification
+    from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
 
-    from medsss_cli.prm.scorer import open_prm
-
-    base, out = make_tiny_model(tmp_path / "policy"), tmp_path / "adapter"
+    modules = [f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down")]
+    given: dict[str, Any] = {"r": 32, "lora_alpha": 64, "lora_dropout": 0.05, "target_modules": modules}
+    given["init_lora_weights"] = False
+    base, adapter, policy, prm = (str(tmp_path / name) for name in ("base", "adapter", "policy", "prm"))
+    make_tiny_model(base)
     torch.manual_seed(0)
-    model = AutoModelForTokenClassification.from_pretrained(str(base), num_labels=2)
-    config = LoraConfig(
-        task_type="TOKEN_CLS", r=4, target_modules=["q_proj"], modules_to_save=["score"], init_lora_weights=False
-    )
-    wrapped = get_peft_model(model, config).eval()
-    wrapped.save_pretrained(str(out))
-    scorer = open_prm(PrmConfig(str(out), prm_device="cpu"))
-    assert scorer.format is Format.MEDSSS
-    problem = Problem(id="a", question="Which?", answer="B")
-    (found,) = scorer.score(problem, [STEPS])
-    row = encode(scorer.tokenizer, question_text(problem), STEPS)
+    plain = AutoModelForCausalLM.from_pretrained(base)
+    get_peft_model(plain, LoraConfig(task_type="CAUSAL_LM", **given)).save_pretrained(adapter)
+    whole = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter).merge_and_unload()
+    whole.save_pretrained(policy)
+    make_tiny_tokenizer(policy)
+    classifier = AutoModelForTokenClassification.from_pretrained(policy, num_labels=2)
+    wrapped = get_peft_model(classifier, LoraConfig(task_type="TOKEN_CLS", modules_to_save=["score"], **given)).eval()
+    wrapped.save_pretrained(prm)
+
+    row = {"id": "a", "question": "Which?", "answer": "B", "responses": [{"text": join_steps(STEPS)}], "pass_rate": 0.0}
+    (scored,) = run_medsss(["bon", "--prm", prm, "--prm-device", "cpu"], to_lines([row])).ok().records
+    tokenizer = make_tiny_tokenizer(tmp_path / "tokenizer")
+    encoded = encode(tokenizer, "Which?", STEPS)
     with torch.inference_mode():
-        logits = wrapped(input_ids=torch.tensor([row.ids])).logits[0]
-    assert found == pytest.approx(logits.softmax(-1)[row.readouts[1:], 1].tolist(), abs=1e-4)
+        logits = wrapped(input_ids=torch.tensor([encoded.ids])).logits[0]
+    expected = logits.softmax(-1)[encoded.readouts[1:], 1].tolist()
+    assert scored["candidates"][0]["step_scores"] == pytest.approx(expected, abs=1e-4)
+
+    problem = {"id": "a", "question": "Which?", "answer": "B", "options": {"A": "x", "B": "y"}}
+    drawn = [
+        run_medsss(["sample", "--device", "cpu", "--greedy", "--max-tokens", "12", *args], to_lines([problem])).ok()
+        for args in (["--policy", adapter], ["--policy", base, "--adapter", adapter], ["--policy", policy])
+    ]
+    texts = [ran.records[0]["responses"][0]["text"] for ran in drawn]
+    assert texts[0] == texts[1] == texts[2]
 
 
 def test_a_head_that_is_missing_is_told(tmp_path: Path) -> None:

@@ -125,72 +125,71 @@ def weight_names(folder: Path) -> dict[str, str]:
 def load(path: str, format: Format, tokenizer: Any, dtype: Any) -> tuple[Any, Any]:
     """The model in a local folder, and its head [n, width] -> [n, 2] where the model itself gives no two logits a
     token, else None. Raises UsageError where the folder lacks what the format reads."""
+    import torch
+    from transformers import AutoModel, AutoModelForTokenClassification
+
     folder = Path(path)
     match format:
         case Format.SKYWORK:
-            weights = _head_weights(folder, "v_head.", ("v_head.summary.weight",))
-            weight = weights["v_head.summary.weight"]
-            bias = weights.get("v_head.summary.bias", weight.new_zeros(1))
-            if len(weight) != 1:
-                raise UsageError(f"the value head of {path} gives {len(weight)} numbers a token; one was expected")
-            return _body(path, dtype), _linear([weight[0] * 0, weight[0]], [bias[0] * 0, bias[0]])
+            weights = _head_weights(folder, "v_head.summary.", ("weight",))
+            value, bias = weights["weight"], weights.get("bias", torch.zeros(1))
+            if len(value) != 1:
+                raise UsageError(f"the value head of {path} gives {len(value)} numbers a token; one was expected")
+            head = _linear(torch.cat([value * 0, value]), torch.cat([bias * 0, bias]))
+            return _pretrained(AutoModel, path, dtype), head
         case Format.MATH_SHEPHERD | Format.RLHFLOW | Format.MED_PRM:
             return _words(path, label_tokens(format, tokenizer), dtype)
     if not is_adapter(path) and any(kind.endswith("ForProcessRewardModel") for kind in _architectures(folder)):
-        weights = _head_weights(folder, "score.", ("score.0.weight", "score.0.bias", "score.2.weight"))
-        return _body(path, dtype), _two_layers(weights, path, dtype)
-    return load_classifier(path, dtype), None
+        weights = _head_weights(folder, "score.", ("0.weight", "0.bias", "2.weight"))
+        _two_labels(path, len(weights["2.weight"]))
+        first = _linear(weights["0.weight"], weights["0.bias"])
+        head = torch.nn.Sequential(first, torch.nn.ReLU(), _linear(weights["2.weight"], weights.get("2.bias")))
+        return _pretrained(AutoModel, path, dtype), head.to(dtype)
+    if is_adapter(path):
+        return _adapted(path, dtype), None
+    model = _pretrained(AutoModelForTokenClassification, path, dtype)
+    _two_labels(path, model.config.num_labels)
+    return model, None
 
 
-def load_classifier(path: str, dtype: Any) -> Any:
-    """A token classifier with two labels, its adapter merged if it comes as one.
-
-    Raises UsageError where the head is missing: transformers would fill it with random numbers and only warn.
-    """
-    from transformers import AutoModelForTokenClassification
-
+def _pretrained(kind: Any, path: str, dtype: Any) -> Any:
+    """A model of this class. Raises UsageError where weights are missing: transformers would fill them with random
+    numbers and only warn."""
     try:
-        if is_adapter(path):
-            from peft import PeftConfig, PeftModel
-
-            saved = getattr(PeftConfig.from_pretrained(path), "modules_to_save", None) or []
-            if not {"score", "classifier"} & set(saved):
-                raise UsageError(f"the adapter in {path} holds no score head, so it is no PRM")
-            base = load_model(adapter_base(path), dtype=dtype, head="steps")
-            return PeftModel.from_pretrained(base, path).merge_and_unload()
-        model, info = AutoModelForTokenClassification.from_pretrained(path, dtype=dtype, output_loading_info=True)
+        model, info = kind.from_pretrained(path, dtype=dtype, output_loading_info=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UsageError(f"no PRM can be loaded from {path}: {first_line(error)}") from None
-    _refuse_missing(path, info["missing_keys"])
-    if model.config.num_labels != 2:
-        raise UsageError(f"{path} has {model.config.num_labels} labels a token; a PRM of this format has two")
-    return model
-
-
-def _body(path: str, dtype: Any) -> Any:
-    """A model without any head."""
-    from transformers import AutoModel
-
-    try:
-        model, info = AutoModel.from_pretrained(path, dtype=dtype, output_loading_info=True, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"no PRM can be loaded from {path}: {first_line(error)}") from None
-    _refuse_missing(path, info["missing_keys"])
-    return model
-
-
-def _refuse_missing(path: str, names: Sequence[str]) -> None:
-    if names:
+    if names := info["missing_keys"]:
         raise UsageError(f"{path} is no PRM: it has no weights for {', '.join(sorted(names)[:3])}")
+    return model
+
+
+def _adapted(path: str, dtype: Any) -> Any:
+    """The published layout: a token classifier's adapter, merged into the policy that it names."""
+    from peft import PeftConfig, PeftModel
+
+    try:
+        saved = getattr(PeftConfig.from_pretrained(path), "modules_to_save", None) or []
+        if not {"score", "classifier"} & set(saved):
+            raise UsageError(f"the adapter in {path} holds no score head, so it is no PRM")
+        base = load_model(adapter_base(path), dtype=dtype, head="steps")
+        return PeftModel.from_pretrained(base, path).merge_and_unload()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"no PRM can be loaded from {path}: {first_line(error)}") from None
+
+
+def _two_labels(path: str, labels: int) -> None:
+    if labels != 2:
+        raise UsageError(f"{path} has {labels} labels a token; a PRM of this format has two")
 
 
 def _head_weights(folder: Path, prefix: str, needed: Sequence[str]) -> dict[str, Any]:
-    """The weights whose names begin with `prefix`, in float32. Raises UsageError where a needed one is missing."""
+    """The weights whose names begin with `prefix`, in float32, by the rest of their names. Raises UsageError where a
+    needed one is missing."""
     from safetensors import safe_open
 
     names = weight_names(folder)
-    missing = [name for name in needed if name not in names]
-    if missing:
+    if missing := [prefix + name for name in needed if prefix + name not in names]:
         raise UsageError(
             f"{folder} is no PRM of this format: its safetensors have no {missing[0]}",
             hint="a folder of pytorch_model.bin alone must be converted; --prm-format names the format",
@@ -199,36 +198,17 @@ def _head_weights(folder: Path, prefix: str, needed: Sequence[str]) -> dict[str,
     for name, file in names.items():
         if name.startswith(prefix):
             with safe_open(str(folder / file), framework="pt") as weights:
-                found[name] = weights.get_tensor(name).float()
+                found[name.removeprefix(prefix)] = weights.get_tensor(name).float()
     return found
 
 
-def _two_layers(weights: dict[str, Any], path: str, dtype: Any) -> Any:
-    """Qwen's head: two linear layers with a ReLU between them."""
+def _linear(weight: Any, bias: Any) -> Any:
+    """A linear layer of these numbers; `bias` may be None."""
     import torch
 
-    first, last = weights["score.0.weight"], weights["score.2.weight"]
-    if len(last) != 2:
-        raise UsageError(f"{path} has {len(last)} labels a token; a PRM of this format has two")
-    head = torch.nn.Sequential(
-        torch.nn.Linear(first.shape[1], first.shape[0]),
-        torch.nn.ReLU(),
-        torch.nn.Linear(last.shape[1], 2, bias="score.2.bias" in weights),
-    )
-    head.load_state_dict({name.removeprefix("score."): weight for name, weight in weights.items()})
-    return head.to(dtype)
-
-
-def _linear(rows: Sequence[Any], biases: Sequence[Any] | None) -> Any:
-    """A linear layer with these rows, in float32."""
-    import torch
-
-    head = torch.nn.Linear(len(rows[0]), len(rows), bias=biases is not None)
-    with torch.no_grad():
-        head.weight.copy_(torch.stack(list(rows)))
-        if biases is not None:
-            head.bias.copy_(torch.stack(list(biases)))
-    return head
+    layer = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+    layer.load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}))
+    return layer
 
 
 def _words(path: str, labels: tuple[int, int], dtype: Any) -> tuple[Any, Any]:
@@ -241,13 +221,12 @@ def _words(path: str, labels: tuple[int, int], dtype: Any) -> tuple[Any, Any]:
 
     model: Any = load_model(path, dtype=dtype, head="causal")
     model.eval()
-    output = model.get_output_embeddings()
+    output, rows = model.get_output_embeddings(), list(labels)
     bias = getattr(output, "bias", None)
-    rows = [output.weight[label].detach().float() for label in labels]
-    head = _linear(rows, None if bias is None else [bias[label].detach().float() for label in labels])
     with torch.inference_mode():
+        head = _linear(output.weight[rows].float(), None if bias is None else bias[rows].float())
         ids = torch.tensor([[*labels, *labels]])
-        theirs = model(input_ids=ids, use_cache=False).logits[0][:, list(labels)].float()
+        theirs = model(input_ids=ids, use_cache=False).logits[0][:, rows].float()
         ours = head(model.base_model(input_ids=ids, use_cache=False)[0][0].float())
     near = 1e-3 if dtype == torch.float32 else 0.05
     if not bool(((ours - theirs).abs() <= near * (1 + theirs.abs().max())).all()):

@@ -142,6 +142,7 @@ class Scorer:
                 left = [*batch, *(index for other in pending for index in other)]
                 pending = deque(self._batches(rows, left))
                 continue
+            self.path_tokens += sum(len(row.ids) for row in chosen)
             for index, values in zip(batch, found, strict=True):
                 scores[index] = values
         return scores
@@ -162,40 +163,35 @@ class Scorer:
 
     def _packed(self, rows: Sequence[Encoded]) -> list[list[float]]:
         """Scores at the read-outs of rows of token ids, run as one pack: [row][read-out]."""
-        import torch
-
-        device = next(self.model.parameters()).device
         packed = pack([row.ids for row in rows])
         own = [path[row.readouts] for path, row in zip(packed.paths, rows, strict=True)]
         at = np.unique(np.concatenate(own))  # a token that several rows are read at is read once
-        given = {name: value.to(device) for name, value in pack_inputs(packed, device.type).items()}
-        right = self._right(given, (0, torch.from_numpy(at).to(device))).numpy()
+        right = self._right(pack_inputs(packed, self.model.device.type), np.zeros_like(at), at).numpy()
         self.tokens += len(packed)
-        self.path_tokens += sum(len(row.ids) for row in rows)
         return [right[np.searchsorted(at, places)].tolist() for places in own]
 
     def _padded(self, rows: Sequence[Encoded]) -> list[list[float]]:
         """The same, one row of a padded batch for each."""
         import torch
 
-        device = next(self.model.parameters()).device
         longest = max(len(row.ids) for row in rows)
-        ids = torch.tensor([row.ids + [0] * (longest - len(row.ids)) for row in rows], device=device)
-        lengths = torch.tensor([len(row.ids) for row in rows], device=device)
-        mask = (torch.arange(longest, device=device) < lengths[:, None]).long()
+        lengths = torch.tensor([[len(row.ids)] for row in rows])
+        given = {
+            "input_ids": torch.tensor([row.ids + [0] * (longest - len(row.ids)) for row in rows]),
+            "attention_mask": (torch.arange(longest)[None] < lengths).long(),
+        }
         counts = [len(row.readouts) for row in rows]
-        which = [index for index, count in enumerate(counts) for _ in range(count)]
-        at = [place for row in rows for place in row.readouts]
-        right = self._right({"input_ids": ids, "attention_mask": mask}, (which, at))
-        self.tokens += sum(len(row.ids) for row in rows)
-        self.path_tokens += sum(len(row.ids) for row in rows)
+        right = self._right(given, np.repeat(np.arange(len(rows)), counts), np.concatenate([r.readouts for r in rows]))
+        self.tokens += int(lengths.sum())
         return [part.tolist() for part in right.split(counts)]
 
-    def _right(self, given: dict[str, Any], at: tuple[Any, Any]) -> Any:
+    def _right(self, given: dict[str, Any], rows: Any, tokens: Any) -> Any:
         """P(right), [read-outs] on the CPU, of one forward of the model at (rows, tokens)."""
         import torch
 
+        device = self.model.device
+        at = (torch.from_numpy(rows).to(device), torch.from_numpy(tokens).to(device))
         with torch.inference_mode():
-            last = self.model(**given, use_cache=False)[0][at]
+            last = self.model(**{name: value.to(device) for name, value in given.items()}, use_cache=False)[0][at]
             logits = last if self.head is None else self.head(last.to(next(self.head.parameters()).dtype))
             return logits.float().softmax(-1)[:, RIGHT].cpu()

@@ -26,7 +26,6 @@ from ..errors import UsageError
 from ..models import CARD, read_json
 
 WORK = ".training"
-_OLD = ("model*.safetensors*", "adapter_*")  # the files of cards that list none: weights that might be read by mistake
 
 
 def open_folder(out: Path, policy: str, *, restart: bool) -> bool:
@@ -105,16 +104,9 @@ def _remove_model(out: Path) -> None:
     """Remove the model that cards tell of, the card first: what is left of it is known to be incomplete."""
     for path in (out / CARD, out / WORK / "model" / CARD):
         card = read_json(path)
-        if card is None:
-            path.unlink(missing_ok=True)
-            continue
-        names = card.get("files")
-        listed = (
-            [out / Path(name).name for name in names] if names else [file for old in _OLD for file in out.glob(old)]
-        )
-        path.unlink()
-        for file in listed:
-            file.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+        for name in (card or {}).get("files", ()):
+            (out / Path(name).name).unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..answers import judge
-from ..engines.rendering import render
+from ..engines.rendering import end_tokens, render
 from ..problems import to_problem
 from ..prompts import answer_messages
 from ..records import Problem, Verdict, dump, parse
@@ -85,6 +85,8 @@ def build_trainer(
 ) -> Trainer:
     with warnings.catch_warnings(action="ignore"):
         from trl.trainer.grpo_trainer import GRPOTrainer
+    # An answer ends where the engines end it.
+    model.generation_config.eos_token_id = sorted(end_tokens(tokenizer, model.generation_config, model.config))
     rows = in_order(dataset, config, copies=config.generations)
     lengths = [len(prompt) for prompt in rows["prompt"]]
 

@@ -1,38 +1,33 @@
-"""Train the policy on its own search: sft records or preference records -> a model folder, over TRL.
+"""Train the policy: sft or preference records -> a model folder, over TRL. Problems with rewards: `grpo`.
 
 Rows are laid out here, token for token as the engines lay out what they ask (`engines.rendering`), and TRL is given
-ids: what the policy is trained on is what it will see. TRL's own way renders prompt and completion as one chat by the
-template, which for some models differs from prompt + generated text (templates that strip or add thinking), and which
-closes every assistant turn.
+ids. TRL's own way renders prompt and completion as one chat by the template, which for some models is not prompt +
+generated text (templates that strip or add thinking), and which closes every assistant turn.
 
-That last point matters for preference pairs of rule (a), `kind: "step"`: chosen and rejected are the beginning of an
-answer, cut after a step. An end of turn after them would be trained as "now stop", in the chosen ones and against it in
-the rejected ones. So a turn is closed only where the answer is complete: for sft rows and pairs of rule (b) always, for
-pairs of rule (a) only if the last step states the answer. An open turn ends with the tokens of its last step; where the
-tokenizer merges the step's last character with the blank line that follows in running text ("." + "\\n\\n" is one
-token for Llama 3), that merged token ends it.
+A turn is closed where the answer is complete. Preference pairs of `kind: "step"` (rule a) are beginnings of answers:
+an end of turn after them would be trained as "now stop". They stay open unless their last step states the answer, and
+end with the tokens that running text has: where the tokenizer merges the step's last character with the blank line
+("." + "\\n\\n" is one token for Llama 3), with the merged one.
 
 The loss falls on the completion alone. sft: mean negative log-likelihood per token, over all tokens of an update. dpo:
 
     - log sigmoid(beta * [(log p(chosen) - log p_ref(chosen)) - (log p(rejected) - log p_ref(rejected))])
 
-with beta .1 and the policy before training as the reference; `sft_weight` w adds w times the sft loss of the chosen
-one, since dpo alone may lower the likelihood of both.
-
-The reference takes no memory of its own: under LoRA it is the model without its adapter, and in a full training its
-log-probabilities are computed once, before the first step.
+with beta .1; `sft_weight` w adds w times the sft loss of the chosen one, since dpo alone may lower the likelihood of
+both. The reference is the policy before training and takes no memory of its own: under LoRA it is the model without its
+adapter, in a full training its log-probabilities are computed before the first step.
 
 No departures from the paper in the numbers: sft 1e-6, dpo 5e-7, one epoch, cosine, warm-up .03, all weights.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..answers import states_answer
-from ..engines.rendering import encode_text, render
+from ..engines.loading import generation_config_of
+from ..engines.rendering import encode_text, end_tokens, render
 from ..errors import BadRecord, UsageError
 from ..models import adapter_base
 from ..records import Message, Preference, Sft, parse
@@ -69,9 +64,7 @@ def train_policy(
     recipe = Recipe(
         method=str(config.method),
         columns=COLUMNS[config.method],
-        read=lambda tokenizer, base, counts: rows_of(
-            rows, tokenizer, turn_end(tokenizer, stop_ids(base, tokenizer)), counts, on_bad
-        ),
+        read=lambda tokenizer, base, counts: rows_of(rows, tokenizer, turn_end(tokenizer, base), counts, on_bad),
         arguments=lambda **given: trainer_arguments(config, given),
         build=lambda *given: build_trainer(config, *given),
         shown=SHOWN,
@@ -82,25 +75,13 @@ def train_policy(
 # --- rows to ids -----------------------------------------------------------------------------------------------------
 
 
-def stop_ids(base: str, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """The ids at which generation of this model ends: its tokenizer's EOS and those of its generation settings."""
-    from transformers import GenerationConfig
-
-    ids = {tokenizer.eos_token_id}
-    with contextlib.suppress(OSError, ValueError):  # without generation settings it ends where its tokenizer says
-        own = GenerationConfig.from_pretrained(adapter_base(base)).eos_token_id
-        ids |= set(own) if isinstance(own, list | tuple) else {own}
-    ids.discard(None)
-    if not ids:
-        raise UsageError(f"neither the tokenizer nor the generation settings of {base} name an end of text")
-    return ids
-
-
-def turn_end(tokenizer: PreTrainedTokenizerBase, stops: set[int]) -> list[int]:
-    """The ids that close an assistant turn: what the chat template writes after its text, up to the first stop id.
-
-    A template that writes no stop id there is closed by the tokenizer's EOS: a policy must learn to stop.
+def turn_end(tokenizer: PreTrainedTokenizerBase, base: str) -> list[int]:
+    """The ids that close an assistant turn: what the chat template writes after its text, up to the first token at
+    which the engines stop. A template that writes none is closed by the tokenizer's EOS: a policy must learn to stop.
     """
+    stops = end_tokens(tokenizer, generation_config_of(adapter_base(base)))
+    if not stops:
+        raise UsageError(f"neither the tokenizer nor the generation settings of {base} name an end of text")
     mark = "\ue000end\ue000"
     chat = [{"role": "user", "content": "x"}, {"role": "assistant", "content": mark}]
     rendered = str(tokenizer.apply_chat_template(chat, tokenize=False))
@@ -171,14 +152,14 @@ def preference_rows(
             raise BadRecord(f"record {record.id}: chosen and rejected are the same text")
         return record, (chosen, rejected)
 
-    notes: dict[str, Any] = {"kinds": {}, "open_turns": 0}
+    kinds: dict[str, int] = {}
+    counts.notes = {"kinds": kinds, "open_turns": 0}
     for record, texts in usable(rows, read, counts, on_bad):
         ends = [end if is_complete(record.kind, text) else None for text in texts]
         asked, good = turn_ids(tokenizer, tuple(record.prompt), texts[0], ends[0])
         _, poor = turn_ids(tokenizer, tuple(record.prompt), texts[1], ends[1])
-        notes["kinds"][record.kind] = notes["kinds"].get(record.kind, 0) + 1
-        notes["open_turns"] += ends.count(None)
-        counts.notes = notes
+        kinds[record.kind] = kinds.get(record.kind, 0) + 1
+        counts.notes["open_turns"] += ends.count(None)
         columns = {"prompt_ids": asked, "chosen_ids": good, "rejected_ids": poor}
         yield Row(record.id, len(asked) + max(len(good), len(poor)), columns)
 

@@ -17,9 +17,8 @@ update (`plan`).
 
 What differs from the authors' code: docs/algorithms.md, departures 22 and 23. The schedule, cosine with a warm-up of
 .03, is that of their script. The loss is divided by the labelled steps of the whole update, whatever the accumulation
-and the number of processes; the one that transformers brings divides by micro-batch and sums (wrong so).
-
-This stands on transformers' Trainer as it comes: TRL has no PRM trainer since 1.14, and before it rounded labels.
+and the number of processes; the one that transformers brings divides by micro-batch and sums (wrong so). TRL has no PRM
+trainer since 1.14, and before it rounded labels.
 """
 
 from __future__ import annotations
@@ -77,40 +76,27 @@ def prm_rows(
     one number that records with the same prompt share, wherever they stand.
 
     Notes, for the card: `label_kinds` (how many records of each kind of label, where records tell it under
-    `meta.labels`), `unlabelled` records, `labelled_steps`, `mean_label`.
+    `meta.labels`), `unlabelled` records, `labelled_steps`, records whose `prompt_is_not_the_question`.
     """
     kinds: dict[str, int] = {}
-    unlabelled = labelled = other_prompt = 0
-    total = 0.0
+    counts.notes = {"label_kinds": kinds, "unlabelled": 0, "labelled_steps": 0, "prompt_is_not_the_question": 0}
     for record in usable(rows, to_prm, counts, on_bad):
-        pairs = [(step, label) for step, label in enumerate(record.labels) if label is not None]
+        pairs = [(step, float(label)) for step, label in enumerate(record.labels) if label is not None]
         if not pairs:
-            unlabelled += 1
+            counts.notes["unlabelled"] += 1
             continue
-        kind = record.meta.get("labels")
-        if isinstance(kind, str):
+        if isinstance(kind := record.meta.get("labels"), str):
             kinds[kind] = kinds.get(kind, 0) + 1
-        other_prompt += record.prompt != question_text(record)
-        labelled += len(pairs)
-        total += sum(label for _, label in pairs)
+        counts.notes["labelled_steps"] += len(pairs)
+        counts.notes["prompt_is_not_the_question"] += record.prompt != question_text(record)
         encoded = encode(tokenizer, record.prompt, record.completions)
-        counts.notes |= {
-            "label_kinds": kinds,
-            "unlabelled": unlabelled,
-            "labelled_steps": labelled,
-            "mean_label": round(total / labelled, 5),
-            "prompt_is_not_the_question": other_prompt,
+        columns = {
+            "input_ids": encoded.ids,
+            "readouts": [encoded.readouts[step] for step, _ in pairs],
+            "labels": [label for _, label in pairs],
+            "group": same_prompt(record.prompt),
         }
-        yield Row(
-            id=record.id,
-            length=len(encoded.ids),
-            columns={
-                "input_ids": encoded.ids,
-                "readouts": [encoded.readouts[step] for step, _ in pairs],
-                "labels": [float(label) for _, label in pairs],
-                "group": same_prompt(record.prompt),
-            },
-        )
+        yield Row(record.id, len(encoded.ids), columns)
 
 
 def same_prompt(prompt: str) -> int:

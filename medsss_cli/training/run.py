@@ -233,8 +233,8 @@ def _summary(
 
 
 def _arguments(config: TrainingConfig, recipe: Recipe, numbers: Precision, *, checkpointing: bool) -> TrainingArguments:
-    """What the trainer is told: `given` is what a user may say otherwise by --trainer-arg. Raises UsageError."""
-    given: dict[str, Any] = {
+    """The trainer's arguments; `free` ones a user may say by --trainer-arg, `ours` not. Raises UsageError."""
+    free: dict[str, Any] = {
         "bf16": numbers.autocast,
         "gradient_checkpointing": not numbers.use_cpu and checkpointing,
         "save_steps": 500,
@@ -258,17 +258,11 @@ def _arguments(config: TrainingConfig, recipe: Recipe, numbers: Precision, *, ch
         "dataloader_pin_memory": not numbers.use_cpu,
         "ddp_find_unused_parameters": False,
     }
-    return trainer_arguments(recipe.arguments, given | config.arguments(), ours)
-
-
-def trainer_arguments(
-    make: Callable[..., TrainingArguments], free: Mapping[str, Any], ours: Mapping[str, Any]
-) -> TrainingArguments:
-    """The trainer's arguments; `free` ones a user may say by --trainer-arg, `ours` not. Raises UsageError."""
+    free |= config.arguments()
     if twice := sorted(free.keys() & ours.keys()):
         raise UsageError(f"--trainer-arg {twice[0]}: medsss sets this itself", hint="see --help for the options")
     try:
-        return make(**free, **ours)
+        return recipe.arguments(**free, **ours)
     except (TypeError, ValueError, ImportError) as error:
         raise UsageError(f"the trainer refuses these options: {first_line(error)}") from None
 
