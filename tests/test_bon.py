@@ -164,7 +164,7 @@ def test_what_is_no_prm_is_refused_at_once(folders: tuple[Path, Path], tmp_path:
         assert (ran.rc, ran.stdout) == (2, "")
         assert what in ran.stderr
         assert "Traceback" not in ran.stderr
-    ran = run_medsss(["bon", "--prm", prm, "nowhere.jsonl"], timeout=20)
+    ran = run_medsss(["bon", "--prm", prm, "nowhere.jsonl"])
     assert ran.rc == 2
     assert "cannot read nowhere.jsonl" in ran.stderr
 

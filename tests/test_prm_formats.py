@@ -401,16 +401,15 @@ def test_the_published_layout_is_an_adapter_on_a_policy_folder(tmp_path: Path) -
     wrapped = get_peft_model(classifier, LoraConfig(task_type="TOKEN_CLS", modules_to_save=["score"], **given)).eval()
     wrapped.save_pretrained(prm)
 
-    row = {"id": "a", "question": "Which?", "answer": "B", "responses": [{"text": join_steps(STEPS)}], "pass_rate": 0.0}
+    problem = {"id": "a", "question": "Which?", "answer": "B", "options": {"A": "x", "B": "y"}}
+    row = problem | {"responses": [{"text": join_steps(STEPS)}], "pass_rate": 0.0}
     (scored,) = run_medsss(["bon", "--prm", prm, "--prm-device", "cpu"], to_lines([row])).ok().records
-    tokenizer = make_tiny_tokenizer(tmp_path / "tokenizer")
-    encoded = encode(tokenizer, "Which?", STEPS)
+    encoded = encode(make_tiny_tokenizer(tmp_path / "tokenizer"), "Which?\nA. x\nB. y", STEPS)
     with torch.inference_mode():
         logits = wrapped(input_ids=torch.tensor([encoded.ids])).logits[0]
     expected = logits.softmax(-1)[encoded.readouts[1:], 1].tolist()
     assert scored["candidates"][0]["step_scores"] == pytest.approx(expected, abs=1e-4)
 
-    problem = {"id": "a", "question": "Which?", "answer": "B", "options": {"A": "x", "B": "y"}}
     drawn = [
         run_medsss(["sample", "--device", "cpu", "--greedy", "--max-tokens", "12", *args], to_lines([problem])).ok()
         for args in (["--policy", adapter], ["--policy", base, "--adapter", adapter], ["--policy", policy])
