@@ -11,7 +11,7 @@ no word with it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import SequenceMatcher
 from functools import lru_cache
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from typing import NamedTuple
 from .readers import UNSURE, Place, first_sentence, plain
 
 _DEFAULT_LETTERS = "ABCDEFGHIJ"
-_POLAR = ("yes", "no", "maybe", "true", "false")
+_POLAR = {"yes", "no", "maybe", "true", "false"}
 
 _LEAD = re.compile(
     r"(?:[\s(\[{:>#'=,—-]|[a-z]{0,2}nswer\sis\b|选项|选择|应该|应为|选|项|是|为"
@@ -27,6 +27,7 @@ _LEAD = re.compile(
     r"|indeed|both|simply|actually|certainly|correct|only|is|are|to\schoose|all\sof|best|right)\b(?!['’-]\w)){0,20}",
     re.IGNORECASE,
 )
+_HEDGED = re.compile(r"\b(?:likely|probably|is|are|be)\b", re.IGNORECASE)  # of a line without a cue
 _BULLET = re.compile(r"[\s>#*•✅✔-]{0,8}(?=\S)")
 _NOT = re.compile(
     r"(?:not|neither|never|unlikely|cannot|anything\sbut|all\sbut|everything\sexcept|none)\b|不[是为选]?|并非|既不",
@@ -60,12 +61,14 @@ _CORRECTED = re.compile(
     r"(?:\s?\([^()]{0,40}\))?(?:\s?(?:->|→)\s?|\s(?:and/)?or\b[\s,]{1,2}(?:[a-z]{2,12}[\s,]{1,2}){0,3})|\s?[(,.…]{1,3}\s?(?:(?:no|or|wait|sorry|rather|actually|perhaps|possibly)\b[\s,]{0,3}){1,3}(?:option\s)?",
     re.IGNORECASE,
 )
-_ELSEWHERE = re.compile(r"\s(?:only\s)?(?:if|unless|when)\b", re.IGNORECASE)
-# "The answer is B, C is wrong", "The answer: A is wrong, so B": said of a letter that is not chosen.
+# What stands after an option and takes it back: "B is wrong", "B (incorrect)", "B only if she is pregnant", B错.
 _DISMISSED = re.compile(
     r"[)\].]{0,2}\s?(?:\([^()]{0,80}\)\s)?(?:(?:is|are|was|were|seems|can\sbe|could\sbe)\s(?:(?:also|clearly|therefore|both)\s)?(?:not|wrong|incorrect"
     r"|false|unlikely|excluded|eliminated|less|ruled\sout|out|second|neither|tempting)\b|(?:isn['’]t|aren['’]t|cannot|can['’]t)\b"
-    r"|(?:项|选项)?(?:是|都|均)?(?:错|不正确|不对|不是|不选|(?:的)?可能))",
+    r"|(?:项|选项)?(?:是|都|均)?(?:错|不正确|不对|不是|不选|(?:的)?可能))"
+    r"|[)\].]{0,2}\s?[(:,–—-]{1,2}\s?(?:which\sis\s)?(?:clearly\s)?(?:(?:wrong|incorrect|false|contraindicated|unlikely|excluded"
+    r"|not\s(?:sure|correct|right|certain|indicated))\b|no[.!]?$)"
+    r"|\s(?:only\s)?(?:if|unless|when)\b",
     re.IGNORECASE,
 )
 # After a letter without a cue before it: "B. The pulse is high" answers, "E. coli grows" does not.
@@ -75,45 +78,48 @@ _BARE_FOLLOWS = re.compile(
     r"|While|These|There|We|Option)\b"
 )
 _WORDED_FOLLOWS = re.compile(r"\s?\(|\s(?:rather\sthan|instead\sof)\b|\s?[.!。)](?:\s|$)|\s?[,;—–-]\s|[,，]")
-_BARE_LEAD = re.compile(
-    r"(?:(?:the|both|only|so|therefore|thus|hence|and|options?|choices?|answers?|statement)\b(?!-)[\s:,]{0,2}|选项|选|[(\s\[:]){0,6}",
-    re.IGNORECASE,
-)
 _CLAUSE = re.compile(r"[,;:.，]\s?|\b(?:so|therefore|thus|hence|that|and|option|choice)\s", re.IGNORECASE)
-_SET = re.compile(rf"[A-Z]{{2,26}}(?={_FOLLOWS.pattern})|[a-z]{{2,26}}(?=\s?[.)]?$)")
+_SET = re.compile(  # "ACD", "acd" at the end, "A C D"
+    rf"[A-Z]{{2,26}}(?={_FOLLOWS.pattern})|[a-z]{{2,26}}(?=\s?[.)]?$)|[A-Z](?:\s[A-Z]){{1,25}}(?=\s?(?:$|[.,;)\]}}。，；]))"
+)
 _GOES_ON = re.compile(r"['’.][^\W\d]|\.\d|\.\s[a-z]")  # "A's", "C. difficile"
-_SPACED = re.compile(r"[A-Z](?:\s[A-Z]){1,25}(?=\s?(?:$|[.,;)\]}。，；]))")
 _GOLD_SEPARATORS = re.compile(r"[\s,;/&+、，；和]{1,4}|\band\b")
 _APPOSED = re.compile(r"(?:,\s(?:option\s)?|\s?[(\[](?:option\s|选项)?)(?P<letter>[A-Z])[)\]]?[.!。]?$", re.IGNORECASE)
 _TAIL = re.compile(
     r"(?:\b(?:so|thus|hence|therefore)\b[,:]?(?:\soption)?|(?<=\w\w\w)\s(?:->|→|=>))\s?\(?(?P<letter>[A-Z])\)?[.!。]?$"
 )
+_WORD_ENDS = re.compile(r"(?!\w|[-.,/]\w)")
 _OTHER_WORD = re.compile(r"[\s,/.:]{1,3}(?:yes|no|maybe)\b(?=\s?(?:$|[.,!]))", re.IGNORECASE)
 _NAME = re.compile(
     r"(?:hepatitis|vitamin|type|class|group|grade|stage|influenza|factor|protein|point|table|Child-Pugh)[,\s]*$",
     re.IGNORECASE,
 )
 _OTHER_LETTER = re.compile(r"[B-HJ-Z]\b(?!\s(?:is|are|was|were|can)\b)")
-_WRONG_AFTER = re.compile(
-    r"[)\].]{0,2}\s?[(:,–—-]{1,2}\s?(?:which\sis\s)?(?:clearly\s)?(?:(?:wrong|incorrect|false|contraindicated|unlikely|excluded"
-    r"|not\s(?:sure|correct|right|certain|indicated))\b|no[.!]?$)",
-    re.IGNORECASE,
-)
 _SET_OFF = re.compile(r"\s?(?:\(|,\soption\s)(?:option\s)?([A-Z])\b\)?", re.IGNORECASE)
 _DIGITS = re.compile(r"\d+")
 _LABEL = re.compile(r"(?P<letter>[A-Z])[.):]{1,2}\s?(?=\w)")
 _SEPARATORS = re.compile(r"[).\]:,、．\s–—(\[-]{0,6}")
 _PART = re.compile(rf"[^\W{_CJK}]|-")
 _LISTED = re.compile(r"\s*(?:[-*•>]\s+|\d{1,2}[.)]\s+)?")
+_SECOND = re.compile(
+    r"[)\]]?\s(?:is|are|was|were|has|have|can|acts?|would)\b(?!\s(?:also|too|correct|right|true|both))", re.IGNORECASE
+)
+_CLOSED = re.compile(
+    r"(?:\b(?i:the|a|an|to|is|be|that|likely|of|with|give|start|option|use|therefore|thus|diagnosis|treatment|say"
+    r"|probably|clearly)|[:,—–-]|[\u3400-\u9fff])$"
+)
 
 
 def gold_letters(answer: str, options: Mapping[str, str] | None) -> str | None:
     """The gold answer as sorted letters ("DB", "B, D" -> "BD"); None where it is no set of letters of `options`."""
     joined = _GOLD_SEPARATORS.sub("", answer.strip().strip("().")).upper()
-    allowed = options if options is not None else _DEFAULT_LETTERS
-    if not joined or len(set(joined)) != len(joined) or any(letter not in allowed for letter in joined):
-        return None
-    return "".join(sorted(joined))
+    letters = _set_of(joined, options if options is not None else _DEFAULT_LETTERS)
+    return "".join(sorted(letters)) if letters else None
+
+
+def _set_of(letters: str, allowed: Iterable[str]) -> str | None:
+    """`letters`, if they are a set of those allowed."""
+    return letters if len(set(letters)) == len(letters) and set(letters) <= set(allowed) else None
 
 
 def read_choice(place: Place, options: Mapping[str, str] | None, *, several: bool = False) -> str | None:
@@ -139,11 +145,12 @@ class _Reading:
 
     def __init__(self, table: Mapping[str, str]) -> None:
         self.table = table
-        self.polar: dict[str, str] = {}
+        self.phrases = {text.casefold(): letter for letter, text in table.items() if text and text not in table}
         for letter, text in table.items():
-            word = re.match(r"[a-z]+", text.casefold())
-            if word and word.group() in _POLAR and _POLAR_FOLLOWS.match(text, word.end()):
-                self.polar[word.group()] = letter
+            word = re.match("yes|no|maybe|true|false", text.casefold())
+            if word and _POLAR_FOLLOWS.match(text, word.end()):
+                self.phrases.setdefault(word.group(), letter)
+        self.longest = sorted(self.phrases, key=len, reverse=True)
 
     def read(self, place: Place) -> str | None:
         lines = [line for line in place.text.strip("\n").split("\n", 8)[:8] if line.strip()]
@@ -169,18 +176,15 @@ class _Reading:
             letters += item[0]
         return letters if len(letters) < max(len(self.table), 3) else None
 
-    def start(self, text: str) -> int:
-        """Where the words end that may stand before a letter; 0 where an option's own text begins there."""
-        if self.option_at(text, 0):
-            return 0
-        lead = _LEAD.match(text)
-        return lead.end() if lead else 0
+    def start(self, text: str, position: int = 0) -> int:
+        """Where the words end that may stand before a letter at `position`; an option's own text has none."""
+        lead = None if self.option_at(text, position) else _LEAD.match(text, position)
+        return lead.end() if lead else position
 
     def stated(self, text: str) -> str | None:
         """What is said after "the answer is": at its head, else a text or set-off letter in its sentence."""
         either = _EITHER.match(text)
-        position = 0 if either is None else either.end()
-        position += self.start(text[position:])
+        position = self.start(text, either.end() if either else 0)
         if _NOT.match(text, position) and not self.option_at(text, position):
             turn = None if _NO_TURN.match(text, position) else _TURN.search(text, position)
             return self.stated(text[turn.end() :]) if turn else None
@@ -210,7 +214,7 @@ class _Reading:
                 return None  # "B and T cells"
             if _ALTERNATIVE.search(between.group()) and re.match(r"\w", text[position:]):
                 unsure = True
-        if not letters or _ELSEWHERE.match(text, end) or _WRONG_AFTER.match(text, end):
+        if not letters or _DISMISSED.match(text, end):
             return None
         other = _CORRECTED.match(text, end)
         unsure = unsure or UNSURE in letters or bool(other and self.item(text, other.end()))
@@ -230,11 +234,10 @@ class _Reading:
         label = _LABEL.match(text, position)
         if label and label["letter"] not in self.table:
             return self.option_at(text, label.end())  # "D. maybe", where the options end with C
-        spaced = _SPACED.match(text, position)
-        if spaced:
-            letters = spaced.group().replace(" ", "")
-            if len(set(letters)) == len(letters) and all(c in self.table for c in letters):
-                return letters, spaced.end()
+        several = _SET.match(text, position)
+        letters = _set_of(several.group().replace(" ", "").upper(), self.table) if several else None
+        if several and letters:
+            return letters, several.end()
         letter, after = text[position : position + 1].upper(), position + 1
         if letter and letter in self.table and not _DISMISSED.match(text, after):
             own = self.own_text(text, after, letter)
@@ -242,38 +245,24 @@ class _Reading:
                 return UNSURE, after
             if own > after or (_FOLLOWS.match(text, after) and not _GOES_ON.match(text, after)):
                 return letter, own
-        joined = _SET.match(text, position)
-        if joined:
-            letters = joined.group().upper()
-            if len(set(letters)) == len(letters) and all(c in self.table for c in letters):
-                return letters, joined.end()
         return None
 
     def option_at(self, text: str, position: int, *, after_letter: bool = False) -> tuple[str, int] | None:
         """The option whose text (or whose first word, if that is yes, no, true or the like) stands at `position`, and
         where it ends: the longest. A text that is itself a letter of the table ("A" among blood groups) is left to the
         letters; one that goes on ("vitamin D deficiency", "metoprolol and ramipril") is another."""
-        best: tuple[str, int] | None = None
-        for letter, option in self.table.items():
-            end = position + len(option)
-            if (
-                option
-                and option not in self.table
-                and (best is None or end > best[1])
-                and text[position:end].casefold() == option.casefold()
-                and (re.match(r"(?!\w|[-.,/]\w)", text[end:]) if after_letter else self.ends(text, end, option))
+        for phrase in self.longest:
+            end = position + len(phrase)
+            if text[position:end].casefold() == phrase and (
+                _WORD_ENDS.match(text, end) if after_letter else self.ends(text, end, phrase)
             ):
-                best = letter, end
-        word = None if best else re.compile(r"[a-z]{2,5}", re.IGNORECASE).match(text, position)
-        if word and word.group().lower() in self.polar and _POLAR_FOLLOWS.match(text, word.end()):
-            return self.polar[word.group().lower()], word.end()
-        return best
+                return self.phrases[phrase], end
+        return None
 
-    def ends(self, text: str, end: int, option: str) -> bool:
+    def ends(self, text: str, end: int, phrase: str) -> bool:
         """Whether an option's text can end here."""
-        if option.casefold() in self.polar:
-            return bool(_POLAR_FOLLOWS.match(text, end) or (_BETWEEN.match(text, end) and self.listed_after(text, end)))
-        return bool(_TEXT_FOLLOWS.match(text, end)) or self.listed_after(text, end)
+        follows = _POLAR_FOLLOWS if phrase in _POLAR else _TEXT_FOLLOWS
+        return bool(follows.match(text, end)) or self.listed_after(text, end)
 
     def listed_after(self, text: str, end: int) -> bool:
         """Whether "and" or the like and another item follow."""
@@ -297,21 +286,26 @@ class _Reading:
     def contained(self, sentence: str) -> str | None:
         """The one option whose text stands in the sentence in whole words, with nothing before it that denies or
         modifies it ("gestational diabetes" is not diabetes)."""
-        found: list[tuple[int, int, str]] = []
+        found: list[tuple[int, int]] = []
         lowered = sentence.casefold()
-        for letter, option in self.table.items():
-            start = lowered.find(option.casefold()) if len(option) > 1 else -1
-            end = start + len(option)
-            if start >= 0 and not _PART.match(lowered[max(start - 1, 0) : start]) and self.ends(sentence, end, option):
-                found.append((start, end, letter))
-        whole = [a for a in found if not any(b[0] <= a[0] and a[1] <= b[1] and b[:2] != a[:2] for b in found)]
-        if len(whole) != 1 or _NEGATED.search(sentence[: whole[0][0]]):
+        for phrase in self.longest:
+            start = lowered.find(phrase) if len(phrase) > 1 else -1
+            end = start + len(phrase)
+            alone = start >= 0 and not _PART.match(sentence[max(start - 1, 0) : start])
+            if alone and self.ends(sentence, end, phrase) and not any(a <= start and end <= b for a, b in found):
+                found.append((start, end))
+        if len(found) != 1:
             return None
-        before = sentence[: whole[0][0]].rstrip(" (*")
-        named = sentence[whole[0][0]].isupper() or not sentence[whole[0][0]].isalpha()
-        if _DISMISSED.match(sentence, whole[0][1]) or (before and not (named or _CLOSED.search(before))):
+        [(start, end)] = found
+        before = sentence[:start].rstrip(" (*")
+        named = sentence[start].isupper() or not sentence[start].isalpha()
+        if (
+            _NEGATED.search(before)
+            or _DISMISSED.match(sentence, end)
+            or not (named or _CLOSED.search(before) or not before)
+        ):
             return None
-        return whole[0][2]
+        return self.phrases[lowered[start:end]]
 
     def apposed(self, sentence: str) -> str | None:
         """The letter set off at the end of the sentence: "the beta blocker (B)", "a beta blocker, B"."""
@@ -331,18 +325,16 @@ class _Reading:
         """The answer of a line that is an answer by itself; a reason or another sentence may follow it."""
         bullet = _BULLET.match(line)
         line = line[bullet.end() if bullet else 0 :]
-        polar = re.match(r"[a-z]+", line.casefold())
-        if polar and polar.group() in self.polar and _POLAR_FOLLOWS.match(line, polar.end()):
-            return UNSURE if _OTHER_WORD.match(line, polar.end()) else self.polar[polar.group()]
-        lead = _BARE_LEAD.match(line)
-        position = 0 if self.option_at(line, 0) or not lead else lead.end()
+        position = self.start(line)
+        if _HEDGED.search(line, 0, position):
+            return self.tail(line)
         if _NOT.match(line, position) and not self.option_at(line, position):
             return self.stated(line) if _TURN.search(line) else None
         found = self.items(line, position)
         if found is None:
             sentence = first_sentence(line)
             return self.tail(line) or (self.apposed(line) if sentence == line.rstrip(".!。") else None)
-        if self.polar and _OTHER_WORD.match(line, found.end):
+        if _POLAR & self.phrases.keys() and _OTHER_WORD.match(line, found.end):
             return UNSURE
         rest = line[found.end :]
         follows = _BARE_FOLLOWS.match(rest) or (found.worded and _WORDED_FOLLOWS.match(rest))
@@ -372,9 +364,7 @@ class _Reading:
         """What "is correct" is said of: the items that end the text, after a clause of something else or none."""
         text = plain(text)
         for start in [0, *(clause.end() for clause in _CLAUSE.finditer(text))]:
-            lead = _BARE_LEAD.match(text, start)
-            position = lead.end() if lead and not self.option_at(text, start) else start
-            found = self.items(text, position)
+            found = self.items(text, self.start(text, start))
             if found and not text[found.end :].strip(" ,.)]"):
                 return found.letters
         return None
@@ -384,12 +374,3 @@ class _Reading:
 def _reading(options: tuple[tuple[str, str], ...]) -> _Reading:
     table = {letter: " ".join(plain(option).rstrip(". ").split()) for letter, option in options}
     return _Reading(table or dict.fromkeys(_DEFAULT_LETTERS, ""))
-
-
-_SECOND = re.compile(
-    r"[)\]]?\s(?:is|are|was|were|has|have|can|acts?|would)\b(?!\s(?:also|too|correct|right|true|both))", re.IGNORECASE
-)
-_CLOSED = re.compile(
-    r"(?:\b(?i:the|a|an|to|is|be|that|likely|of|with|give|start|option|use|therefore|thus|diagnosis|treatment|say"
-    r"|probably|clearly)|[:,—–-]|[\u3400-\u9fff])$"
-)

@@ -1,20 +1,9 @@
-"""Numbers: the value that stands at a place, and whether it equals the gold value within a tolerance.
+"""Numbers: the value that stands at a place, and whether it equals the gold value. docs/answers.md shows what is read.
 
-Tolerance: half of the last digit that the gold answer states, at least 0.1 % and at most 5 % of it. Gold "84" takes
-83.5 to 84.5, gold "12.50" takes 12.4875 to 12.5125, gold "1" takes 0.95 to 1.05, gold "0" takes 0. A gold answer can
-say its own: "84 ± 2", "84 ± 5%", or the range "80 to 90" (ends included).
-
-Read: signs, "1,500", "250 000", exponents ("1.2e3", "5 x 10^3", "10^6"), K, M, thousand, million, 万, fractions
-("1/2", "1½", "\\frac{1}{2}", "one and a half"), words up to ninety-nine and hundreds, a unit or words after the
-number, "3 out of 5". **What stands right after a number must not be able to change it**: "5-fold", "5 in 1000",
-"84 × 2", "84 ± 2" and "5 and 6" are no numbers. Nor are "> 84", "1,5" (a decimal or a thousand?), "1 500 mL" (or one
-bag of 500?), "84 or 90", or a name (IL-5). A range ("5-6") equals only the same range.
-
-"3/5" is a score of 3 where the gold answer or the question speaks of a score; else it is 0.6.
-
-Where the gold answer and the answer both state a known unit, the answer is converted (units.py). What measures another
-thing is wrong, and so is another total ("3 out of 5" for "3 out of 10"). A converted answer must agree to half of its
-own last digit too, or 130 min would pass for 2 h. A unit that is not known contradicts nothing.
+Tolerance: half of the last digit that the gold answer states, at least 0.1 % and at most 5 % of it, unless it says its
+own ("84 ± 2", "84 ± 5%", "80 to 90"). **What stands right after a number must not be able to change it**: "5-fold",
+"5 in 1000" and "84 ± 2" are no numbers. Where the gold answer and the answer both state a known unit, the answer is
+converted, and must agree to half of its own last digit too, or 130 min would pass for 2 h.
 """
 
 from __future__ import annotations
@@ -81,7 +70,8 @@ _IN_WORDS = re.compile(
     re.IGNORECASE,
 )
 _WORDS_GO_ON = re.compile(
-    rf"\s?(?:hundred|thousand|million|and\s\w|-)|\s(?:in\s(?:a\s)?(?=\d|hundred|{_WORD})|(?:{_WORD})\b)", re.IGNORECASE
+    rf"\s?(?:hundred|thousand|million|of\s|and\s\w|-)|\s(?:in\s(?:a\s)?(?=\d|hundred|{_WORD})|(?:{_WORD})\b)",
+    re.IGNORECASE,
 )
 _SMALL = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _POWER = r"(?:(?:\^|\*\*)\s?\{?(?P<NAME>[-+−]?\d{1,3})\}?|(?P<NAMEs>⁻?[⁰¹²³⁴-⁹]{1,3}))"
@@ -164,11 +154,29 @@ _CHINESE = re.compile(
 _CHINESE_DIGITS = "零一二三四五六七八九"
 
 
-def _of_chinese(numeral: str) -> str:
+def _in_digits(text: str) -> str:
+    """`text` with the number in words that it begins with in digits: "twenty-five mg", "one and a half", "two thirds";
+    "" where words go on that are not understood ("five hundred and ten", "one of three")."""
+    word = _IN_WORDS.search(text[:120])
+    if word is None or not _FILLER.fullmatch(text, 0, word.start()):
+        return text
+    value = _WORDS[word["first"].lower()]
+    odd = word["second"] and (value < 20 or value % 10)
+    if odd or _WORDS_GO_ON.match(text, word.end()):
+        return ""
+    value += _WORDS[word["second"].lower()] if word["second"] else 0
+    value *= _SCALES[word["scale"].strip().lower()] if word["scale"] else 1
+    if word["part"]:
+        value /= _PARTS[re.sub(r"halves$", "half", word["part"].lower()).removesuffix("s")]
+    value += 0.5 if word["half"] else 0
+    return f"{text[: word.start()]}{'-' if word['sign'] else ''}{value:.10g}{text[word.end() :]}"
+
+
+def _of_chinese(match: re.Match[str]) -> str:
     """Chinese numerals to ninety-nine, as digits; two digits beside each other ("三四", three or four) stay."""
-    tens, ten, ones = numeral.replace("两", "二").rpartition("十")
-    if len(ones) > 1 or not numeral:
-        return numeral
+    tens, ten, ones = match.group().replace("两", "二").rpartition("十")
+    if len(ones) > 1 or not match.group():
+        return match.group()
     value = 10 * (_CHINESE_DIGITS.index(tens) if tens else 1) if ten else 0
     return str(value + (_CHINESE_DIGITS.index(ones) if ones else 0))
 
@@ -176,7 +184,7 @@ def _of_chinese(numeral: str) -> str:
 def read_gold(answer: str) -> Number | None:
     """The gold number, with its unit, tolerance or range if it states one ("84", "12.5 mg/dL", "1,500 mL", "84 ± 2",
     "80 to 90 mmHg"); None where there is not exactly one. "5-6" is refused: a range, a date or a subtraction?"""
-    answer = plain(answer)
+    answer = _in_digits(plain(answer))
     found = _first(answer)
     if found is None or answer[: found.start].strip(" ≈~<>=$£€") not in {"", "between"}:
         return None
@@ -204,7 +212,7 @@ def read_number(place: Place) -> Number | str | None:
     if place.subject or place.early or place.text[:1] == "—":  # an early number may be a step
         return None
     line = _HALF_A.sub("0.5 ", plain(place.text.strip("\n").partition("\n")[0]))
-    line = _CHINESE.sub(lambda numeral: _of_chinese(numeral.group()), line)
+    line = _CHINESE.sub(_of_chinese, line)
     if not place.whole:
         return _stated(_clause(line))
     line = re.sub(r"^(?:[-•>]\s|\\\[)", "", line).rstrip(". 。\\]")
@@ -241,7 +249,7 @@ def _stated(clause: str) -> Number | str | None:
 
 def _number(text: str, most_words: int | None = None) -> Number | str | None:
     """The number of `text`, alone or followed by at most `most_words` words."""
-    text = text.strip()
+    text = _in_digits(text.strip())
     found = _first(text)
     if found is None or re.match(
         r",?$|[,;]\s?\d", text[found.end :] or " "
@@ -271,12 +279,7 @@ def _number(text: str, most_words: int | None = None) -> Number | str | None:
 
 def _first(text: str) -> _Found | None:
     """The first number or range of `text`; None if there is none or it cannot be read as one."""
-    match, word = _NUMBER.search(text), _IN_WORDS.search(text[:120])
-    if word and (match is None or word.start() < match.start()):
-        if _FILLER.fullmatch(text, 0, word.start()):
-            return _spelled_out(text, word)
-        if match is None:
-            return None
+    match = _NUMBER.search(text)
     if match is None:
         return None
     single = _at(text, match)
@@ -328,33 +331,6 @@ def _share(text: str, value: float, half: float, total: re.Match[str], start: in
         return None
     unit, end = read_unit(text, total.end())
     return _Found(Number(value, half, unit=unit, out_of=below, fraction=bool(total["slash"])), start, end)
-
-
-def _spelled_out(text: str, match: re.Match[str]) -> _Found | None:
-    """ "twenty-five", "one and a half", "two thirds", "five hundred", "three out of five"."""
-    value = _WORDS[match["first"].lower()]
-    if match["second"]:
-        if value < 20 or value % 10:
-            return None
-        value += _WORDS[match["second"].lower()]
-    if match["scale"]:
-        value *= _SCALES[match["scale"].strip().lower()]
-    half_digit = 0.5
-    if match["part"]:
-        value /= _PARTS[re.sub(r"halves$", "half", match["part"].lower()).removesuffix("s")]
-        half_digit = RELATIVE * value
-    if match["half"]:
-        value, half_digit = value + 0.5, 0.05
-    value = -value if match["sign"] else value
-    total = _OUT_OF.match(text, match.end())
-    if total:
-        if not total.group().lower().lstrip().startswith("out"):
-            return None  # "one of three"
-        return _share(text, value, half_digit, total, match.start())
-    if _WORDS_GO_ON.match(text, match.end()):
-        return None
-    unit, end = read_unit(text, match.end())
-    return _Found(Number(value, half_digit, unit=unit), match.start(), end)
 
 
 def _at(text: str, match: re.Match[str]) -> tuple[float, float, int] | None:

@@ -1,14 +1,10 @@
-"""Where a written answer states its answer: an ordered table of small readers. What stands there is read by choice.py,
-number.py, date.py and text.py, and judged in __init__.py.
+"""Where a written answer states its answer: an ordered table of small readers. docs/answers.md shows what each reads.
 
-docs/answers.md shows what each reads. Stated: boxed, tag, json, statement; correct too, after "actually" or "but".
-Weak: correct, first_line, conclusion, last_line.
-
-Of the stated places the last that can be read counts. Where there is none, all weak ones that can be read must agree.
-
-A reader takes the text after the thought and returns places in the order of the text. To add one, write such a function
-and put it into READERS. Every quantifier is bounded, and of each reader the last 64 places are kept, so that no input
-is slow: a policy in a loop writes "The answer is The answer is ..." to the end of its budget.
+Three ideas carry them. A *place* begins after a cue ("the answer is"), ends before one ("is correct"), or is a line.
+A place is passed over where its sentence asserts nothing (`asserted`: a condition, a denial, a question), and counts as
+doubtful where the next sentence takes it back. What stands at a place is read by choice.py, number.py, date.py and
+text.py. Every quantifier is bounded, and of each reader the last 64 places are kept, so that no input is slow: a policy
+in a loop writes "The answer is The answer is ..." to the end of its budget.
 """
 
 from __future__ import annotations
@@ -63,6 +59,7 @@ _GROUPED = re.compile(r"(?<=\d)(?:[\u00a0\u2009\u202f]|\{,\}|\\[,;: ])(?=\d{3}(?
 _SENTENCE_END = re.compile(
     r"(?<!\b\w)[.!?;…](?=\s|$)|(?<=\.\.)\.|[。！？；]|\n"
 )  # "E. coli": a point after one letter ends none
+
 _QUESTION = re.compile(r"(?<!\w[.!])[.!?;](?=\s|$)|[。！？；\n]|吗")
 
 # Full-width forms of Chinese text, as ASCII. Those that end a sentence stay: ASCII ones need a space after them.
@@ -119,13 +116,12 @@ _LESSER = re.compile(
     r"\b(?:wrong|incorrect|second(?:[\s-]best)?|other|another|alternative|worst|least|next|previous|least\s\w{1,12}|false|his|her|their|your|student['’]s|whose)\s$",
     re.IGNORECASE,
 )
-_WITHDRAWN = re.compile(
+_WITHDRAWN = (
     r"[^\w]{0,8}(?:(?:but|no|wait|hmm|oh|sorry|actually|hold\son)\b[\s,.!…]{0,4}){0,4}"
     r"(?:(?:that|this|it)(?:['’]s|\sis|\swas|\smust\sbe)|is)\s(?:clearly\s|definitely\s)?"
-    r"(?:wrong|incorrect|not\s(?:right|correct)|a\smistake|tempting|not\sthe\sanswer)(?!\s(?:to|that|for)\b)",
-    re.IGNORECASE,
+    r"(?:wrong|incorrect|not\s(?:right|correct)|a\smistake|tempting|not\sthe\sanswer)(?!\s(?:to|that|for)\b)"
 )
-_TAKEN_BACK = re.compile(rf"[^\n]{{0,120}}?[.!?…]\s{{0,2}}{_WITHDRAWN.pattern}", re.IGNORECASE)
+_TAKEN_BACK = re.compile(rf"(?:[^\n]{{0,120}}?[.!?…]\s{{0,2}})?{_WITHDRAWN}", re.IGNORECASE)
 _DOUBTED = re.compile(
     r"[^\n]{0,120}?(?:\b(?:I\sam|I['’]m|am|be|we\sare)\s(?:not\s(?:\w{1,12}\s|100\s?%\s)?(?:sure|certain|confident)|unsure|uncertain|guessing)\b"
     r"|\bnot\s(?:\w{1,12}\s)?(?:sure|certain)\s(?:about|of)\b|\bI\s(?:don['’]t|do\snot)\sknow\b"
@@ -138,12 +134,10 @@ def asserted(text: str, start: int, end: int) -> bool:
     """Whether the words of the sentence before `start` let what follows it (to `end`) be an assertion: no condition,
     no denial ("I don't think the answer is"), nobody else's opinion, no question."""
     sentence = _SENTENCE_BREAK.split(text[max(start - 160, 0) : start] + "X")[-1][:-1]
-    clause = sentence
-    for clause_start in _NEW_CLAUSE.finditer(sentence):
-        clause = sentence[clause_start.end() :]
-    if _ONE_OF.search(sentence) or _DENIED.search(clause) or _LESSER.search(clause) or _QUESTION_WORD.match(sentence):
+    clause = _NEW_CLAUSE.split(sentence)[-1]
+    if _DENIED.search(clause) or _LESSER.search(clause):
         return False
-    if _DOUBTED.match(sentence):
+    if _ONE_OF.search(sentence) or _QUESTION_WORD.match(sentence) or _DOUBTED.match(sentence):
         return False
     elsewhere = _ELSEWHERE.search(sentence)
     if elsewhere and not _ON_THE_OTHER_HAND.search(sentence, elsewhere.end()):
@@ -183,9 +177,10 @@ def boxed(text: str) -> list[Place]:
             continue
         start, close = found.end(), found.end() + len(inside) + 1
         joined = _OR.fullmatch(text, end, found.start()) if end >= 0 else None
-        withdrawn = any(doubt.match(text, close, close + 120) for doubt in (_WITHDRAWN, _DOUBTED))
         before = places.pop().text if joined else ""
-        places.append(Place(f"{before}{joined.group() if joined else ''}{inside}", start, withdrawn=withdrawn))
+        places.append(
+            Place(f"{before}{joined.group() if joined else ''}{inside}", start, withdrawn=_withdrawn(text, close))
+        )
         end = close
     return places
 
@@ -204,15 +199,13 @@ _TAG = re.compile(r"<((?:final_?)?answer|choice)(?:\s[^<>\n]{0,40})?>([^<]{0,400
 
 
 def tag(text: str) -> list[Place]:
-    """`<answer>X</answer>`, `<final_answer>X</final_answer>`; one that is not closed is cut off."""
-    places = (Place(_inner(found[2]), found.start(2)) for found in _TAG.finditer(text))
-    return list(deque(places, maxlen=MOST_PLACES))
-
-
-def _inner(text: str) -> str:
-    """A statement within the tag ("<answer>The answer is B.</answer>") without its announcement."""
-    within = statement(text) or boxed(text)
-    return within[-1].text if within else text
+    """`<answer>X</answer>`, `<final_answer>X</final_answer>`; one that is not closed is cut off. A statement within
+    ("<answer>The answer is B.</answer>") loses its announcement."""
+    found = deque(_TAG.finditer(text), maxlen=MOST_PLACES)
+    within = [statement(each[2]) or boxed(each[2]) for each in found]
+    return [
+        Place(places[-1].text if places else each[2], each.start(2)) for each, places in zip(found, within, strict=True)
+    ]
 
 
 _JSON = re.compile(
@@ -322,26 +315,15 @@ def correct(text: str) -> list[Place]:
     for found in deque(_RIGHT.finditer(text), maxlen=MOST_PLACES):
         if _ONLY_IF.match(text, found.end()):
             continue
-        start = max(found.start() - 200, 0)
-        before = text[start : found.start()]
-        cut = 0
-        for end in _SUBJECT_BREAK.finditer(before):
-            cut = end.end()
-        subject = before[cut:]
-        turn = None
-        for turn in _TURN.finditer(subject):  # noqa: B007 - only the last one is wanted
-            pass
-        if turn:
-            subject = subject[turn.end() :]
+        before = text[max(found.start() - 200, 0) : found.start()]
+        sentence = _SUBJECT_BREAK.split(before)[-1]
+        subject = _TURN.split(sentence)[-1]
         at = found.start() - len(subject)
         lead = re.match(r"(?:.{0,160}[,;:]\s|.{0,160}\b(?:so|therefore|thus|hence|that)\b)?[\s(]*", subject)
         if not asserted(text, at + (lead.end() if lead else 0), found.end()):
             continue
-        later = before[:cut].rstrip()[-1:] != "" and bool(
-            re.match(r"\s*(?:actually|no|wait|correction)\b", before[cut:], re.IGNORECASE)
-        )
-        withdrawn = bool(_DOUBTED.match(text, found.end(), found.end() + 120))
-        places.append(Place(subject, at, subject=True, stated=bool(turn) or later, withdrawn=withdrawn))
+        turned = subject != sentence
+        places.append(Place(subject, at, subject=True, stated=turned, withdrawn=_withdrawn(text, found.end())))
     return [*places, *_marked(text)]
 
 
@@ -366,10 +348,11 @@ def _marked(text: str) -> list[Place]:
 def first_line(text: str) -> list[Place]:
     """The first line with a word on it; all lines where it begins a list ("B. ...", "D. ...")."""
     lines = lines_of(text[:4_000])
-    if not lines or _ANNOUNCED.search(lines[0]) or (len(lines) > 1 and re.search("[=≈]", lines[0])):
+    if _is_listed(lines[:2]):
+        return [Place(text.strip()[:LONGEST], 0, whole=True, stated=False)]
+    if len(lines) > 1 and re.search("[=≈]", lines[0]):
         return []
-    listed = len(lines) > 1 and _LISTED.match(lines[0]) and _LISTED.match(lines[1])
-    return [Place(text.strip()[:LONGEST] if listed else lines[0][:LONGEST], 0, whole=True, stated=False)]
+    return [Place(line[:LONGEST], 0, whole=True, stated=False) for line in lines[:1] if not _ANNOUNCED.search(line)]
 
 
 _CONCLUSION = re.compile(
@@ -428,13 +411,14 @@ def last_line(text: str) -> list[Place]:
     lines = lines_of(text[-4_000:])
     if len(lines) > 1 and _REMARK.match(lines[-1]):
         lines = lines[:-1]
-    if (
-        not lines
-        or _ANNOUNCED.search(lines[-1])
-        or (len(lines) > 1 and _LISTED.match(lines[-1]) and _LISTED.match(lines[-2]))
-    ):
+    if not lines or _ANNOUNCED.search(lines[-1]) or _is_listed(lines[-2:]):
         return []
     return [Place(lines[-1][-LONGEST:], text.rfind(lines[-1]), whole=True, stated=False)]
+
+
+def _is_listed(lines: list[str]) -> bool:
+    """Whether the two lines are items of a list."""
+    return len(lines) == 2 and all(_LISTED.match(line) for line in lines)
 
 
 READERS: dict[str, Reader] = {
