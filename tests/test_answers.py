@@ -55,7 +55,7 @@ def test_the_tables_are_read_as_a_careful_reader_reads_them(name: str) -> None:
 
 
 def test_the_tables_are_wide() -> None:
-    """Each answer stands once, and every family has right answers and others."""
+    """Each answer stands once."""
     for name in ("answers.jsonl", "answers_rest.jsonl"):
         table = list(TABLES[name]())
         seen = {(row.problem.answer, row.problem.question, str(row.problem.options), row.text) for row in table}
@@ -233,67 +233,42 @@ def test_a_step_that_states_the_answer() -> None:
         assert not states_answer(step), step
 
 
-@pytest.mark.parametrize(
-    "hostile",
-    [
-        "The answer is " * 7_000,
-        "answer answer to of " * 5_000,
-        "\\boxed{" * 15_000,
-        " " * 100_000 + "B",
-        "answer" + " " * 100_000,
-        "answer to " + "a" * 100_000,
-        "1," * 50_000,
-        "1,234" * 20_000,
-        "The answer is " + ",123" * 25_000,
-        "9" * 100_000,
-        "The answer is " + "9" * 100_000,
-        "The answer is " + "A, " * 33_000,
-        "(((((" * 20_000,
-        "A is B is C is " * 6_000,
-        "\n" * 100_000,
-        "*" * 100_000,
-        "The answer is option option " * 4_000,
-        "-" * 100_000,
-        "1e1" * 33_000,
-        "word " * 20_000,
-        "B. " * 33_000,
-        "answer is" + "\t\n" * 50_000,
-        "so " * 33_000,
-        "<answer>" * 15_000,
-        "<answer " * 15_000,
-        "<think>" * 15_000 + "</think>" * 15_000,
-        "答案" * 50_000,
-        "答案是" * 33_000,
-        "故选" * 50_000,
-        "应该应该" * 25_000,
-        "答案是" + "、" * 100_000,
-        "Final answer: " * 7_000,
-        "Final answer:" + "\n" * 100_000,
-        "The answer is " + "A " * 50_000,
-        "The answer is 5 " + "mg/" * 33_000,
-        "The answer is " + "5 to " * 20_000,
-        "The answer is 5" + " /per" * 20_000,
-        "The answer is " + "2024-" * 20_000,
-        "The answer is " + "March " * 17_000,
-        "March 1st, " * 9_000,
-        "µ" * 100_000,
-        "e\u0301" * 50_000,
-        "１" * 100_000,
-        "1\u2009234" * 20_000,
-        "(A)" * 33_000,
-        "a " * 50_000 + "high",
-        "not " * 25_000 + "high",
-        "高" * 100_000,
-        "`" * 100_000,
-        "Answer: " * 12_000 + "</think>",
-    ],
-    ids=lambda hostile: ascii(hostile[:12]),
-)
-@pytest.mark.parametrize("problem", [choice(), number("84 mg"), number("2024-03-15"), text("high")])
-def test_no_text_is_slow(hostile: str, problem: Problem) -> None:
+PIECES = (
+    "The answer is ", "answer answer to of ", "\\boxed{", "1,", "1,234", "9", "(((((", "A is B is C is ", "\n", "*",
+    "The answer is option option ", "-", "1e1", "word ", "B. ", "so ", "<answer>", "<answer ",
+    "答案", "答案是", "故选", "应该应该", "Final answer: ", "March 1st, ", "µ", "e\u0301", "１",
+    "1\u2009234", "(A)", "高", "`",
+)  # fmt: skip
+HOSTILE = [piece * (100_000 // len(piece)) for piece in PIECES] + [
+    " " * 100_000 + "B",
+    "answer" + " " * 100_000,
+    "answer to " + "a" * 100_000,
+    "The answer is " + ",123" * 25_000,
+    "The answer is " + "9" * 100_000,
+    "The answer is " + "A, " * 33_000,
+    "answer is" + "\t\n" * 50_000,
+    "<think>" * 15_000 + "</think>" * 15_000,
+    "答案是" + "、" * 100_000,
+    "Final answer:" + "\n" * 100_000,
+    "The answer is " + "A " * 50_000,
+    "The answer is 5 " + "mg/" * 33_000,
+    "The answer is " + "5 to " * 20_000,
+    "The answer is 5" + " /per" * 20_000,
+    "The answer is " + "2024-" * 20_000,
+    "The answer is " + "March " * 17_000,
+    "a " * 50_000 + "high",
+    "not " * 25_000 + "high",
+    "Answer: " * 12_000 + "</think>",
+]
+
+
+@pytest.mark.parametrize("hostile", HOSTILE, ids=lambda hostile: ascii(hostile[:12]))
+def test_no_text_is_slow(hostile: str) -> None:
     """A policy in a loop, or an attacker, must not hold up a run: each way of reading below a second."""
+    problems = [choice(), number("84 mg"), number("2024-03-15"), text("high")]
+    reads = [partial(judge, problem) for problem in problems] + [partial(judge, choice(), extract=Extract.PUBLISHED)]
     assert len(hostile) >= 9e4
-    for read in (partial(judge, problem), partial(judge, problem, extract=Extract.PUBLISHED), states_answer):
+    for read in (*reads, states_answer):
         start = time.process_time()
         read(hostile)
         assert time.process_time() - start < 1

@@ -29,43 +29,27 @@ PIECES = [
     "Ω",
     ".",
 ]
-PIECES += (
-    [mark(k) for k in range(5)] + [f"\n{mark(k)}" for k in range(5)] + ["**Step 2:**", "## Step 1:", "The answer is B."]
-)
+PIECES += ["**Step 2:**", "## Step 1:", "The answer is B."]
+PIECES += [mark(k) for k in range(5)] + [f"\n{mark(k)}" for k in range(5)]
 confusing = st.lists(st.sampled_from(PIECES), max_size=8).map("".join)
 lists_of_steps = st.lists(confusing | st.text(max_size=20), max_size=6)
 
 
-@given(lists_of_steps, st.sampled_from([0, 1]))
+@given(lists_of_steps, st.integers(0, 30))
 @example(["as in Step 2: above", "Step 2: and Step 3:\nStep 5: x", "", "step 3: x\nstep 4: y"], 0)
 @example([""], 1)
 @example([], 0)
 def test_split_is_the_inverse_of_join(steps: list[str], first: int) -> None:
-    try:
-        text = join_steps(steps, first)
-    except ValueError:
-        return
-    assert split_steps(text) == steps
-    assert not steps or starts_at(text) == first
-
-
-@given(lists_of_steps, st.integers(2, 30))
-def test_split_is_the_inverse_of_join_from_any_number(steps: list[str], first: int) -> None:
-    try:
-        text = join_steps(steps, first)
-    except ValueError:
-        return
-    assert split_steps(text, first) == steps
-
-
-@given(lists_of_steps)
-def test_join_refuses_only_what_could_not_be_read_back(steps: list[str]) -> None:
-    harmless = all(step == step.strip() and f"\nStep {k + 1}:" not in step for k, step in enumerate(steps))
-    if harmless:
-        join_steps(steps)
-    else:
+    """`join_steps` refuses what could not be read back, and nothing else."""
+    harmless = all(step == step.strip() and f"\nStep {k + 1}:" not in step for k, step in enumerate(steps, first))
+    if not harmless:
         with pytest.raises(ValueError, match="step"):
-            join_steps(steps)
+            join_steps(steps, first)
+        return
+    text = join_steps(steps, first)
+    assert split_steps(text, first) == steps
+    if steps and first < 2:
+        assert (split_steps(text), starts_at(text)) == (steps, first)
 
 
 @given(confusing | st.text())
@@ -75,16 +59,10 @@ def test_what_is_read_from_any_text_can_be_written_again(text: str) -> None:
     assert all(step == step.strip() for step in steps)
 
 
-def test_an_answer_as_the_clinic_writes_it() -> None:
-    text = f"Step 0: {ROOT_TEXT}\n\nStep 1: MAP = (2 x 80 + 110) / 3 = 90.\n\nStep 2: 90 is option C. The answer is C."
-    steps = [ROOT_TEXT, "MAP = (2 x 80 + 110) / 3 = 90.", "90 is option C. The answer is C."]
-    assert split_steps(text) == steps
-    assert join_steps(steps) == text
-
-
 @pytest.mark.parametrize(
     ("text", "first", "steps"),
     [
+        (f"Step 0: {ROOT_TEXT}\n\nStep 1: 2 x 80 = 160.\n\nStep 2: So C.", 0, [ROOT_TEXT, "2 x 80 = 160.", "So C."]),
         ("", 1, []),
         (" \n\n ", 1, []),
         ("The answer is B.", 1, ["The answer is B."]),
