@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +29,6 @@ PROBLEM = Problem(
 )
 
 
-# --- the reply -------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("reply", "verdicts"),
     [
@@ -56,10 +52,7 @@ PROBLEM = Problem(
 def test_a_reply_is_read_strictly_but_kindly(reply: str, verdicts: list[bool | None]) -> None:
     """A verdict that is made up of a restated step would be a wrong label; one that is missed costs only itself."""
     assert read_verdicts(reply, 3) == verdicts
-
-
-def test_a_long_reply_is_read_in_time_that_grows_with_its_length() -> None:
-    assert read_verdicts("*" * 200_000 + "\n" + "- " * 100_000 + "\nStep 1: right", 1) == [True]
+    assert read_verdicts("*" * 200_000 + "\n" + "- " * 100_000 + f"\n{reply}", 3) == verdicts  # and in time
 
 
 @pytest.mark.parametrize(
@@ -84,9 +77,6 @@ def test_agreement_by_hand() -> None:
     found.compare([None, 1.0, None, None], [None, 1, 0, 0])
     found.compare([None, 1.0, 1.0], [None, 1, 1])
     assert (found.checked, found.same) == (6, 5)
-
-
-# --- the prompt ------------------------------------------------------------------------------------------------------
 
 
 def test_the_prompt_shows_question_gold_answer_documents_and_steps_but_not_step_0() -> None:
@@ -117,14 +107,6 @@ def test_every_request_has_a_seed_of_its_own_and_the_same_in_each_run() -> None:
     assert {(each.temperature, each.max_tokens) for each in drawn} == {(1.0, 64)}
 
 
-# --- documents -------------------------------------------------------------------------------------------------------
-
-
-def test_words() -> None:
-    assert words("The CHA2DS2-VASc score is 2.") == ["the", "cha2ds2", "vasc", "score", "is", "2"]
-    assert words("感染性休克64kg") == ["感染", "染性", "性休", "休克", "64kg"]
-
-
 def test_the_best_documents_by_hand() -> None:
     """Lengths 2, 2, 3, mean 7/3; k1 1.5, b .75. Of c, which two of three have, idf = ln(1 + 1.5/2.5) = .470:
     d1 .470 * 1 / (1 + 1.5 * (.25 + .75 * 6/7)) = .201, d2 .470 * 2 / (2 + 1.5 * (.25 + .75 * 9/7)) = .246.
@@ -136,17 +118,32 @@ def test_the_best_documents_by_hand() -> None:
     assert [document.id for document in library.best("c c c c c c a", 1)] == ["d0"]  # a word counts once
     assert library.best("unheard of", 5) == []
     assert library.best("", 5) == []
+    assert words("The CHA2DS2-VASc score: 64kg感染性休克") == [
+        "the",
+        "cha2ds2",
+        "vasc",
+        "score",
+        "64kg",
+        "感染",
+        "染性",
+        "性休",
+        "休克",
+    ]
 
 
-def test_documents_that_a_record_carries() -> None:
-    given = ["plain", {"title": "T", "text": "x"}, {"text": "y"}, {"title": "no text"}, 3]
-    assert documents_of(parse(Problem, {"id": "a", "question": "?", "answer": "", "documents": given})) == (
-        "plain",
-        "T\nx",
-        "y",
-    )
-    assert documents_of(parse(Problem, {"id": "a", "question": "?", "answer": "", "related_docs": ["z"]})) == ("z",)
-    assert documents_of(parse(Problem, {"id": "a", "question": "?", "answer": "", "documents": "z"})) == ()
+@pytest.mark.parametrize(
+    ("fields", "found"),
+    [
+        (
+            {"documents": ["plain", {"title": "T", "text": "x"}, {"text": "y"}, {"title": "no text"}, 3]},
+            ("plain", "T\nx", "y"),
+        ),
+        ({"related_docs": ["z"]}, ("z",)),
+        ({"documents": "z"}, ()),
+    ],
+)
+def test_documents_that_a_record_carries(fields: dict[str, Any], found: tuple[str, ...]) -> None:
+    assert documents_of(parse(Problem, {"id": "a", "question": "?", "answer": "", **fields})) == found
 
 
 def test_a_library_that_cannot_be_used(tmp_path: Path) -> None:
@@ -158,9 +155,6 @@ def test_a_library_that_cannot_be_used(tmp_path: Path) -> None:
         Library.read(str(tmp_path / "empty.jsonl"))
     with pytest.raises(UsageError, match="no word to find them by"):
         Library([Document("a", "...")])
-
-
-# --- the command -----------------------------------------------------------------------------------------------------
 
 
 def judge(tmp_path: Path, records: list[dict[str, Any]], script: list[dict[str, Any]], *args: object) -> Ran:
@@ -220,17 +214,12 @@ def test_answers_are_judged_and_what_comes_out_trains_a_prm(tmp_path: Path) -> N
     assert counts.bad == 0
 
 
-def clinic() -> tuple[Problem, list[str], list[str]]:
-    """A clinic problem of three steps, its right solution, and one with a false second step."""
-    problem = next(each for each in problems(200, seed=1) if len(write_steps(each)) == 4)
-    right = write_steps(problem)
-    return problem, right, [*right[:2], "1 + 1 = 3.", right[3]]
-
-
 def test_on_the_clinic_the_checker_is_the_judges_reference(tmp_path: Path) -> None:
     """The judge is right about the right solution (3 of 3) and finds the mistake of the other one step late: 1 1 0
     against 1 0 0."""
-    problem, right, wrong = clinic()
+    problem = next(each for each in problems(200, seed=1) if len(write_steps(each)) == 4)
+    right = write_steps(problem)
+    wrong = [*right[:2], "1 + 1 = 3.", right[3]]
     script = [
         {"match": "1 + 1 = 3", "texts": ["Step 1: right\nStep 2: right\nStep 3: wrong"]},
         {"match": "Judge the steps", "texts": ["Step 1: right\nStep 2: right\nStep 3: right"]},
@@ -298,14 +287,11 @@ def test_a_judge_that_fails_costs_its_record_and_another_judge_is_another_run(tm
     assert "temperature" in other.stderr
 
 
-@pytest.mark.model
-def test_a_real_model_that_cannot_judge_leaves_no_empty_file_without_a_word() -> None:
-    """The clinic's own policy through transformers: it answers in its own words, and none is a verdict."""
-    problem, right, _ = clinic()
-    args = ["label", "--to", "prm", "--judge", "--engine", "hf", "--device", "cpu", "--max-tokens", "12"]
-    ran = run_medsss(args, to_lines([samples(problem, join_steps(right))])).ok()
+def test_a_judge_without_a_verdict_leaves_no_empty_file_without_a_word(tmp_path: Path) -> None:
+    script = [{"match": "Judge", "texts": ["Let me see."]}]
+    ran = judge(tmp_path, [samples(PROBLEM, "One.")], script).ok()
     assert ran.records == []
-    assert "judge: 1 trajectories, 0 steps right, 0 wrong, 3 not judged" in ran.stderr
+    assert "judge: 1 trajectories, 0 steps right, 0 wrong, 1 not judged" in ran.stderr
     assert "warning: label: no prm record at all from 1 records: 1 with no judgement that can be read" in ran.stderr
 
 
@@ -329,5 +315,4 @@ def test_wrong_usage(args: list[str], message: str) -> None:
 def test_settings_in_the_environment_may_be_meant_for_other_commands() -> None:
     """MEDSSS_POLICY is set for a whole pipe; `label` without a judge does not look at it."""
     ran = run_medsss(["label", "--to", "prm"], to_lines([tree_record()]), env={"MEDSSS_POLICY": "out/P0"}).ok()
-    assert len(ran.records) == 3
-    assert json.dumps(ran.records[0]["labels"]) == "[null, 1.0, 1.0]"
+    assert [row["labels"] for row in ran.records][:1] == [[None, 1.0, 1.0]]
