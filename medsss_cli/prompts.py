@@ -74,34 +74,27 @@ _REVEALED = (
 
 @dataclass(frozen=True, slots=True)
 class _Words:
-    """What the first turn of an instruct chat says in the language of the question; `statement` and `end` by task."""
+    """What the first turn of an instruct chat says in the language of the question."""
 
-    statement: dict[Task, str]
+    statement: str  # how the answer is to be stated
+    answer: dict[Task, str]  # what X is in it
     question: str
-    options: dict[str, str]
     steps: tuple[str, ...]
     thought: tuple[str, ...]  # the same in the form of the template
-    end: dict[Task, str]
+    choice: str  # the last step, where options are given
+    end: str  # and where none are
 
 
+_OPTIONS = {"A": "420 mL", "B": "920 mL", "C": "1000 mL", "D": "1920 mL"}
 _ENGLISH = _Words(
-    statement={
-        Task.CHOICE: (
-            'End the last step with the sentence "The answer is X.", where X is the letter of the right option '
-            '(all letters in one word, such as "AC", if several are right).'
-        ),
-        Task.NUMBER: (
-            'End the last step with the sentence "The answer is X.", where X is a number, with its unit if it has one.'
-        ),
-        Task.TEXT: (
-            'End the last step with the sentence "The answer is X.", where X is the answer in as few words as possible.'
-        ),
+    statement='End the last step with the sentence "The answer is X.", where X is {}.',
+    answer={
+        Task.CHOICE: 'the letter of the right option (all letters in one word, such as "AC", if several are right)',
+        Task.NUMBER: "a number, with its unit if it has one",
+        Task.TEXT: "the answer in as few words as possible",
     },
-    question=(
-        "An adult of 64 kg with septic shock is to receive 30 mL/kg of crystalloid within three hours. A bag of 1000 "
-        "mL has run in. How many millilitres are still to be given?"
-    ),
-    options={"A": "420 mL", "B": "920 mL", "C": "1000 mL", "D": "1920 mL"},
+    question="An adult of 64 kg with septic shock is to receive 30 mL/kg of crystalloid within three hours. A bag of "
+    "1000 mL has run in. How many millilitres are still to be given?",
     steps=(
         ROOT_TEXT,
         "The whole volume is the dose per kilogram times the body weight: 30 mL/kg x 64 kg = 1920 mL.",
@@ -115,22 +108,18 @@ _ENGLISH = _Words(
         "One bag of 1000 mL has run in, and it is part of this volume: 1920 mL - 1000 mL = 920 mL remain.",
         "Check: 920 mL and 1000 mL are 1920 mL, and 1920 mL / 64 kg = 30 mL/kg, the dose that was ordered.",
     ),
-    end={
-        Task.CHOICE: "920 mL is option B. The answer is B.",
-        Task.NUMBER: "Nothing else was given, so 920 mL are still to run. The answer is 920 mL.",
-        Task.TEXT: "Nothing else was given, so 920 mL are still to run. The answer is 920 mL.",
-    },
+    choice="920 mL is option B. The answer is B.",
+    end="Nothing else was given, so 920 mL are still to run. The answer is 920 mL.",
 )
-_IN_CHINESE = f"题目是中文的，请用中文写每一步；但步骤标记“{mark(1)}”和第 0 步的英文句子保持原样。"
 _CHINESE = _Words(
-    statement={
-        Task.CHOICE: _IN_CHINESE
-        + "最后一步以“答案是X。”结束，X 是正确选项的字母；有几个正确选项就连写几个字母，例如“答案是AC。”。",
-        Task.NUMBER: _IN_CHINESE + "最后一步以“答案是X。”结束，X 是一个数，有单位就写上单位。",
-        Task.TEXT: _IN_CHINESE + "最后一步以“答案是X。”结束，X 用尽量少的字写出答案。",
+    statement=f"题目是中文的，请用中文写每一步；但步骤标记“{mark(1)}”和第 0 步的英文句子保持原样。"
+    "最后一步以“答案是X。”结束，X {}。",
+    answer={
+        Task.CHOICE: "是正确选项的字母；有几个正确选项就连写几个字母，例如“答案是AC。”",
+        Task.NUMBER: "是一个数，有单位就写上单位",
+        Task.TEXT: "用尽量少的字写出答案",
     },
     question="成人感染性休克患者，体重64 kg，三小时内应按30 mL/kg输入晶体液。现已输入一袋1000 mL。还应输入多少毫升？",
-    options={"A": "420 mL", "B": "920 mL", "C": "1000 mL", "D": "1920 mL"},
     steps=(
         ROOT_TEXT,
         "总量等于每公斤剂量乘以体重：30 mL/kg x 64 kg = 1920 mL。",
@@ -143,11 +132,8 @@ _CHINESE = _Words(
         "已输入的一袋1000 mL属于这个总量：1920 mL - 1000 mL = 920 mL。",
         "Check: 920 mL加1000 mL等于1920 mL，1920 mL / 64 kg = 30 mL/kg，与医嘱的剂量一致。",
     ),
-    end={
-        Task.CHOICE: "920 mL是选项B。答案是B。",
-        Task.NUMBER: "此外没有输入其他液体，还应输入920 mL。答案是920 mL。",
-        Task.TEXT: "此外没有输入其他液体，还应输入920 mL。答案是920 mL。",
-    },
+    choice="920 mL是选项B。答案是B。",
+    end="此外没有输入其他液体，还应输入920 mL。答案是920 mL。",
 )
 _CJK = re.compile(r"[\u3400-\u9fff]")
 _LETTER = re.compile(r"[^\W\d_]")
@@ -164,7 +150,8 @@ def _words(problem: Problem) -> _Words:
 
 def _statement(problem: Problem) -> str:
     """How the answer is to be stated."""
-    return _words(problem).statement[problem.task]
+    words = _words(problem)
+    return words.statement.format(words.answer[problem.task])
 
 
 def question_text(problem: Problem) -> str:
@@ -206,12 +193,9 @@ def answer_messages(
 def _instructed(problem: Problem, template: Template | None = None, *, reveal: bool = False) -> str:
     """The first user turn of an instruct chat: role, form, example, question."""
     words = _words(problem)
+    choice = problem.task is Task.CHOICE
     example = Problem(
-        id="example",
-        question=words.question,
-        answer="B",
-        options=words.options if problem.task is Task.CHOICE else None,
-        task=problem.task,
+        id="example", question=words.question, answer="B", options=_OPTIONS if choice else None, task=problem.task
     )
     form, steps = (_FORM, words.steps) if template is None else (_THOUGHT, words.thought)
     return SEPARATOR.join(
@@ -220,7 +204,7 @@ def _instructed(problem: Problem, template: Template | None = None, *, reveal: b
             f"{form} {_statement(problem)}",
             "Here is a problem with its solution.",
             f"Problem: {question_text(example)}",
-            join_steps([*steps, words.end[problem.task]]),
+            join_steps([*steps, words.choice if choice else words.end]),
             "Now solve this problem in the same way.",
             f"Problem: {question_text(problem)}",
             *([revealed_text(problem)] if reveal else []),
