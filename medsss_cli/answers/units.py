@@ -10,55 +10,52 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-# kind: {unit: (factor to the first unit of its kind, spellings)}. "month" and "year" are no fixed number of days.
-_TABLE: dict[str, dict[str, tuple[float, str]]] = {
+# kind: {factor to the base unit of its kind: spellings}. "month" and "year" are no fixed number of days.
+_TABLE: dict[str, dict[float, str]] = {
     "mass": {
-        "g": (1, "gram grams gm gms"), "kg": (1e3, "kilogram kilograms kilo kilos kgs"),
-        "mg": (1e-3, "milligram milligrams mgs"), "mcg": (1e-6, "µg μg ug microgram micrograms mcgs"),
-        "ng": (1e-9, "nanogram nanograms"), "pg": (1e-12, "picogram picograms"),
-        "lb": (453.59237, "lbs pound pounds"), "oz": (28.349523125, "ounce ounces"),
+        1: "g gram grams gm gms", 1e3: "kg kilogram kilograms kilo kilos kgs", 1e-3: "mg milligram milligrams mgs",
+        1e-6: "mcg µg μg ug microgram micrograms mcgs", 1e-9: "ng nanogram nanograms", 1e-12: "pg picogram picograms",
+        453.59237: "lb lbs pound pounds", 28.349523125: "oz ounce ounces",
     },
     "volume": {
-        "L": (1, "l liter liters litre litres"), "dL": (0.1, "dl deciliter deciliters decilitre decilitres"),
-        "cL": (1e-2, "cl"), "mL": (1e-3, "ml milliliter milliliters millilitre millilitres cc ccs cm3"),
-        "uL": (1e-6, "ul µl μl microliter microliters mm3"), "fL": (1e-15, "fl"),
+        1: "l liter liters litre litres", 0.1: "dl deciliter deciliters decilitre decilitres", 1e-2: "cl", 1e-15: "fl",
+        1e-3: "ml milliliter milliliters millilitre millilitres cc ccs cm3",
+        1e-6: "ul µl μl microliter microliters mm3",
     },
     "amount": {
-        "mol": (1, "mole moles"), "mmol": (1e-3, "millimole millimoles"),
-        "umol": (1e-6, "µmol μmol micromol micromoles"),
-        "nmol": (1e-9, "nanomoles"), "pmol": (1e-12, ""),
+        1: "mol mole moles", 1e-3: "mmol millimole millimoles", 1e-6: "umol µmol μmol micromol micromoles",
+        1e-9: "nmol nanomoles", 1e-12: "pmol",
     },
-    "charge": {"mEq": (1e-3, "meq meqs milliequivalent milliequivalents")},
-    "osmoles": {"mOsm": (1e-3, "mosm mosmol milliosmoles")},
-    "activity": {"U": (1, "u unit units iu ius")},
-    "pressure": {"mmHg": (1, "mmhg torr"), "cmH2O": (0.735559, "cmh2o"), "kPa": (7.50062, "kpa")},
+    "charge": {1e-3: "meq meqs milliequivalent milliequivalents"},
+    "osmoles": {1e-3: "mosm mosmol milliosmoles"},
+    "activity": {1: "u unit units iu ius"},
+    "pressure": {1: "mmhg torr", 0.735559: "cmh2o", 7.50062: "kpa"},
     "length": {
-        "m": (1, "meter meters metre metres"), "cm": (1e-2, "centimeter centimeters centimetre centimetres"),
-        "mm": (1e-3, "millimeter millimeters millimetre millimetres"),
-        "inch": (0.0254, "inches in"), "ft": (0.3048, "feet foot"),
+        1: "m meter meters metre metres", 1e-2: "cm centimeter centimeters centimetre centimetres",
+        1e-3: "mm millimeter millimeters millimetre millimetres", 0.0254: "inch inches in", 0.3048: "ft feet foot",
     },
-    "area": {"m2": (1, "")},
+    "area": {1: "m2 squaremeter squaremeters squaremetre squaremetres"},
     "time": {
-        "h": (1, "hr hrs hour hours"), "min": (1 / 60, "mins minute minutes"),
-        "s": (1 / 3600, "sec secs second seconds"),
-        "d": (24, "day days"), "wk": (168, "week weeks wks"),
+        1: "h hr hrs hour hours", 1 / 60: "min mins minute minutes", 1 / 3600: "s sec secs second seconds",
+        24: "d day days", 168: "wk week weeks wks",
     },
-    "calendar": {"mo": (1, "month months mos"), "y": (12, "yr yrs year years")},
-    "percent": {"%": (1, "percent pct")},
-    "permille": {"‰": (1, "permille")},
-    "celsius": {"°C": (1, "c celsius centigrade"), "°F": (5 / 9, "f fahrenheit")},
-    "energy": {"kcal": (1, "calories"), "kJ": (1 / 4.184, "kj")},
-    "beats": {"beat": (1, "beats")}, "breaths": {"breath": (1, "breaths")}, "drops": {"drop": (1, "drops gtt gtts")},
+    "calendar": {1: "mo month months mos", 12: "y yr yrs year years"},
+    "percent": {1: "% percent pct"},
+    "permille": {1: "‰ permille"},
+    "celsius": {1: "c celsius centigrade", 5 / 9: "f fahrenheit"},
+    "energy": {1: "kcal calories", 1 / 4.184: "kj"},
+    "": {1: "beat beats breath breaths"},  # what is only counted: "80 beats/min" is "80/min"
+    "drops": {1: "drop drops gtt gtts"},
 }  # fmt: skip
 _KNOWN = {
-    spelling: (kind, factor, unit)
+    spelling: (kind, factor)
     for kind, units in _TABLE.items()
-    for unit, (factor, spellings) in units.items()
-    for spelling in (unit.lower(), *spellings.split())
+    for factor, spellings in units.items()
+    for spelling in spellings.split()
 }
 _ATOM = re.compile(
-    r"(?:mm\s?hg|cm\s?h2o|(?:degrees?\s|deg\s|°\s?)(?P<scale>c|f|celsius|fahrenheit)|per\s?cent|(?P<area>m\^?[2²]|square\smet(?:er|re)s?)"
-    r"|(?:cm|mm)\^?[3³]|%|‰|[a-zµμ]{1,16})(?![a-z0-9^²³])",
+    r"(?:mm\s?hg|cm\s?h2o|(?P<degrees>degrees?\s|deg\s|°\s?)?(?P<scale>c|f|celsius|fahrenheit)|per\s?cent|m\^?[2²]"
+    r"|square\smet(?:er|re)s?|(?:cm|mm)\^?[3³]|%|‰|[a-zµμ]{1,16})(?![a-z0-9^²³])",
     re.IGNORECASE,
 )
 _PER = re.compile(r"\s?(?:/|\bper\b)\s?", re.IGNORECASE)
@@ -66,6 +63,7 @@ _PER_CENT = re.compile(r"\s?per\s?cent", re.IGNORECASE)
 _BODY_SURFACE = re.compile(r"\s?(?:/|\bper\b)\s?1\.73\s?m\^?[2²]?", re.IGNORECASE)
 _MOLAR = re.compile(r"([mµμn]?)M\b")
 _MOLES = {"": 1.0, "m": 1e-3, "µ": 1e-6, "μ": 1e-6, "n": 1e-9}
+_FLAT = str.maketrans("²³", "23", " ^")
 _INCH = re.compile(r"in(?=\s?(?:$|[.,;)]))", re.IGNORECASE)
 
 
@@ -105,34 +103,25 @@ def read_unit(text: str, position: int) -> tuple[Unit | None, int]:
         kinds.extend(kind)
     if not kinds:
         return None, position
-    if kinds[0] in {"beats", "breaths"}:
-        kinds[0] = ""
     return Unit(tuple(kinds), factor, offset), end
 
 
 def _atom(text: str, position: int, *, first: bool) -> tuple[tuple[str, ...], float, float, int] | None:
+    """Kinds, factor, offset and end of the one unit at `position`."""
     molar = _MOLAR.match(text, position)
     if molar and (molar[1] or first):
         return ("amount", "volume"), _MOLES[molar[1]], 0.0, molar.end()
     match = _ATOM.match(text, position)
     if match is None:
         return None
-    written = match.group().lower().replace(" ", "").replace("^", "").replace("²", "2").replace("³", "3")
-    if match["scale"]:
-        written = match["scale"].lower()
-    elif match["area"]:
-        written = "m2"
-    elif written == "bpm":
+    written = match.group().lower().translate(_FLAT) if not match["scale"] else match["scale"].lower()
+    if written == "bpm":
         return ("", "time"), 60.0, 0.0, match.end()
-    elif (written in {"c", "f"} and not match.group().isupper()) or (
-        written == "in" and not _INCH.match(text, position)
-    ):
+    letter = written in {"c", "f"} and not match["degrees"] and not match.group().isupper()
+    if letter or (written == "in" and not _INCH.match(text, position)) or written not in _KNOWN:
         return None
-    known = _KNOWN.get(written)
-    if known is None:
-        return None
-    kind, factor, unit = known
-    return (kind,), factor, (-32.0 if unit == "°F" else 0.0), match.end()
+    kind, factor = _KNOWN[written]
+    return (kind,), factor, (-32.0 if kind == "celsius" and factor != 1 else 0.0), match.end()
 
 
 def convert(value: float, unit: Unit, wanted: Unit, *, univalent: bool = True) -> float | None:
