@@ -101,6 +101,7 @@ _OUT_OF = re.compile(
 )
 _PLUS_MINUS = re.compile(r"\s?(?:±|\\pm|\+\s?/?\s?[-−])\s?(?P<size>\d{1,12}(?:\.\d{1,12})?)\s?(?P<percent>%)?")
 _FEET = re.compile(r"\s?['’]\s?(?P<inches>\d{1,2})(?:\s?(?:\"|''|”|’’))?(?!\d)")
+_CUT = re.compile(r",?$|[,;]\s?\d")  # "1," may have gone on to be 1,500
 _EQUALS = re.compile(r"[=≈]")
 _CLAUSE_END = re.compile(r"(?<=\S)[.!?](?=\s(?!\d)|$)|;(?=\s(?!\d)|$)|[。；\n]")
 _NOT = re.compile(r"(?:not|never|neither)\b|不是|并非", re.IGNORECASE)
@@ -217,9 +218,8 @@ def read_number(place: Place) -> Number | str | None:
         return _stated(_clause(line))
     line = re.sub(r"^(?:[-•>]\s|\\\[)", "", line).rstrip(". 。\\]")
     named = _NAMED.match(line) or _LABEL.match(line)
-    equals = [match.end() for match in _EQUALS.finditer(line)]
-    if equals:
-        line = _WHICH_IS.sub("", line[equals[-1] :])
+    if _EQUALS.search(line):
+        line = _WHICH_IS.sub("", _EQUALS.split(line)[-1])
     elif named:
         if _NO_RESULT.search(line[: named.end()]) or _UNFIT_BEFORE.search(line[: named.end()]):
             return None
@@ -243,19 +243,18 @@ def _stated(clause: str) -> Number | str | None:
     if _NOT.match(clause):
         turn = _BUT.search(clause)
         return _stated(clause[turn.end() :].strip()) if turn else None
-    equals = [match.end() for match in _EQUALS.finditer(clause)]
-    return _number(clause[equals[-1] :] if equals else clause)
+    return _number(_EQUALS.split(clause)[-1])
 
 
 def _number(text: str, most_words: int | None = None) -> Number | str | None:
     """The number of `text`, alone or followed by at most `most_words` words."""
     text = _in_digits(text.strip())
     found = _first(text)
-    if found is None or re.match(
-        r",?$|[,;]\s?\d", text[found.end :] or " "
-    ):  # cut off: "1," may have gone on to be 1,500
+    if found is None:
         return None
     before, rest = text[: found.start], text[found.end :]
+    if rest and _CUT.match(rest):
+        return None
     if _UNFIT_BEFORE.search(_BETWEEN.sub("", before) if found.number.high is not None else before):
         return None
     if most_words is not None and (_FILLER.fullmatch(before) is None or len(rest.split()) > most_words):
@@ -280,19 +279,17 @@ def _number(text: str, most_words: int | None = None) -> Number | str | None:
 def _first(text: str) -> _Found | None:
     """The first number or range of `text`; None if there is none or it cannot be read as one."""
     match = _NUMBER.search(text)
-    if match is None:
-        return None
-    single = _at(text, match)
-    if single is None:
+    single = _at(text, match) if match else None
+    if match is None or single is None:
         return None
     value, half, end = single
     if _MINUS.search(text[max(match.start() - 10, 0) : match.start()]):
         value = -value
     total = _OUT_OF.match(text, end)
-    if total is None and re.match(r"\s?/\s?\d|\s\d", text[end:]):
-        return None
     if total:
         return _share(text, value, half, total, match.start())
+    if re.match(r"\s?/\s?\d|\s\d", text[end:]):
+        return None
     unit, end = read_unit(text, end)
     feet = _FEET.match(text, end) if unit is None else None
     if feet:
@@ -378,18 +375,12 @@ def _scaled(text: str, end: int, value: float, half: float, *, whole: bool) -> t
     return value, half, end
 
 
-def is_score(number: Number, gold: Number, question: str) -> bool:
-    """Whether "3/5" is meant as 3 out of 5."""
-    return (
-        not (number.fraction or gold.fraction)
-        or bool(_SCORE.search(question))
-        or bool(gold.out_of and not gold.fraction)
-    )
-
-
 def as_value(number: Number, gold: Number, question: str) -> Number:
-    """The number as the question means it: "3/5" is a score or .6."""
-    if number.out_of is None or is_score(number, gold, question):
+    """The number as the question means it: "3/5" is a score of 3 where the gold answer or the question speaks of a
+    score, else .6."""
+    maybe_a_part = number.fraction or gold.fraction
+    score = not maybe_a_part or _SCORE.search(question) or (gold.out_of and not gold.fraction)
+    if number.out_of is None or score:
         return number
     return number._replace(value=number.value / number.out_of, half_digit=0.0, out_of=None)
 
