@@ -191,10 +191,7 @@ class _Reading:
         found = self.items(text, position)
         if found is not None:
             return UNSURE if either else found.letters
-        dismissed = re.match(r"\(?[A-Z]\b", text[position:]) and _DISMISSED.match(text, position + 1)
         sentence = first_sentence(text)
-        if dismissed:
-            return self.tail(sentence)
         return self.contained(sentence) or self.apposed(sentence)
 
     def items(self, text: str, position: int) -> _Items | None:
@@ -227,10 +224,8 @@ class _Reading:
             option, end = at
             set_off = _SET_OFF.match(text, end)
             if set_off and set_off[1].upper() in self.table:
-                return (option, set_off.end()) if set_off[1].upper() == option else None
+                return (option if set_off[1].upper() == option else UNSURE), set_off.end()
             return option, end
-        if self.option_at(text, position, after_letter=True):
-            return None  # the "E" of "E. coli infections"
         label = _LABEL.match(text, position)
         if label and label["letter"] not in self.table:
             return self.option_at(text, label.end())  # "D. maybe", where the options end with C
@@ -239,7 +234,7 @@ class _Reading:
         if several and letters:
             return letters, several.end()
         letter, after = text[position : position + 1].upper(), position + 1
-        if letter and letter in self.table and not _DISMISSED.match(text, after):
+        if letter in self.table:
             own = self.own_text(text, after, letter)
             if own is None:
                 return UNSURE, after
@@ -254,15 +249,14 @@ class _Reading:
         for phrase in self.longest:
             end = position + len(phrase)
             if text[position:end].casefold() == phrase and (
-                _WORD_ENDS.match(text, end) if after_letter else self.ends(text, end, phrase)
+                _WORD_ENDS.match(text, end) if after_letter else self.ends(text, end)
             ):
                 return self.phrases[phrase], end
         return None
 
-    def ends(self, text: str, end: int, phrase: str) -> bool:
+    def ends(self, text: str, end: int) -> bool:
         """Whether an option's text can end here."""
-        follows = _POLAR_FOLLOWS if phrase in _POLAR else _TEXT_FOLLOWS
-        return bool(follows.match(text, end)) or self.listed_after(text, end)
+        return bool(_TEXT_FOLLOWS.match(text, end)) or self.listed_after(text, end)
 
     def listed_after(self, text: str, end: int) -> bool:
         """Whether "and" or the like and another item follow."""
@@ -275,13 +269,12 @@ class _Reading:
         start = _SEPARATORS.match(text, position)
         begin = start.end() if start else position
         option = self.option_at(text, begin, after_letter=True)
-        if option is None or begin == position:
+        if option is None:
             return position
         if option[0] == letter:
             closed = text[begin - 1] in "([" and text[option[1] : option[1] + 1] in {")", "]"}
             return option[1] + 1 if closed else option[1]
-        alone = re.match(r"\s?(?:$|[.)*])", text[option[1] :]) and "," not in text[position:begin]
-        return None if alone else position
+        return None if re.match(r"\s?(?:$|[.)*])", text[option[1] :]) else position
 
     def contained(self, sentence: str) -> str | None:
         """The one option whose text stands in the sentence in whole words, with nothing before it that denies or
@@ -292,7 +285,7 @@ class _Reading:
             start = lowered.find(phrase) if len(phrase) > 1 else -1
             end = start + len(phrase)
             alone = start >= 0 and not _PART.match(sentence[max(start - 1, 0) : start])
-            if alone and self.ends(sentence, end, phrase) and not any(a <= start and end <= b for a, b in found):
+            if alone and self.ends(sentence, end) and not any(a <= start and end <= b for a, b in found):
                 found.append((start, end))
         if len(found) != 1:
             return None

@@ -44,7 +44,7 @@ Reader = Callable[[str], list[Place]]
 # The text of an answer
 
 _SENTENCE_BREAK = re.compile(r"(?<=[.!?;…])[*_\s\"”)]{0,4}\s(?=[^a-z\s])|[\n。！？；]|\.\.\.\s?|;\s")
-_ANNOUNCED = re.compile(r"\\f?boxed|<(?:final_)?answer|[\"']answer", re.IGNORECASE)
+_ANNOUNCED = re.compile(r"\\f?boxed|<(?:final_)?answer|[\"']answer", re.IGNORECASE)  # a cut one too: no weak place
 _LISTED = re.compile(r"\W{0,6}(?:[A-Z][.):、]|[a-z][.)]\s)")
 
 _WRAPPED = re.compile(
@@ -137,7 +137,7 @@ def asserted(text: str, start: int, end: int) -> bool:
     clause = _NEW_CLAUSE.split(sentence)[-1]
     if _DENIED.search(clause) or _LESSER.search(clause):
         return False
-    if _ONE_OF.search(sentence) or _QUESTION_WORD.match(sentence) or _DOUBTED.match(sentence):
+    if _ONE_OF.search(sentence):
         return False
     elsewhere = _ELSEWHERE.search(sentence)
     if elsewhere and not _ON_THE_OTHER_HAND.search(sentence, elsewhere.end()):
@@ -147,9 +147,6 @@ def asserted(text: str, start: int, end: int) -> bool:
 
 
 _ONE_OF = re.compile(r"\b(?:one|which|any|each)\sof\sthe\s(?:following|options)\b", re.IGNORECASE)
-_QUESTION_WORD = re.compile(
-    r"[\s*>-]{0,4}(?:is|are|could|can|does|do|should|would|why|what|which|how|were|had)\b", re.IGNORECASE
-)
 
 
 def _withdrawn(text: str, end: int) -> bool:
@@ -199,13 +196,8 @@ _TAG = re.compile(r"<((?:final_?)?answer|choice)(?:\s[^<>\n]{0,40})?>([^<]{0,400
 
 
 def tag(text: str) -> list[Place]:
-    """`<answer>X</answer>`, `<final_answer>X</final_answer>`; one that is not closed is cut off. A statement within
-    ("<answer>The answer is B.</answer>") loses its announcement."""
-    found = deque(_TAG.finditer(text), maxlen=MOST_PLACES)
-    within = [statement(each[2]) or boxed(each[2]) for each in found]
-    return [
-        Place(places[-1].text if places else each[2], each.start(2)) for each, places in zip(found, within, strict=True)
-    ]
+    """`<answer>X</answer>`, `<final_answer>X</final_answer>`; one that is not closed is cut off."""
+    return [Place(found[2], found.start(2)) for found in deque(_TAG.finditer(text), maxlen=MOST_PLACES)]
 
 
 _JSON = re.compile(
@@ -280,7 +272,7 @@ def _stated(text: str, *cues: re.Pattern[str]) -> list[Place]:
     for cue in cues:
         for found in deque(cue.finditer(text), maxlen=MOST_PLACES):
             start, end = found.span()
-            if text[start - 1 : start] in {"<", "/"} or not asserted(text, start, end):
+            if not asserted(text, start, end):
                 continue
             dash = "—" if found.group().rstrip()[-1:] in {"-", "–", "—"} else ""  # "Answer - 2": a dash or a minus?
             places.append(Place(dash + text[end : end + LONGEST], end, withdrawn=_withdrawn(text, end)))
