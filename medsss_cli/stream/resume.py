@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import orjson
@@ -157,27 +157,47 @@ class GrowingOutput(LockedFile):
         self._begun = True
 
     def _look(self, path: str) -> None:
-        """Learn what is done, and where OUT ends."""
-        former = read_state(path)
+        """Learn what is done, and where OUT ends: at the first torn line.
+
+        Raises UsageError for a broken line with whole ones after it: that is no trace of a run that was killed, and
+        cutting there would lose records; and where the first line is no record of the command, for then something else
+        has written OUT since."""
+        former, now = read_state(path), self.state
         if former is None:
             raise UsageError(
                 f"{path} is not empty, and no run of medsss is known to have written it",
                 hint="--restart overwrites it; or choose another -o",
             )
-        _compare(path, former, self.state)
-        for name in ("seconds", "cpu_seconds", "gpus", "tokens"):
-            setattr(self.state, name, getattr(former, name))
-        self.state.several_lines = former.several_lines
-        self.state.own_fields = former.own_fields
-        last: _Group | None = None
-        for group in _groups(path, self.fd, former):
-            if last is not None:
-                self._keep = last.end
-                self.done.add(digest(last.id))
-            last = group
+        _compare(path, former, now)
+        self.state = replace(
+            former, config=now.config, version=now.version, shard=now.shard, inputs=now.inputs, whole_bytes=None
+        )
+        ours = set(former.own_fields or ())
+        last: str | None = None
+        end = broken = 0
+        with open(os.dup(self.fd), "rb") as file:
+            file.seek(0)
+            for number, line in enumerate(file, start=1):
+                if not line.endswith(b"\n"):
+                    break
+                try:
+                    id = _identified.decode(line).id
+                except msgspec.MsgspecError:
+                    broken = broken or number
+                    continue
+                if broken or (number == 1 and ours and not ours & set(_own_fields(line))):
+                    raise UsageError(
+                        f"{path}:{broken or 1}: not a record of `{former.command}`",
+                        hint="repair it, --restart overwrites it, or choose another -o",
+                    )
+                if last is not None and last != id:
+                    self._keep = end
+                    self.done.add(digest(last))
+                last = id
+                end += len(line)
         if last is not None and not (former.several_lines and former.whole_bytes != self.size):
-            self._keep = last.end
-            self.done.add(digest(last.id))
+            self._keep = end
+            self.done.add(digest(last))
 
 
 def _compare(path: str, former: State, now: State) -> None:
@@ -217,42 +237,6 @@ class _Identified(msgspec.Struct):
 
 
 _identified = msgspec.json.Decoder(_Identified)
-
-
-class _Group(NamedTuple):
-    """The lines of one input; `end` is the offset after them."""
-
-    id: str
-    end: int
-
-
-def _groups(path: str, fd: int, state: State) -> Iterator[_Group]:
-    """The groups of OUT up to the first torn line. Raises UsageError for a broken line with whole ones after it: that
-    is no trace of a run that was killed, and cutting there would lose records; and where the first line is no record of
-    the command, for then something else has written OUT since."""
-    group: _Group | None = None
-    end = broken = 0
-    with open(os.dup(fd), "rb") as file:
-        file.seek(0)
-        for number, line in enumerate(file, start=1):
-            if not line.endswith(b"\n"):
-                break
-            try:
-                id = _identified.decode(line).id
-            except msgspec.MsgspecError:
-                broken = broken or number
-                continue
-            if broken or (number == 1 and state.own_fields and not set(_own_fields(line)) & set(state.own_fields)):
-                raise UsageError(
-                    f"{path}:{broken or 1}: not a record of `{state.command}`",
-                    hint="repair it, --restart overwrites it, or choose another -o",
-                )
-            end += len(line)
-            if group is not None and group.id != id:
-                yield group
-            group = _Group(id, end)
-    if group is not None:
-        yield group
 
 
 def _own_fields(line: bytes) -> list[str]:
