@@ -11,7 +11,6 @@ or None in the tree: visits, numbers of rollouts.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..answers import judge, states_answer
@@ -29,15 +28,6 @@ class _Step(NamedTuple):
     rollout: float | None
 
 
-@dataclass(slots=True)
-class _Row:
-    """A node to be: `end` is the list whose trajectory ends here, or empty."""
-
-    parent: int
-    step: _Step
-    end: str = ""
-
-
 def read_tree(problem: Problem, pos: Any, neg: Any) -> Tree:
     """The tree of a problem with its two lists.
 
@@ -50,35 +40,65 @@ def read_tree(problem: Problem, pos: Any, neg: Any) -> Tree:
     Raises BadRecord for a trajectory of another form or without a step after step 0, two different steps 0, a value
     outside [0, 1].
     """
-    rows: list[_Row] = []
+    nodes: list[Node] = []
     children: dict[tuple[int, _Step], int] = {}
+    disputed = 0
     for name, listed in (("pos", pos), ("neg", neg)):
         if not isinstance(listed, list):
             raise BadRecord(f"`{name}` must be a list of trajectories")
         for number, item in enumerate(listed):
             place = f"`{name}` {number}"
             steps = _read(item, place)
-            if not rows:
-                rows.append(_Row(-1, steps[0]))
-            elif rows[0].step != steps[0]:
+            if not nodes:
+                nodes.append(_node(-1, 0, steps[0], Action.ROOT))
+            elif (nodes[0].text, nodes[0].value, nodes[0].rollout_value) != steps[0]:
                 raise BadRecord(f"{place}: its step 0 (text, value) is not that of the trajectories before it")
             at = 0
             for step in steps[1:-1]:
                 if (at, step) not in children:
-                    children[at, step] = len(rows)
-                    rows.append(_Row(at, step))
+                    children[at, step] = len(nodes)
+                    nodes.append(_on_the_way(problem, at, nodes[at].depth + 1, step))
                 at = children[at, step]
-            rows.append(_Row(at, steps[-1], name))  # an end is a leaf: two equal trajectories are two ends
-    nodes, disputed = _nodes(problem, rows)
-    counts = {name: sum(row.end == name for row in rows) for name in ("pos", "neg")}
+            # An end is a leaf: two equal trajectories are two ends.
+            judged = judge(problem, steps[-1].text)
+            verdict = Verdict.CORRECT if name == "pos" else Verdict.WRONG
+            disputed += (judged.verdict is Verdict.CORRECT) != (verdict is Verdict.CORRECT)
+            if name == "neg" and judged.verdict is Verdict.NO_ANSWER:
+                verdict = Verdict.NO_ANSWER
+            nodes.append(_node(at, nodes[at].depth + 1, steps[-1], Action.FINISH, judged.answer, verdict))
     tree = Tree(
         **problem_fields(problem),
-        nodes=nodes,
-        stats={"nodes": len(nodes), "correct": counts["pos"], "wrong": counts["neg"], "disputed": disputed},
+        nodes=nodes or [Node(parent=-1, depth=0, action=Action.ROOT, text=ROOT_TEXT)],
+        stats={"nodes": len(nodes) or 1, "correct": len(pos), "wrong": len(neg), "disputed": disputed},
         config={"layout": "trees"},
     )
     check_tree(tree)
     return tree
+
+
+def _node(
+    parent: int, depth: int, step: _Step, action: Action, answer: str | None = None, verdict: Verdict | None = None
+) -> Node:
+    text, value, rollout = step
+    return Node(
+        parent=parent,
+        depth=depth,
+        action=action,
+        text=text,
+        rollout_value=rollout,
+        value=value,
+        answer=answer,
+        verdict=verdict,
+    )
+
+
+def _on_the_way(problem: Problem, parent: int, depth: int, step: _Step) -> Node:
+    """A step that others follow."""
+    if _REFLECT.match(step.text):
+        return _node(parent, depth, step, Action.REFLECT)
+    if states_answer(step.text):
+        return _node(parent, depth, step, Action.FINISH, judge(problem, step.text).answer, Verdict.NOT_JUDGED)
+    return _node(parent, depth, step, Action.REASON)
 
 
 def _read(item: Any, place: str) -> list[_Step]:
@@ -114,41 +134,3 @@ def _read_step(step: Any, place: str) -> _Step:
         if isinstance(number, bool) or not isinstance(number, int | float) or not 0.0 <= number <= 1.0:
             raise BadRecord(f"{place}: the value {number!r} is no number in [0, 1]")
     return _Step(text, float(value), None if rollout is None else float(rollout))
-
-
-def _nodes(problem: Problem, rows: list[_Row]) -> tuple[list[Node], int]:
-    """The nodes of the rows, and how many ends our rules judge otherwise than the lists do."""
-    if not rows:
-        return [Node(parent=-1, depth=0, action=Action.ROOT, text=ROOT_TEXT)], 0
-    nodes: list[Node] = []
-    disputed = 0
-    for row in rows:
-        text, value, rollout = row.step
-        action, answer, verdict = Action.REASON, None, None
-        if not nodes:
-            action = Action.ROOT
-        elif row.end:
-            judged = judge(problem, text)
-            action, answer = Action.FINISH, judged.answer
-            if row.end == "pos":
-                verdict = Verdict.CORRECT
-            else:
-                verdict = Verdict.NO_ANSWER if judged.verdict is Verdict.NO_ANSWER else Verdict.WRONG
-            disputed += (judged.verdict is Verdict.CORRECT) != (verdict is Verdict.CORRECT)
-        elif _REFLECT.match(text):
-            action = Action.REFLECT
-        elif states_answer(text):
-            action, answer, verdict = Action.FINISH, judge(problem, text).answer, Verdict.NOT_JUDGED
-        nodes.append(
-            Node(
-                parent=row.parent,
-                depth=nodes[row.parent].depth + 1 if nodes else 0,
-                action=action,
-                text=text,
-                rollout_value=rollout,
-                value=value,
-                answer=answer,
-                verdict=verdict,
-            )
-        )
-    return nodes, disputed
