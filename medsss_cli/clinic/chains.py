@@ -15,6 +15,7 @@ or several of these with blanks between. A mistake is carried on: the parts afte
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from random import Random
@@ -27,6 +28,9 @@ LENGTHS = {1: (1,), 2: (2, 3), 3: (4,)}
 """Level -> of how many parts its problems are."""
 
 TRIES = 10
+DECIDED = 0.3
+"""How often a decision may be the next part: luck gets it right half of the time."""
+
 LAST_ONLY = ("corrected_calcium", "start_triage", "contraindication", "interaction")
 """Their answers are no whole numbers, so no part can follow them."""
 
@@ -46,21 +50,24 @@ def kind_of(name: str) -> Kind | None:
     return chain(tuple(names)) if len(names) > 1 else KINDS[name]
 
 
-def draw(level: int, rng: Random) -> tuple[Kind, Values]:
-    """A chain of the level, its kinds all different, and values for it, such that the usual slip of each part can be
-    carried on to the end."""
+def draw(lengths: Sequence[int], rng: Random, *, lucky: bool = False) -> tuple[Kind, Values]:
+    """A chain of one of the lengths, its kinds all different, and values for it, such that the usual slip of each part
+    can be carried on to the end, where it gives another answer than the right one. `lucky` also takes chains in which a
+    slip comes right by luck, and more of those that end with a decision."""
     while True:
         kinds = [rng.choice([kind for kind in KINDS.values() if kind.name not in LAST_ONLY])]
         links = [kinds[0].sample(rng)]
         answers = [kinds[0].solve(links[0], slip).answer for slip in (None, _usual(kinds[0]))]
-        length = rng.choice(LENGTHS[level])
+        length = rng.choice(lengths)
         while answers and len(kinds) < length:
-            answers = _extend(kinds, links, answers, length, rng)
+            answers = _extend(kinds, links, answers, length, rng, lucky)
         if answers:
             return chain(tuple(kind.name for kind in kinds)), {"links": links}
 
 
-def _extend(kinds: list[Kind], links: list[Values], answers: list[str], length: int, rng: Random) -> list[str]:
+def _extend(
+    kinds: list[Kind], links: list[Values], answers: list[str], length: int, rng: Random, lucky: bool
+) -> list[str]:
     """Draw one more part. `answers` are what the last part finds without a slip and with the usual slip of each part;
     so are those that come back for the new part, or none where nothing fits."""
     if not answers[0].isdecimal() or not answers[-1].isdecimal():
@@ -68,22 +75,24 @@ def _extend(kinds: list[Kind], links: list[Values], answers: list[str], length: 
     found = int(answers[0])
     barred = {*(kind.name for kind in kinds), *(LAST_ONLY if len(kinds) < length - 1 else ())}
     able = [k for k in KINDS.values() if k.takes and found in k.takes[1] and k.name not in barred]
-    if not able:
-        return []
-    kind = rng.choice(able)
-    kinds.append(kind)
-    for _ in range(TRIES):
-        values = kind.sample(rng)
-        if kind.other is None:
-            values[_input(kind)] = found
-        else:
-            low, high = sorted((found, int(answers[-1])))
-            values["over"] = rng.randrange(low, high) if low < high else max(0, low - rng.randint(0, 1))
-            values["above"] = int(found > values["over"])
-        with suppress(ValueError):
-            carried = [kind.solve(_given(kind, values, answer), None).answer for answer in answers]
-            links.append(values)
-            return [*carried, kind.solve(values, _usual(kind)).answer]
+    if not lucky:
+        able = [kind for kind in able if kind.other is None or rng.random() < DECIDED]
+    for kind in rng.sample(able, min(len(able), 1 if lucky else 3)):
+        for _ in range(TRIES):
+            values = kind.sample(rng)
+            if kind.other is None:
+                values[_input(kind)] = found
+            else:
+                low, high = sorted((found, int(answers[-1])))
+                values["over"] = rng.randrange(low, high) if low < high else max(0, low - rng.randint(0, 1))
+                values["above"] = int(found > values["over"])
+            with suppress(ValueError):
+                carried = [kind.solve(_given(kind, values, answer), None).answer for answer in answers]
+                carried.append(kind.solve(values, _usual(kind)).answer)
+                if lucky or carried[0] not in carried[1:]:
+                    kinds.append(kind)
+                    links.append(values)
+                    return carried
     return []
 
 

@@ -57,7 +57,10 @@ def chats(seed: int, drills: float = 0.0, level: int = 1) -> Iterator[list[Messa
         at = 1 if level == 1 else rng.choices(list(MIXTURE), list(MIXTURE.values()))[0]
         kind = turn.pop() if at == 1 else None
         while True:
-            drawn, values = chains.draw(at, rng) if kind is None else (kind, kind.sample(rng))
+            if kind is None:
+                drawn, values = chains.draw(chains.LENGTHS[at], rng, lucky=True)
+            else:
+                drawn, values = kind, kind.sample(rng)
             if split_of(drawn.name, values) is Split.TRAIN:
                 break
         problem = make_problem(drawn, values, rng, f"corpus-{index}")

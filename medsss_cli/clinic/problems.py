@@ -81,11 +81,14 @@ def _chained(n: int, seed: int, split: Split, level: int) -> Iterator[Problem]:
     rng = Random(name)
     seen: set[str] = set()
     while len(seen) < n:
-        kind, values = chains.draw(level, rng)
-        key = value_key(kind.name, values)
-        if split_of(kind.name, values) is split and key not in seen:
-            yield make_problem(kind, values, rng, f"{name}-{len(seen)}")
-            seen.add(key)
+        length = rng.choice(chains.LENGTHS[level])
+        while True:
+            kind, values = chains.draw([length], rng)
+            key = value_key(kind.name, values)
+            if split_of(kind.name, values) is split and key not in seen:
+                break
+        yield make_problem(kind, values, rng, f"{name}-{len(seen)}")
+        seen.add(key)
 
 
 def select_kinds(kinds: Sequence[str] | None = None, domains: Sequence[str] | None = None) -> list[Kind]:
