@@ -1,11 +1,11 @@
-"""The policy's training corpus: an endless, seeded stream of chats over train-split problems, slips and all.
-
-At level 2 a third of the problems are single kinds, the rest chains, and the slips are told apart more sharply: what is
-usual becomes the rule and what is rare becomes rarer (`SHARPNESS`).
+"""The policies' training corpus: an endless, seeded stream of chats over train-split problems, slips and all.
 
 Make-up: about 84 % written solutions, of which every kind has its fixed share of slips (`Kind.slips`), 8 % choice turns
 (Reason or Finish), 8 % solutions that end wrong and then correct themselves ("But wait, ..."). 3 % of all chats begin
 with a system turn. The slips are there on purpose, as in any real corpus: see docs/internals/clinic.md.
+
+At level 2 a third of the problems are single kinds, the rest chains, and the slips are told apart more sharply: what is
+usual becomes the rule and what is rare becomes rarer (`SHARPNESS`).
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from ..prompts import CHOICE_TURN, CHOICES, answer_messages
 from ..records import Message, Problem
 from ..steps import join_steps
 from . import chains
-from .kinds import KINDS, Kind, Values
+from .kinds import KINDS
 from .problems import (
     Split,
-    answer_sentence,
     applicable_slips,
     conclude,
     make_problem,
     read_meta,
     solution,
     split_of,
+    stated,
     write_steps,
 )
 
@@ -48,49 +48,39 @@ def chats(seed: int, drills: float = 0.0, level: int = 1) -> Iterator[list[Messa
     `drills` in [0, 1] is the share of drills among the first `DRILL_CHATS` chats; after them it is a quarter of that.
     """
     rng = Random(f"clinic/corpus/{seed}")
-    kinds = list(KINDS.values())
-    turn = list(kinds)
+    turn = list(KINDS.values())
     index = 0
     while True:
-        if not turn:
-            turn = rng.sample(kinds, len(kinds))
+        turn = turn or rng.sample(list(KINDS.values()), len(KINDS))
         at = 1 if level == 1 else rng.choices(list(MIXTURE), list(MIXTURE.values()))[0]
-        kind = turn.pop() if at == 1 else None
-        while True:
-            if kind is None:
-                drawn, values = chains.draw(chains.LENGTHS[at], rng, lucky=True)
+        single = turn.pop() if at == 1 else None
+        split = None
+        while split is not Split.TRAIN:
+            if single is None:
+                kind, values = chains.draw(chains.LENGTHS[at], rng, lucky=True)
             else:
-                drawn, values = kind, kind.sample(rng)
-            if split_of(drawn.name, values) is Split.TRAIN:
-                break
-        problem = make_problem(drawn, values, rng, f"corpus-{index}")
+                kind, values = single, single.sample(rng)
+            split = split_of(kind.name, values)
+        problem = make_problem(kind, values, rng, f"corpus-{index}")
         practice = rng.random() < (drills if index < DRILL_CHATS else drills / 4)
-        chat = drill(rng) if practice else _chat(problem, rng, level)
+        chat = drill(rng) if practice else _chat(problem, rng, SHARPNESS[level])
         yield [Message("system", SYSTEM), *chat] if rng.random() < SYSTEM_SHARE else chat
         index += 1
 
 
-def _chat(problem: Problem, rng: Random, level: int) -> list[Message]:
+def _chat(problem: Problem, rng: Random, sharpness: int) -> list[Message]:
     question = list(answer_messages(problem))
-    slip = pick_slip(problem, rng, SHARPNESS[level])
+    slip = pick_slip(problem, rng, sharpness)
     draw = rng.random()
     if draw < CHOICE_SHARE:
         steps = write_steps(problem, slip, rng)
         done = rng.randint(1, len(steps) - 1)
-        reason, finish = CHOICES
-        word = finish if done == len(steps) - 1 else reason
-        return [
-            *question,
-            Message("assistant", join_steps(steps[:done])),
-            Message("user", CHOICE_TURN),
-            Message("assistant", word),
-        ]
-    if draw < CHOICE_SHARE + CORRECTION_SHARE:
-        slips = applicable_slips(problem)
-        if slip is not None and solution(problem, slip).answer == solution(problem).answer:
-            slip = None  # two mistakes that undo each other
-        if slips:
-            return [*question, Message("assistant", join_steps(correction(problem, slip or rng.choice(slips), rng)))]
+        begun = Message("assistant", join_steps(steps[:done]))
+        return [*question, begun, Message("user", CHOICE_TURN), Message("assistant", CHOICES[done == len(steps) - 1])]
+    if draw < CHOICE_SHARE + CORRECTION_SHARE and (slips := applicable_slips(problem)):
+        if slip is None or solution(problem, slip).answer == solution(problem).answer:  # two may undo each other
+            slip = rng.choice(slips)
+        return [*question, Message("assistant", join_steps(correction(problem, slip, rng)))]
     return [*question, Message("assistant", join_steps(write_steps(problem, slip, rng)))]
 
 
@@ -119,22 +109,20 @@ def pick_slip(problem: Problem, rng: Random, sharpness: int = 1) -> str | None:
     kinds = chains.parts(kind)
     if len(kinds) == 1:
         return _pick({name: kind.slips[name].share for name in applicable_slips(problem)}, rng, sharpness)
+
+    def found(slips: str, place: int) -> str | None:
+        try:
+            return chains.solve_parts(kinds, values["links"], slips)[place].answer
+        except ValueError:  # these cannot be carried on to the end
+            return None
+
     picked = ""
     for place, part in enumerate(kinds):
-        found = _part_answer(kinds, values, picked, place)
         shares = {f"{picked} {place + 1}.{name}".strip(): slip.share for name, slip in part.slips.items()}
-        other = {slips: _part_answer(kinds, values, slips, place) for slips in shares}
-        changing = {slips: shares[slips] for slips, answer in other.items() if answer not in (None, found)}
+        same = (None, found(picked, place))
+        changing = {slips: share for slips, share in shares.items() if found(slips, place) not in same}
         picked = _pick(changing, rng, sharpness) or picked
     return picked or None
-
-
-def _part_answer(kinds: list[Kind], values: Values, slips: str, place: int) -> str | None:
-    """What a part finds under slips; None where these cannot be carried on to the end."""
-    try:
-        return chains.solve_parts(kinds, values["links"], slips)[place].answer
-    except ValueError:
-        return None
 
 
 def _pick(shares: dict[str, float], rng: Random, sharpness: int) -> str | None:
@@ -154,15 +142,13 @@ def correction(problem: Problem, slip: str, rng: Random) -> list[str]:
     plan = solution(problem)
     right = [rng.choice(phrasings) for phrasings in plan.steps]
     # The first step that no phrasing of the right solution has.
-    at = next(
-        (i for i, text in enumerate(wrong[1:-1]) if i >= len(plan.steps) or text not in plan.steps[i]), len(wrong) - 2
-    )
+    differs = [i >= len(right) or text not in plan.steps[i] for i, text in enumerate(wrong[1:-1])]
+    at = differs.index(True) if True in differs else len(wrong) - 2
     at = min(at, len(right) - 1)
-    sentence = answer_sentence(problem, solution(problem, slip).answer)
-    refuted = sentence.removeprefix("The answer is ").removesuffix(".")
-    steps = [*wrong, f"But wait, the answer {refuted} is wrong. {right[at]}"]
+    refuted = stated(problem, solution(problem, slip).answer)
     rest = right[at + 1 :]
-    if rest:
-        steps += rest if len(chains.parts(read_meta(problem)[0])) > 1 else [" ".join(rest)]
+    if rest and len(chains.parts(read_meta(problem)[0])) == 1:
+        rest = [" ".join(rest)]
+    steps = [*wrong, f"But wait, the answer {refuted} is wrong. {right[at]}", *rest]
     steps[-1] = conclude(problem, steps[-1], plan.answer)
     return steps

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from fractions import Fraction
 from random import Random
 from typing import Any
 
@@ -95,17 +94,6 @@ def _kind(domain: Domain, formula: str, slips: dict[str, Slip], **parts: Any) ->
     return add
 
 
-def number(value: Fraction | int, places: int = 0) -> str:
-    """`value` with so many decimals (12, 2.34). Raises ValueError where it would need more."""
-    scaled = Fraction(value) * 10**places
-    if scaled.denominator != 1:
-        raise ValueError(f"{value} does not fit {places} decimals")
-    if places == 0:
-        return str(scaled.numerator)
-    digits = f"{abs(scaled.numerator):0{places + 1}d}"
-    return f"{'-' if scaled < 0 else ''}{digits[:-places]}.{digits[-places:]}"
-
-
 def _plan(answer: str | int, *steps: str | tuple[str, ...]) -> Solution:
     return Solution(tuple((step,) if isinstance(step, str) else step for step in steps), str(answer))
 
@@ -179,7 +167,7 @@ def mean_arterial_pressure(v: Values, slip: str | None) -> Solution:
 
 
 def _calcium(v: Values) -> str:
-    return number(Fraction(v["ca"], 100), 2)
+    return f"{v['ca'] / 100:.2f}"
 
 
 @_kind(
@@ -198,7 +186,7 @@ def corrected_calcium(v: Values, slip: str | None) -> Solution:
     low = 40 - v["albumin"]
     hundredths = 1 if slip == "factor_halved" else 2
     sign, change = ("-", -hundredths * low) if slip == "subtracted" else ("+", hundredths * low)
-    factor, part, result = (number(Fraction(n, 100), 2) for n in (hundredths, abs(change), v["ca"] + change))
+    factor, part, result = (f"{n / 100:.2f}" for n in (hundredths, abs(change), v["ca"] + change))
     return _plan(
         result,
         (f"Corrected Ca = Ca {sign} {factor} x (40 - albumin).", f"Correct by Ca {sign} {factor} x (40 - albumin)."),
@@ -396,7 +384,9 @@ def dose_volume(v: Values, slip: str | None) -> Solution:
     mg = kg * dose
     if slip == "milligrams_as_millilitres":
         return _plan(mg, weight, f"Volume = {kg} x {dose} = {mg} mL.")
-    ml = number(Fraction(mg, strength), 0 if mg % strength == 0 else 1)
+    if 10 * mg % strength:
+        raise ValueError(f"{mg} / {strength} has more than one decimal")
+    ml = f"{mg / strength:.1f}".removesuffix(".0")
     return _plan(ml, weight, f"Dose = {kg} x {dose} = {mg} mg.", f"{mg} / {strength} = {ml} mL.")
 
 

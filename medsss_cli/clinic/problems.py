@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from enum import StrEnum
 from random import Random
@@ -21,13 +21,15 @@ from . import chains
 from .kinds import KINDS, Domain, Kind, Solution, Values
 
 LETTERS = "ABCD"
+REPEATS = 200
+"""Draws of values that came before, until one of them comes again."""
 
 
 class Split(StrEnum):
     """What a problem is for. Each combination of values belongs to exactly one."""
 
-    TRAIN = "train"  # the policy was made from these
-    SEED = "seed"  # for the search; also where the policy's checkpoint was chosen
+    TRAIN = "train"  # the policies were made from these
+    SEED = "seed"  # for the search; also where the policies' checkpoints were chosen
     TEST = "test"  # to measure on
 
 
@@ -54,71 +56,54 @@ def problems(
     kinds: Sequence[str] | None = None,
     domains: Sequence[str] | None = None,
 ) -> Iterator[Problem]:
-    """`n` problems of a split, kinds in random order and equally often. The first of them do not depend on `n`.
+    """`n` problems of a split. The first of them do not depend on `n`.
 
-    At levels 2 and 3 they are chains (`chains.py`) of kinds as they come; `kinds` and `domains` choose at level 1.
-    No combination of values comes twice unless a kind has run out of new ones (200 draws without one). Raises
-    UsageError for an unknown kind or domain, and where no kind is left.
+    At level 1 the kinds come in random order and equally often; at levels 2 and 3 they are chains (`chains.py`), and
+    `kinds` and `domains` choose nothing. No combination of values comes twice unless a kind has run out of new ones.
+    Raises UsageError for an unknown kind or domain, and where no kind is left.
     """
-    chosen = select_kinds(kinds, domains)
-    return _problems(n, seed, split, chosen) if level == 1 else _chained(n, seed, split, level)
+    return _problems(n, seed, split, level, select_kinds(kinds, domains))
 
 
-def _problems(n: int, seed: int, split: Split, chosen: list[Kind]) -> Iterator[Problem]:
-    rng = Random(f"clinic/{split.value}/{seed}")
+def _problems(n: int, seed: int, split: Split, level: int, chosen: list[Kind]) -> Iterator[Problem]:
+    name = "clinic" if level == 1 else f"clinic{level}"
+    rng = Random(f"{name}/{split.value}/{seed}")
     seen: set[str] = set()
     turn: list[Kind] = []
     for index in range(n):
-        if not turn:
-            turn = rng.sample(chosen, len(chosen))
-        kind = turn.pop()
-        values = _draw(kind, split, rng, seen)
-        yield make_problem(kind, values, rng, f"clinic-{split.value}-{seed}-{index}")
+        if level > 1:
+            length = rng.choice(chains.LENGTHS[level])
+            kind, values = _fresh(lambda length=length: chains.draw([length], rng), split, seen)  # type: ignore[misc]
+        else:
+            turn = turn or rng.sample(chosen, len(chosen))
+            kind = turn.pop()
+            kind, values = _fresh(lambda kind=kind: (kind, kind.sample(rng)), split, seen)  # type: ignore[misc]
+        yield make_problem(kind, values, rng, f"{name}-{split.value}-{seed}-{index}")
 
 
-def _chained(n: int, seed: int, split: Split, level: int) -> Iterator[Problem]:
-    name = f"clinic{level}-{split.value}-{seed}"
-    rng = Random(name)
-    seen: set[str] = set()
-    while len(seen) < n:
-        length = rng.choice(chains.LENGTHS[level])
-        while True:
-            kind, values = chains.draw([length], rng)
+def _fresh(draw: Callable[[], tuple[Kind, Values]], split: Split, seen: set[str]) -> tuple[Kind, Values]:
+    repeats = 0
+    while repeats < REPEATS:
+        kind, values = draw()
+        if split_of(kind.name, values) is split:
             key = value_key(kind.name, values)
-            if split_of(kind.name, values) is split and key not in seen:
+            if key not in seen:
                 break
-        yield make_problem(kind, values, rng, f"{name}-{len(seen)}")
-        seen.add(key)
+            repeats += 1
+    seen.add(key)
+    return kind, values
 
 
 def select_kinds(kinds: Sequence[str] | None = None, domains: Sequence[str] | None = None) -> list[Kind]:
     """The kinds named, of the domains named; None or an empty list is all. Raises UsageError for an unknown name."""
-    for name in kinds or ():
-        if name not in KINDS:
-            raise UsageError(f"no clinic kind {name!r}", hint=f"kinds: {', '.join(KINDS)}")
-    for name in domains or ():
-        if name not in set(Domain):
-            raise UsageError(f"no clinic domain {name!r}", hint=f"domains: {', '.join(Domain)}")
+    for what, names, known in (("kind", kinds, list(KINDS)), ("domain", domains, list(Domain))):
+        for name in names or ():
+            if name not in known:
+                raise UsageError(f"no clinic {what} {name!r}", hint=f"{what}s: {', '.join(known)}")
     chosen = [k for k in KINDS.values() if (not kinds or k.name in kinds) and (not domains or k.domain in domains)]
     if not chosen:
         raise UsageError("no kind is in the domains that were named", hint="medsss clinic --list shows both")
     return chosen
-
-
-def _draw(kind: Kind, split: Split, rng: Random, seen: set[str]) -> Values:
-    repeated: Values | None = None
-    fresh_tries = 0
-    while fresh_tries < 200 or repeated is None:
-        values = kind.sample(rng)
-        if split_of(kind.name, values) is not split:
-            continue
-        key = value_key(kind.name, values)
-        if key not in seen:
-            seen.add(key)
-            return values
-        repeated = values
-        fresh_tries += 1
-    return repeated
 
 
 def make_problem(kind: Kind, values: Values, rng: Random, id: str) -> Problem:
@@ -128,34 +113,23 @@ def make_problem(kind: Kind, values: Values, rng: Random, id: str) -> Problem:
     an option's letter up in a shuffled list takes a model of this size a training of its own.
     """
     question = rng.choice(kind.ask(values))
-    gold = kind.solve(values, None).answer
-    length = len(chains.parts(kind))
+    answer = kind.solve(values, None).answer
     options = None if kind.choices is None else dict(zip(LETTERS, kind.choices(values), strict=True))
-    answer = gold if options is None else letter_of(options, gold)
+    meta = {"kind": kind.name, "domain": kind.domain.value, "values": values}
+    length = len(chains.parts(kind))
     return Problem(
         id=id,
         question=question,
-        answer=answer,
+        answer=answer if options is None else _letter(options, answer),
         options=options,
         dataset=f"clinic/{kind.domain.value}",
         task=Task.NUMBER if options is None else Task.CHOICE,
-        meta={
-            "clinic": {
-                "kind": kind.name,
-                "domain": kind.domain.value,
-                "values": values,
-                **({"parts": length} if length > 1 else {}),
-            }
-        },
+        meta={"clinic": meta if length == 1 else {**meta, "parts": length}},
     )
 
 
-def letter_of(options: dict[str, str], text: str) -> str:
-    """The letter of an option by its text. Raises KeyError where there is none."""
-    for letter, option in options.items():
-        if option == text:
-            return letter
-    raise KeyError(text)
+def _letter(options: dict[str, str], text: str) -> str:
+    return next(letter for letter, option in options.items() if option == text)
 
 
 def read_meta(problem: Problem) -> tuple[Kind, Values]:
@@ -191,9 +165,9 @@ def applicable_slips(problem: Problem) -> list[str]:
     return found
 
 
-def answer_sentence(problem: Problem, answer: str) -> str:
-    """The sentence "The answer is B." or "The answer is 12."; `answer` is a number or the text of an option."""
-    return f"The answer is {answer if problem.options is None else letter_of(problem.options, answer)}."
+def stated(problem: Problem, answer: str) -> str:
+    """How a solution states an answer, a number or the text of an option: "12" or "B"."""
+    return answer if problem.options is None else _letter(problem.options, answer)
 
 
 def conclude(problem: Problem, step: str, answer: str) -> str:
@@ -202,8 +176,8 @@ def conclude(problem: Problem, step: str, answer: str) -> str:
     The letter stands right behind the option's text, where a small model can look it up in one hop.
     """
     if problem.options is not None:
-        step = f"{step.removesuffix('.')} ({letter_of(problem.options, answer)})."
-    return f"{step} {answer_sentence(problem, answer)}"
+        step = f"{step.removesuffix('.')} ({stated(problem, answer)})."
+    return f"{step} The answer is {stated(problem, answer)}."
 
 
 def write_steps(problem: Problem, slip: str | None = None, rng: Random | None = None) -> list[str]:

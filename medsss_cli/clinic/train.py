@@ -1,12 +1,11 @@
-"""Makes the clinic's policy from nothing: `python -m medsss_cli.clinic.train --out DIR --seed 0`.
+"""Makes the clinic's policies: `python -m medsss_cli.clinic.train --out DIR --seed 0`, and with `--level 2` the second.
 
-A tokenizer and a Llama of about 1.4 M parameters, trained on `corpus.chats` with a plain loop on the CPU. The policy is
-left mid-trained on purpose, in two ways: the corpus holds a documented share of typical mistakes (`kinds.py`), and the
-training is short. About half of the problems come out right greedily, most of them at least once in sixteen samples;
-the rest is for search to win. It is a test bed and knows no medicine beyond its fifteen kinds of problem.
+A tokenizer and a Llama of about 1.4 M parameters, trained on `corpus.chats` with a plain loop on the CPU; the second
+policy goes on from the first. Both are left mid-trained on purpose: the corpus holds a documented share of typical
+mistakes (`kinds.py`), and the training is short. They are test beds and know no medicine beyond the clinic's problems.
 
-The result depends on --seed, --steps, --batch and the versions of torch and numpy, not on the clock; the sums' order,
-and so the last digits, on the number of threads (one by default). A checkpoint is measured like any policy:
+The result depends on the options and the versions of torch and numpy, not on the clock; the sums' order, and so the
+last digits, on the processor. A checkpoint is measured like any policy:
 
     medsss clinic -n 200 --seed 999 | medsss sample --policy DIR/step-250 --greedy | medsss eval
 """
@@ -59,12 +58,8 @@ def build_tokenizer(seed: int, documents: int = 6000, size: int = 1000) -> Any:
 
     make: Any = transformers.PreTrainedTokenizerFast
     core = Tokenizer(models.BPE())
-    core.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(CUTS), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    core.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(CUTS), "isolated"), bytes_])
     core.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=size,
@@ -117,8 +112,7 @@ def build_model(vocabulary: int, tokenizer: Any, seed: int) -> Any:
 def encode(tokenizer: Any, chat: list[Message]) -> tuple[list[int], list[bool]]:
     """Token ids of a chat and, for each, whether it counts in the loss: what the assistant says, and its last end.
 
-    The end of an earlier turn is no example: before a choice turn it breaks off a solution after some step, and a
-    policy that learns to do so leaves one answer in ten without an answer.
+    The end of an earlier turn is no example: before a choice turn it breaks a solution off.
     """
     ids: list[int] = []
     counts: list[bool] = []
@@ -130,11 +124,10 @@ def encode(tokenizer: Any, chat: list[Message]) -> tuple[list[int], list[bool]]:
     return ids, counts
 
 
-def batches(tokenizer: Any, seed: int, size: int, drills: float, level: int) -> Iterator[tuple[Any, Any]]:
+def batches(tokenizer: Any, stream: Iterator[list[Message]], seed: int, size: int) -> Iterator[tuple[Any, Any]]:
     """Right-padded (ids, counts) tensors of `size` chats of similar length, without end."""
     import torch
 
-    stream = chats(seed, drills, level)
     rng = Random(seed)
     while True:
         rows = sorted((encode(tokenizer, chat) for chat in islice(stream, 16 * size)), key=lambda row: len(row[0]))
@@ -151,10 +144,12 @@ def batches(tokenizer: Any, seed: int, size: int, drills: float, level: int) -> 
 
 
 def train(out: Path, *, level: int, seed: int, steps: int, batch: int, rate: float, every: int, drills: float) -> None:
-    """Trains, prints progress on stderr, saves a loadable policy in `out` and, every `every` steps, in out/step-N."""
+    """Trains, prints progress on stderr, and saves a loadable policy in out/step-N every `every` steps and at the end,
+    with `medsss.json` beside it."""
     import torch
     import transformers
 
+    torch.set_num_threads(1)
     started = time.monotonic()
     if level == 1:
         tokenizer = build_tokenizer(seed)
@@ -167,8 +162,9 @@ def train(out: Path, *, level: int, seed: int, steps: int, batch: int, rate: flo
     adam = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
     pieces = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
     digits = torch.tensor([piece.removeprefix("Ġ").isdecimal() for piece in pieces])
+    made_by = f"--level {level} --seed {seed} --steps {steps} --batch {batch} --rate {rate} --drills {drills}"
     tokens = 0
-    stream = batches(tokenizer, seed, batch, drills, level)
+    stream = batches(tokenizer, chats(seed, drills, level), seed, batch)
     for step in range(1, steps + 1):
         ids_BT, counts_BT = next(stream)
         states = model.model(input_ids=ids_BT[:, :-1], use_cache=False).last_hidden_state
@@ -188,9 +184,13 @@ def train(out: Path, *, level: int, seed: int, steps: int, batch: int, rate: flo
         if step % 50 == 0:
             print(f"step {step} loss {loss.item():.4f} tokens {tokens:,} seconds {spent}", file=sys.stderr, flush=True)
         if step % every == 0 or step == steps:
-            provenance = {
-                "command": f"python -m medsss_cli.clinic.train --level {level} --seed {seed} --steps {steps} "
-                f"--batch {batch} --rate {rate} --drills {drills}",
+            folder = out / f"step-{step}"
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+            # safetensors writes for the owner alone, and this goes into a package
+            (folder / "model.safetensors").chmod(0o644)
+            card = {
+                "command": f"python -m medsss_cli.clinic.train {made_by}",
                 "torch": torch.__version__,
                 "transformers": transformers.__version__,
                 "python": platform.python_version(),
@@ -200,22 +200,12 @@ def train(out: Path, *, level: int, seed: int, steps: int, batch: int, rate: flo
                 "chats": step * batch,
                 "seconds": spent,
             }
-            for folder in (out / f"step-{step}", *([out] if step == steps else [])):
-                save(model, tokenizer, folder, provenance)
-
-
-def save(model: Any, tokenizer: Any, folder: Path, provenance: dict[str, Any]) -> None:
-    """The policy as a folder that transformers and vLLM load, with `medsss.json` beside it."""
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    (folder / "model.safetensors").chmod(0o644)  # safetensors writes for the owner alone, and this goes into a package
-    (folder / "medsss.json").write_text(json.dumps(provenance, indent=2) + "\n")
+            (folder / "medsss.json").write_text(json.dumps(card, indent=2) + "\n")
 
 
 def main() -> None:
     """Command line."""
-    about = __doc__.splitlines()[0] if __doc__ else None
-    parser = argparse.ArgumentParser(prog="python -m medsss_cli.clinic.train", description=about)
+    parser = argparse.ArgumentParser(prog="python -m medsss_cli.clinic.train")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--level", type=int, choices=[1, 2], default=1, help="2 goes on from the shipped policy of 1")
     parser.add_argument("--seed", type=int, default=0)
@@ -224,12 +214,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=0.002)
     parser.add_argument("--every", type=int, default=250, help="steps between checkpoints")
     parser.add_argument("--drills", type=float, default=0.4, help="share of drills (sums) at first")
-    parser.add_argument("--threads", type=int, default=1)
-    options = vars(parser.parse_args())
-    import torch
-
-    torch.set_num_threads(options.pop("threads"))
-    train(**options)
+    train(**vars(parser.parse_args()))
 
 
 if __name__ == "__main__":
