@@ -211,7 +211,11 @@ def osmolality(v: Values, slip: str | None) -> Solution:
     base, rule, double = (na, "Na", []) if slip == "sodium_once" else (2 * na, "2 x Na", [f"2 x {na} = {2 * na}."])
     some = base + glucose
     rule += " + glucose." if slip == "urea_forgotten" else " + glucose + urea."
-    steps = [(f"Osmolality = {rule}", f"Osm = {rule}"), *double, f"{base} + {glucose} = {some}."]
+    steps: list[str | tuple[str, ...]] = [
+        (f"Osmolality = {rule}", f"Osm = {rule}"),
+        *double,
+        f"{base} + {glucose} = {some}.",
+    ]
     if slip == "urea_forgotten":
         return _plan(some, *steps)
     return _plan(some + urea, *steps, f"{some} + {urea} = {some + urea}.")
