@@ -59,6 +59,18 @@ def test_what_is_in_our_form_is_not_touched_and_what_says_nothing_is_none() -> N
     assert in_form("Step 1:") is None
 
 
+def test_an_answer_that_our_form_makes_unreadable_is_stated() -> None:
+    """A real small model answered "A. yes"; trained on "Step 1: A. yes" it wrote that to every question, unreadable."""
+    bare = samples(response("B. metoprolol", answer="B"))
+    assert texts(run_medsss(["label", "--to", "sft"], to_lines([bare])).ok().records) == [
+        f"Step 0: {ROOT}\n\nStep 1: B. metoprolol. The answer is B."
+    ]
+    question = {"question": "下列哪一种药物减慢心率？", "id": "q2"}
+    assert texts(run_medsss(["label", "--to", "sft"], to_lines([bare | question])).ok().records) == [
+        f"Step 0: {ROOT}\n\nStep 1: B. metoprolol。答案是B。"
+    ]
+
+
 def test_only_verified_answers_each_text_once() -> None:
     record = samples(
         response(RIGHT), response(WRONG, "wrong"), response(SHORT), response(RIGHT), response("The answer is B.")

@@ -10,9 +10,10 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 
 import msgspec
 
+from ..answers import judge
 from ..errors import BadRecord
-from ..prompts import question_text
-from ..records import Message, Preference, Prm, Samples, Sft, Tree, Verdict, problem_fields
+from ..prompts import is_chinese, question_text
+from ..records import Message, Preference, Prm, Problem, Samples, Sft, Tree, Verdict, problem_fields
 from ..settings import Opt, check
 from ..steps import join_steps, split_steps
 from .documents import Library, documents_of
@@ -78,15 +79,28 @@ def _correct_trajectories(tree: Tree) -> dict[str, float] | str:
 
 def _verified(samples: Samples) -> dict[str, float] | str:
     """Texts in our form; their value is the verdict's, 1."""
-    verified = [response.text for response in samples.responses if response.verdict is Verdict.CORRECT]
+    verified = [response for response in samples.responses if response.verdict is Verdict.CORRECT]
     if not verified:
         return "without a verified answer"
-    texts = [text for text in map(in_form, verified) if text is not None]
+    formed = [(in_form(response.text), response.answer) for response in verified]
+    texts = [_stated(samples, text, answer) for text, answer in formed if text is not None]
     return dict.fromkeys(texts, 1.0) or "with no verified answer that can be written in steps"
 
 
 def _reflects(text: str) -> bool:
     return any(step.lower().startswith("but wait") for step in split_steps(text))
+
+
+def _stated(problem: Problem, text: str, answer: str | None) -> str:
+    """The text in our form, with the answer said at its end where it cannot be read any more. "A. yes" alone can be
+    read; as "Step 1: A. yes" it cannot, and a policy that learns it writes nothing else."""
+    try:
+        if answer is None or judge(problem, text).verdict is not Verdict.NO_ANSWER:
+            return text
+    except BadRecord:  # a gold answer that cannot be read: somebody else has judged
+        return text
+    stop, said = ("。", f"答案是{answer}。") if is_chinese(problem.question) else (".", f" The answer is {answer}.")
+    return f"{text}{'' if text[-1] in '.!?。！？' else stop}{said}"
 
 
 def _joiner(tree: Tree) -> Callable[[Sequence[int]], str]:
