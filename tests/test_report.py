@@ -131,6 +131,11 @@ def test_what_a_row_took_is_told_with_all_that_stands_behind_it(tmp_path: Path) 
     [first, *_] = run_medsss(["report", "--json", "--cost", path]).ok().records
     assert first["cost"] == {"tokens": 5050, "seconds": 3700, "cpu_hours": 2.2, "gpu_hours": 2, "whole": 1}
     assert "5050  3700   2.20   2.00\n" in run_medsss(["report", "--cost", path]).ok().stdout
+    # A card that says nothing (the clinic's own policy) is passed over, and known to be so.
+    (tmp_path / "P/medsss.json").write_text("{}")
+    path.write_text(run_medsss(["eval", "-q", "--name", "P", answers]).ok().stdout)
+    [first, *_] = run_medsss(["report", "--json", "--cost", path]).ok().records
+    assert (first["cost"]["tokens"], first["cost"]["whole"]) == (5050, 0)
     # By a pipe the tokens of the answers are all that is known, and the table says that there is more.
     piped = report(tmp_path, "piped", [samples("p", "BA")])
     assert re.search(r" 6\+ +0 +0.00 +0.00\n", run_medsss(["report", "--cost", piped]).ok().stdout)

@@ -69,7 +69,7 @@ def cost_behind(paths: Iterable[str]) -> dict[str, Any]:
             inputs, tokens, models = state.inputs, state.tokens, [state.config.get(key) for key in MODELS]
             seconds, cpu_seconds, gpus = state.seconds, state.cpu_seconds, state.gpus
         elif card is not None:
-            options, spent = card["options"], card.get("cost", {})
+            options, spent = card.get("options", {}), card.get("cost", {})
             inputs, tokens, models = options.get("inputs", []), 0, [options.get("policy")]
             seconds, cpu_seconds, gpus = (spent.get(key, 0) for key in ("seconds", "cpu_seconds", "gpus"))
         else:
