@@ -3,21 +3,27 @@
 For each number of rollouts: trees of three times 150 clinic problems (30 nodes, at most one Reflect), and of the steps
 on their trajectories, those from a Reflect on left out, the AUROC of the step's value against the clinic's checker,
 and the share of the dual labels that agree with it. Writes problems and trees into OUT (some 40 minutes of one core;
-what is there is not done again) and prints a table for docs/internals/benchmarks.md. `--search` adds options to the
-searches, `--name` the file's name that they go to.
+what is there is not done again) and prints a table for docs/internals/benchmarks.md.
+
+A second table takes rollouts away from the trees of the first budget: those that a smaller budget has not, or those
+that come after a sequential test has decided on which side of one half the node's share lies: it stops when the
+posterior chance of the other side, Beta(k + .5, n - k + .5), is at most the stated error.
 """
 
 from __future__ import annotations
 
 import argparse
+import random
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import accumulate
 from pathlib import Path
 from statistics import fmean
 
-from scipy.stats import rankdata
+import msgspec
+from scipy.stats import beta, rankdata
 
 from medsss_cli.clinic.checker import gold_labels
 from medsss_cli.labelling.labels import step_labels
@@ -29,21 +35,23 @@ from medsss_cli.stream.jsonl import read_objects
 
 BUDGETS = ("20,5", "10,3", "6,2", "3,1")
 SEEDS = (10, 11, 12)
+ERRORS = (0.1, 0.05, 0.025)
+SMOOTHED = "least-pooled, smoothed"
 
 
 def medsss(*arguments: str | Path) -> None:
     subprocess.run([sys.executable, "-m", "medsss_cli.app", *map(str, arguments), "-q"], check=True)
 
 
-def search(out: Path, count: int, budget: str, options: Sequence[str], name: str) -> list[Tree]:
+def search(out: Path, count: int, budget: str) -> list[Tree]:
     """The trees of all seeds."""
     problems = [out / f"problems-{seed}.jsonl" for seed in SEEDS]
     for seed, path in zip(SEEDS, problems, strict=True):
         if not path.exists():
             medsss("clinic", "-n", str(count), "--seed", str(seed), "-o", path)
     rollouts, least = budget.split(",")
-    found = out / f"trees-{rollouts}-{least}{name}.jsonl"
-    numbers = ("--max-nodes", "30", "--rollouts", rollouts, "--min-rollouts", least, *options)
+    found = out / f"trees-{rollouts}-{least}.jsonl"
+    numbers = ("--max-nodes", "30", "--rollouts", rollouts, "--min-rollouts", least)
     medsss("search", *problems, "--engine", "hf", *numbers, "-o", found)
     return [to_tree(obj, where) for where, obj in read_objects([str(found)], on_bad=lambda *_: None)]
 
@@ -56,31 +64,55 @@ def smoothed(tree: Tree, path: Sequence[int]) -> list[float]:
 
 
 VALUES: dict[str, Callable[[Tree, Sequence[int]], list[float]]] = {
-    how: lambda tree, path, how=how: values_on(tree, path, how)  # type: ignore[misc]
-    for how in StepValues
-} | {"least-pooled, smoothed": smoothed}
+    how: lambda tree, path, how=how: values_on(tree, path, how) for how in StepValues
+} | {SMOOTHED: smoothed}
 
 
 def measure(grown: Sequence[Tree], values: Callable[[Tree, Sequence[int]], list[float]]) -> tuple[float, float]:
     """The chance that a right step has a larger value than a wrong one, ties half; and the share of the dual labels
     that agree with the checker."""
-    truths, found, labels = [], [], []
+    truths: list[int | None] = []
+    found: list[float] = []
+    labels: list[float | None] = []
     for tree in grown:
         seen: set[int] = set()
         for each in trajectories(tree):
             gold = gold_labels(tree, [tree.nodes[index].text for index in each.nodes])
             own = values(tree, each.nodes)
-            for index, *row in list(zip(each.nodes, gold, own, step_labels(own), strict=True))[1:]:
+            for index, truth, value, label in list(zip(each.nodes, gold, own, step_labels(own), strict=True))[1:]:
                 if tree.nodes[tree.nodes[index].parent].action is Action.FINISH:
                     break  # from a Reflect on
                 if index not in seen:
                     seen.add(index)
-                    for column, value in zip((truths, found, labels), row, strict=True):
-                        column.append(value)
+                    truths.append(truth)
+                    found.append(value)
+                    labels.append(label)
     right = truths.count(1)
     above = sum(rank for rank, truth in zip(rankdata(found), truths, strict=True) if truth) - right * (right + 1) / 2
     agree = fmean(label == truth for label, truth in zip(labels, truths, strict=True))
     return float(above / (right * (len(truths) - right))), agree
+
+
+@cache
+def decided(right: int, tries: int, error: float) -> bool:
+    below = beta.cdf(0.5, right + 0.5, tries - right + 0.5)
+    return bool(min(below, 1 - below) <= error)
+
+
+def thinned(tree: Tree, budget: str, error: float, rng: random.Random) -> Tree:
+    """The tree with fewer rollouts: those of a smaller budget, and none after the test has decided (error 0: never)."""
+    most, least = map(int, budget.split(","))
+    nodes = []
+    for node in tree.nodes:
+        drawn = [True] * round(node.rollouts * (node.rollout_value or 0)) + [False] * node.rollouts
+        drawn = drawn[: node.rollouts]
+        rng.shuffle(drawn)
+        kept = drawn[: max(most // (node.depth + 1), least)]
+        stop = next((n for n in range(1, len(kept)) if error and decided(sum(kept[:n]), n, error)), len(kept))
+        if kept:
+            node = msgspec.structs.replace(node, rollouts=stop, rollout_value=sum(kept[:stop]) / stop)
+        nodes.append(node)
+    return msgspec.structs.replace(tree, nodes=nodes)
 
 
 def main() -> None:
@@ -88,21 +120,37 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--problems", type=int, default=150)
     parser.add_argument("--rollouts", nargs="+", default=BUDGETS, metavar="N,N")
-    parser.add_argument("--search", nargs="+", default=[], metavar="OPTION")
-    parser.add_argument("--name", default="")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    print("| rollouts | tokens | " + " | ".join(VALUES) + " |\n" + "|---" * (2 + len(VALUES)) + "|")
+    print(f"| rollouts | tokens a problem | {' | '.join(VALUES)} |\n{'|---' * (2 + len(VALUES))}|")
     for budget in given.rollouts:
-        grown = search(given.out, given.problems, budget, given.search, given.name)
-        by_seed = [[tree for tree in grown if tree.id.startswith(f"clinic-seed-{seed}-")] for seed in SEEDS]
-        tokens = sum(tree.stats["tokens"] for tree in grown) / len(SEEDS)
-        cells = []
-        for values in VALUES.values():
-            measured = [measure(trees, values) for trees in by_seed]
-            each = ", ".join(f"{area:.3f}"[1:] for area, _ in measured)
-            cells.append(f"{fmean(m[0] for m in measured):.3f} ({each}); {100 * fmean(m[1] for m in measured):.1f}")
-        print(f"| {budget.replace(',', ', ')} | {tokens / 1000:.0f} k | " + " | ".join(cells) + " |", flush=True)
+        grown = search(given.out, given.problems, budget)
+        print(
+            f"| {budget} | {fmean(tree.stats['tokens'] for tree in grown):.0f} | {cells(grown, list(VALUES))} |",
+            flush=True,
+        )
+    grown = search(given.out, given.problems, given.rollouts[0])
+    kinds = [kind for kind in VALUES if kind != StepValues.BACKED_UP]  # this one would need another search
+    print(f"\n| rollouts | share of them | {' | '.join(kinds)} |\n{'|---' * (2 + len(kinds))}|")
+    whole = sum(node.rollouts for tree in grown for node in tree.nodes)
+    for budget, error in [*((budget, 0.0) for budget in BUDGETS[1:]), *((BUDGETS[0], error) for error in ERRORS)]:
+        rng = random.Random(0)
+        thin = [thinned(tree, budget, error, rng) for tree in grown]
+        share = sum(node.rollouts for tree in thin for node in tree.nodes) / whole
+        name = f"sequential, error {error}" if error else budget
+        print(f"| {name} | {share:.2f} | {cells(thin, kinds)} |", flush=True)
+
+
+def cells(grown: Sequence[Tree], kinds: Sequence[str]) -> str:
+    """For each kind of values the AUROC, mean and seeds, and the share of right labels in percent."""
+    by_seed = [[tree for tree in grown if tree.id.startswith(f"clinic-seed-{seed}-")] for seed in SEEDS]
+    found = []
+    for kind in kinds:
+        measured = [measure(trees, VALUES[kind]) for trees in by_seed]
+        each = ", ".join(f"{area:.3f}"[1:] for area, _ in measured)
+        agree = f"; {100 * fmean(m[1] for m in measured):.1f} %" if kind != SMOOTHED else ""  # none is 0
+        found.append(f"{fmean(m[0] for m in measured):.3f} ({each}){agree}")
+    return " | ".join(found)
 
 
 if __name__ == "__main__":
