@@ -145,9 +145,9 @@ class _Reading:
 
     def __init__(self, table: Mapping[str, str]) -> None:
         self.table = table
-        self.phrases = {text.casefold(): letter for letter, text in table.items() if text and text not in table}
+        self.phrases = {text.lower(): letter for letter, text in table.items() if text and text not in table}
         for letter, text in table.items():
-            word = re.match("yes|no|maybe|true|false", text.casefold())
+            word = re.match("yes|no|maybe|true|false", text.lower())
             if word and _POLAR_FOLLOWS.match(text, word.end()):
                 self.phrases.setdefault(word.group(), letter)
         self.longest = sorted(self.phrases, key=len, reverse=True)
@@ -158,9 +158,9 @@ class _Reading:
             return None
         if place.subject:
             return self.subject(place.text)
-        if place.whole:
-            return self.listed(place.text) if len(lines) > 1 else self.bare(plain(lines[0]))
         listed = self.listed(place.text) if len(lines) > 1 else None
+        if place.whole:
+            return listed if len(lines) > 1 else self.bare(plain(lines[0]))
         return listed or self.stated(plain(lines[0]))
 
     def listed(self, text: str) -> str | None:
@@ -248,15 +248,16 @@ class _Reading:
         letters; one that goes on ("vitamin D deficiency", "metoprolol and ramipril") is another."""
         for phrase in self.longest:
             end = position + len(phrase)
-            if text[position:end].casefold() == phrase and (
-                _WORD_ENDS.match(text, end) if after_letter else self.ends(text, end)
+            if text[position:end].lower() == phrase and (
+                _WORD_ENDS.match(text, end) if after_letter else self.ends(text, end, phrase)
             ):
                 return self.phrases[phrase], end
         return None
 
-    def ends(self, text: str, end: int) -> bool:
+    def ends(self, text: str, end: int, phrase: str) -> bool:
         """Whether an option's text can end here."""
-        return bool(_TEXT_FOLLOWS.match(text, end)) or self.listed_after(text, end)
+        follows = _POLAR_FOLLOWS if phrase in _POLAR else _TEXT_FOLLOWS
+        return bool(follows.match(text, end)) or self.listed_after(text, end)
 
     def listed_after(self, text: str, end: int) -> bool:
         """Whether "and" or the like and another item follow."""
@@ -280,25 +281,21 @@ class _Reading:
         """The one option whose text stands in the sentence in whole words, with nothing before it that denies or
         modifies it ("gestational diabetes" is not diabetes)."""
         found: list[tuple[int, int]] = []
-        lowered = sentence.casefold()
+        lowered = sentence.lower()
         for phrase in self.longest:
             start = lowered.find(phrase) if len(phrase) > 1 else -1
             end = start + len(phrase)
             alone = start >= 0 and not _PART.match(sentence[max(start - 1, 0) : start])
-            if alone and self.ends(sentence, end) and not any(a <= start and end <= b for a, b in found):
+            if alone and self.ends(sentence, end, phrase) and not any(a <= start and end <= b for a, b in found):
                 found.append((start, end))
         if len(found) != 1:
             return None
         [(start, end)] = found
         before = sentence[:start].rstrip(" (*")
-        named = sentence[start].isupper() or not sentence[start].isalpha()
-        if (
-            _NEGATED.search(before)
-            or _DISMISSED.match(sentence, end)
-            or not (named or _CLOSED.search(before) or not before)
-        ):
-            return None
-        return self.phrases[lowered[start:end]]
+        first = sentence[start : start + 1]
+        named = not before or first.isupper() or not first.isalpha() or _CLOSED.search(before)
+        taken_back = _NEGATED.search(before) or _DISMISSED.match(sentence, end)
+        return self.phrases[lowered[start:end]] if named and not taken_back else None
 
     def apposed(self, sentence: str) -> str | None:
         """The letter set off at the end of the sentence: "the beta blocker (B)", "a beta blocker, B"."""
@@ -339,19 +336,16 @@ class _Reading:
         label = _SEPARATORS.match(words)
         if not label or not label.group().strip() or not words[label.end() :][:1].isupper():
             return None
-        words = words[label.end() :][:200].casefold().rstrip(" .")
+        words = words[label.end() :][:200].lower().rstrip(" .")
         likeness = {
-            letter: SequenceMatcher(None, words, option[:200].casefold(), autojunk=False).ratio()
+            letter: SequenceMatcher(None, words, option[:200].lower(), autojunk=False).ratio()
             for letter, option in self.table.items()
         }
-        best, second = sorted(likeness, key=likeness.__getitem__, reverse=True)[:2]
-        if (
-            likeness[best] < 0.6
-            or likeness[best] < likeness[second] + 0.05
-            or _DIGITS.findall(words) != _DIGITS.findall(self.table[best])
-        ):
-            return None
-        return best if len(words.split()) <= len(self.table[best].split()) else None
+        best = max(likeness, key=likeness.__getitem__)
+        second = max((ratio for letter, ratio in likeness.items() if letter != best), default=0.0)
+        option = self.table[best]
+        alike = likeness[best] >= max(0.6, second + 0.05) and _DIGITS.findall(words) == _DIGITS.findall(option)
+        return best if alike and len(words.split()) <= len(option.split()) else None
 
     def subject(self, text: str) -> str | None:
         """What "is correct" is said of: the items that end the text, after a clause of something else or none."""

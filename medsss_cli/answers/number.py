@@ -101,7 +101,6 @@ _OUT_OF = re.compile(
 )
 _PLUS_MINUS = re.compile(r"\s?(?:±|\\pm|\+\s?/?\s?[-−])\s?(?P<size>\d{1,12}(?:\.\d{1,12})?)\s?(?P<percent>%)?")
 _FEET = re.compile(r"\s?['’]\s?(?P<inches>\d{1,2})(?:\s?(?:\"|''|”|’’))?(?!\d)")
-_CUT = re.compile(r",?$|[,;]\s?\d")  # "1," may have gone on to be 1,500
 _EQUALS = re.compile(r"[=≈]")
 _CLAUSE_END = re.compile(r"(?<=\S)[.!?](?=\s(?!\d)|$)|;(?=\s(?!\d)|$)|[。；\n]")
 _NOT = re.compile(r"(?:not|never|neither)\b|不是|并非", re.IGNORECASE)
@@ -253,8 +252,6 @@ def _number(text: str, most_words: int | None = None) -> Number | str | None:
     if found is None:
         return None
     before, rest = text[: found.start], text[found.end :]
-    if rest and _CUT.match(rest):
-        return None
     if _UNFIT_BEFORE.search(_BETWEEN.sub("", before) if found.number.high is not None else before):
         return None
     if most_words is not None and (_FILLER.fullmatch(before) is None or len(rest.split()) > most_words):
@@ -267,10 +264,6 @@ def _number(text: str, most_words: int | None = None) -> Number | str | None:
         after = rest[other.end() + second.end :]
         if alike and ("(" not in other.group() or (second.number.high is None and re.match(r"\s?(?:\)|[a-z])", after))):
             return first if same(second.number.value, first) else UNSURE
-        if unit is not None and first.unit is not None and first.high is None:
-            value = convert(second.number.value, unit, first.unit)
-            if value is not None and abs(value - first.value) > max(0.02 * abs(first.value), first.half_digit):
-                return UNSURE
         return first
     of_what = found.number.unit is not None and rest.startswith(" of ") and found.number.unit.kinds != ("percent",)
     return found.number if of_what or _FIT_AFTER.match(rest) else None
@@ -288,8 +281,6 @@ def _first(text: str) -> _Found | None:
     total = _OUT_OF.match(text, end)
     if total:
         return _share(text, value, half, total, match.start())
-    if re.match(r"\s?/\s?\d|\s\d", text[end:]):
-        return None
     unit, end = read_unit(text, end)
     feet = _FEET.match(text, end) if unit is None else None
     if feet:
@@ -312,8 +303,6 @@ def _first(text: str) -> _Found | None:
         return None
     end = link.end() + upper[2]
     upper_unit, end = read_unit(text, end)
-    if _RANGE.match(text, end):
-        return None  # "2024-03-15", "5-6-7"
     number = Number(value, max(half, upper[1]), high=upper[0], unit=upper_unit or unit)
     return _Found(number, match.start(), end)
 
