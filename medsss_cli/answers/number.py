@@ -281,6 +281,8 @@ def _first(text: str) -> _Found | None:
     total = _OUT_OF.match(text, end)
     if total:
         return _share(text, value, half, total, match.start())
+    if re.match(r"\s?/\s?\d|\s\d", text[end:]):
+        return None
     unit, end = read_unit(text, end)
     feet = _FEET.match(text, end) if unit is None else None
     if feet:
