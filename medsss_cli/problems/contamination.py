@@ -16,7 +16,6 @@ The index is over the test set: its memory grows with that, not with the pool, w
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -26,6 +25,7 @@ from rapidfuzz.distance import Indel
 
 from ..answers.text import normalise, words_of
 from ..records import Problem
+from ..stream.shard import digest
 
 RULES = ("equal", "ngram", "similar")
 NGRAM = 13
@@ -62,7 +62,7 @@ class Contamination:
         self._similarity = similarity
         self._entries: list[_Entry] = []
         self._equal: dict[int, int] = {}
-        self._runs: dict[int, list[int]] = {}  # hash of a run -> [how many test problems have it, the first of them]
+        self._runs: dict[int, list[int]] = {}  # digest of a run -> [how many test problems have it, the first of them]
         self._shingles: defaultdict[int, list[int]] = defaultdict(list)
 
     def __len__(self) -> int:
@@ -76,13 +76,13 @@ class Contamination:
         number = len(self._entries)
         text = " ".join(words)
         self._entries.append(_Entry(place, problem.id, text))
-        self._equal.setdefault(_hash(text), number)
+        self._equal.setdefault(digest(text), number)
         if self._ngram:
-            for run in {_hash(run) for run in _runs(words, self._ngram)}:
+            for run in {digest(run) for run in _runs(words, self._ngram)}:
                 seen = self._runs.setdefault(run, [0, number])
                 seen[0] += 1
         if self._similarity:
-            for shingle in {_hash(run) for run in _runs(words, min(_SHINGLE, len(words)))}:
+            for shingle in {digest(run) for run in _runs(words, min(_SHINGLE, len(words)))}:
                 self._shingles[shingle].append(number)
 
     def overlap(self, problem: Problem) -> Overlap | None:
@@ -91,12 +91,12 @@ class Contamination:
         if not words:
             return None
         text = " ".join(words)
-        equal = self._equal.get(_hash(text))
+        equal = self._equal.get(digest(text))
         if equal is not None:
             return self._found("equal", equal, "the same question and options")
         if self._ngram:
             for run in _runs(words, self._ngram):
-                seen = self._runs.get(_hash(run))
+                seen = self._runs.get(digest(run))
                 if seen is not None and seen[0] <= COMMON:
                     return self._found("ngram", seen[1], run)
         return self._similar(words, text) if self._similarity else None
@@ -104,7 +104,7 @@ class Contamination:
     def _similar(self, words: list[str], text: str) -> Overlap | None:
         shared: Counter[int] = Counter()
         for run in _runs(words, min(_SHINGLE, len(words))):
-            holders = self._shingles.get(_hash(run), ())
+            holders = self._shingles.get(digest(run), ())
             if len(holders) <= _COMMON_SHINGLE:
                 shared.update(holders)
         candidates = {number: self._entries[number].text for number, _ in shared.most_common(_CANDIDATES)}
@@ -127,8 +127,3 @@ def _words(problem: Problem) -> list[str]:
 
 def _runs(words: list[str], n: int) -> list[str]:
     return [" ".join(words[start : start + n]) for start in range(len(words) - n + 1)]
-
-
-def _hash(text: str) -> int:
-    """64 bits: Python's own hash of a text differs between runs, and so would a collision."""
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())

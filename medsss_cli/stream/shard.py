@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from ..errors import UsageError
 
 
-def digest(id: str) -> int:
-    """64 bits of blake2b of an id, equal on every machine. Shards and the sets of ids that are done stand on it; among
-    ten million ids two share one with a chance of 3 in a million."""
-    return int.from_bytes(hashlib.blake2b(id.encode("utf-8", "surrogatepass"), digest_size=8).digest())
+def digest(text: str) -> int:
+    """64 bits of blake2b, equal on every machine: shards and the sets of ids that are done stand on it. Of ten million
+    ids two share one with a chance of 3 in a million."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())
 
 
 @dataclass(frozen=True, slots=True)
