@@ -53,7 +53,7 @@ READ_ERRORS = (EOFError, OSError, zlib.error, zstd.ZstdError)
 LINE_LIMIT = 64 << 20
 """The longest line that is read, in bytes. One that is longer is no record of ours, and would take the memory away."""
 
-COUNT_LIMIT = 1 << 28
+COUNT_LIMIT = 1 << 30
 """Files of more bytes than this are not read a first time just to count their records."""
 
 _PIPE_BUF = 4096
