@@ -158,6 +158,11 @@ def _withdrawn(text: str, end: int) -> bool:
 # The readers
 
 
+def _last_of(cue: re.Pattern[str], text: str) -> list[re.Match[str]]:
+    """The last 64 matches, in order."""
+    return list(deque(cue.finditer(text), maxlen=MOST_PLACES))
+
+
 _BOXED = re.compile(r"\\f?boxed\s?\{")
 _OR = re.compile(r"[\s$.,*]{0,6}\b(?:or|and)\b[\s$*]{0,6}|[\s$]{0,4}(?:或|和)[\s$]{0,4}|[ $,;]{0,6}", re.IGNORECASE)
 
@@ -168,7 +173,7 @@ def boxed(text: str) -> list[Place]:
     """`\\boxed{X}`; two that are joined by "or" are one place, of two answers. A box that is not closed is none."""
     places: list[Place] = []
     end = -1
-    for found in deque(_BOXED.finditer(text), maxlen=MOST_PLACES):
+    for found in _last_of(_BOXED, text):
         inside = _braced(text[found.end() : found.end() + LONGEST])
         if inside is None or _NOT_THIS.search(text, max(found.start() - 12, 0), found.start()):
             continue
@@ -197,7 +202,7 @@ _TAG = re.compile(r"<((?:final_?)?answer|choice)(?:\s[^<>\n]{0,40})?>([^<]{0,400
 
 def tag(text: str) -> list[Place]:
     """`<answer>X</answer>`, `<final_answer>X</final_answer>`; one that is not closed is cut off."""
-    return [Place(found[2], found.start(2)) for found in deque(_TAG.finditer(text), maxlen=MOST_PLACES)]
+    return [Place(found[2], found.start(2)) for found in _last_of(_TAG, text)]
 
 
 _JSON = re.compile(
@@ -209,10 +214,8 @@ _JSON = re.compile(
 
 def json(text: str) -> list[Place]:
     """`{"answer": "X"}`, `{"answer_choice": "X"}`, `{"answer": ["X", "Y"]}`, in a longer text too."""
-    places = deque(_JSON.finditer(text), maxlen=MOST_PLACES)
-    return [
-        Place(found[found.lastindex or 0].replace("\\\\", "\\"), found.start(found.lastindex or 0)) for found in places
-    ]
+    found = [(each, each.lastindex or 0) for each in _last_of(_JSON, text)]
+    return [Place(each[group].replace("\\\\", "\\"), each.start(group)) for each, group in found]
 
 
 _IS = r"(?:is|are|would\sbe|should\sbe|must\sbe|will\sbe|has\sto\sbe)\b"
@@ -270,7 +273,7 @@ def statement(text: str) -> list[Place]:
 def _stated(text: str, *cues: re.Pattern[str]) -> list[Place]:
     places: list[Place] = []
     for cue in cues:
-        for found in deque(cue.finditer(text), maxlen=MOST_PLACES):
+        for found in _last_of(cue, text):
             start, end = found.span()
             if not asserted(text, start, end):
                 continue
@@ -304,7 +307,7 @@ _ONLY_IF = re.compile(
 def correct(text: str) -> list[Place]:
     """What "is correct", "is the best choice" or 正确 is said of: "Option B (Metoprolol)"."""
     places: list[Place] = []
-    for found in deque(_RIGHT.finditer(text), maxlen=MOST_PLACES):
+    for found in _last_of(_RIGHT, text):
         if _ONLY_IF.match(text, found.end()):
             continue
         before = text[max(found.start() - 200, 0) : found.start()]
@@ -330,7 +333,7 @@ _MARK = re.compile(
 def _marked(text: str) -> list[Place]:
     """The options that a list marks: "A. Aspirin - incorrect", a line for each. Where more are called correct than not,
     the question may have asked for the wrong one."""
-    marks = list(deque(_MARK.finditer(text), maxlen=MOST_PLACES))
+    marks = _last_of(_MARK, text)
     right = [mark["letter"] for mark in marks if mark["right"]]
     if not 0 < len(right) <= len(marks) - len(right):
         return []
@@ -381,7 +384,7 @@ def conclusion(text: str) -> list[Place]:
             last = end.end()
     if _ANNOUNCED.search(tail, last):
         return []
-    for found in reversed(list(deque(_CONCLUSION.finditer(tail), maxlen=MOST_PLACES))):
+    for found in reversed(_last_of(_CONCLUSION, tail)):
         start, stop = found.start() + offset, found.end() + offset
         rest = text[stop : stop + LONGEST].partition("\n")[0]
         early = found.start() < last
