@@ -192,7 +192,7 @@ class _Reading:
         if found is not None:
             return UNSURE if either else found.letters
         sentence = first_sentence(text)
-        return self.contained(sentence) or self.apposed(sentence)
+        return self.contained(sentence) or self.apposed(sentence) or self.tail(sentence)
 
     def items(self, text: str, position: int) -> _Items | None:
         """The letters listed at `position`."""
