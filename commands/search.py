@@ -22,9 +22,7 @@ from medsss_cli.prm.config import PrmConfig
 from medsss_cli.prm.loading import find_format
 from medsss_cli.problems import to_problem
 from medsss_cli.records import Problem, Tree
-from medsss_cli.requests import Completion
 from medsss_cli.search.config import SearchConfig, as_record
-from medsss_cli.search.drawing import Request
 from medsss_cli.search.driver import grow
 from medsss_cli.search.values import RewardModel, Rollouts
 from medsss_cli.settings import Opt, options_of
@@ -78,12 +76,8 @@ def run(
             engine = await stack.enter_async_context(open_engine(policy))
 
             async def tree_of(problem: Problem) -> list[Tree]:
-                watcher.in_flight += 1
-                try:
-                    score = scorer.values if scorer else None
-                    tree = await grow(problem, search, engine, values, judge=verdict, score=score, watch=watcher.batch)
-                finally:
-                    watcher.in_flight -= 1
+                score = scorer.values if scorer else None
+                tree = await grow(problem, search, engine, values, judge=verdict, score=score)
                 return [msgspec.structs.replace(tree, config=made_with)]
 
             await run_concurrently(
@@ -116,54 +110,41 @@ def _scorer(prm: PrmConfig) -> Any:
 
 
 class _Watcher:
-    """Counts what the search does while it does it, for the line of progress and the summary."""
+    """Counts the trees that are done, for the line of progress and the summary."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
-        self.in_flight = self.trees = self.solved = self.nodes = self.correct = self.rollouts = self.tokens = 0
-        self.dropped = 0
+        self.counts: Counter[str] = Counter()
         self.ends: Counter[str] = Counter()
         self.notes: list[str] = []
 
-    def batch(self, requests: Sequence[Request], completions: Sequence[Sequence[Completion]]) -> None:
-        self.tokens += sum(each.tokens for replies in completions for each in replies)
-        self.rollouts += sum(request.n for request in requests if request.kind == "rollout")
-        self._show()
-
     def done(self, trees: Sequence[Any]) -> None:
         """The tree of a problem has been written."""
-        [tree] = trees
-        self.trees += 1
-        self.nodes += tree.stats["nodes"]
-        self.correct += tree.stats["correct"]
-        self.solved += tree.stats["correct"] > 0
-        self.dropped += sum(tree.stats["dropped"].values())
-        self.ends[tree.stats["end"]] += 1
+        for tree in trees:
+            for name in ("nodes", "correct", "rollouts", "tokens"):
+                self.counts[name] += tree.stats[name]
+            self.counts.update(trees=1, solved=tree.stats["correct"] > 0, dropped=sum(tree.stats["dropped"].values()))
+            self.ends[tree.stats["end"]] += 1
         self.progress.advance()
-        self._show()
+        shown = {name: self.counts[name] for name in ("solved", "nodes", "rollouts")}
+        self.progress.set(**shown, tok_per_s=self._rate())
 
     def _rate(self) -> int:
         """Generated tokens per second since the models were opened."""
-        return round(self.tokens / self.progress.seconds)
-
-    def _show(self) -> None:
-        self.progress.set(
-            in_flight=self.in_flight,
-            solved=self.solved,
-            tok_per_s=self._rate(),
-            nodes=self.nodes,
-            rollouts=self.rollouts,
-        )
+        return round(self.counts["tokens"] / self.progress.seconds)
 
     def summary(self) -> None:
         for line in self.notes:
             note(line)
-        if not self.trees:
+        counts = self.counts
+        if not counts["trees"]:
             return
         ends = ", ".join(f"{count} {end}" for end, count in sorted(self.ends.items()))
         note(
-            f"search: {self.solved} of {self.trees} trees found the answer ({self.correct} correct leaves); "
-            f"{self.nodes} nodes, {self.rollouts} rollouts, {self.tokens} tokens at {self._rate()}/s; ended: {ends}"
+            f"search: {counts['solved']} of {counts['trees']} trees found the answer ({counts['correct']} correct "
+            f"leaves); {counts['nodes']} nodes, {counts['rollouts']} rollouts, {counts['tokens']} tokens at "
+            f"{self._rate()}/s; ended: {ends}"
         )
-        if self.dropped:
-            note(f"search: {self.dropped} steps could not be used (stats.dropped: empty, or cut at --max-step-tokens)")
+        if counts["dropped"]:
+            said = "steps could not be used (stats.dropped: empty, or cut at --max-step-tokens)"
+            note(f"search: {counts['dropped']} {said}")

@@ -51,14 +51,12 @@ def preference_pairs(
     *,
     margin: float = 0.8,
     most: int | None = None,
-    found: Sequence[Trajectory] | None = None,
 ) -> list[Pair]:
     """The pairs of `tree`, the largest margin first, at most `most` of them.
 
-    `text` writes out a path, given as node indices from the root. `found` are the trajectories of the tree, if they are
-    at hand.
+    `text` writes out a path, given as node indices from the root.
     """
-    found = trajectories(tree) if found is None else found
+    found = trajectories(tree)
     if all(each.correct for each in found) or not any(each.correct for each in found):
         return []
     # (-margin, rule, chosen node, rejected node): what the pairs are sorted by is all that they are made of.

@@ -20,8 +20,6 @@ from .values import RewardModel, Rollouts
 _T = TypeVar("_T")
 Score: TypeAlias = Callable[[Problem, Sequence[Sequence[str]]], Awaitable[list[list[float]]]]
 """Scores the steps of paths (bare steps, step 0 first): [path][step]."""
-Watch = Callable[[list[Request], list[list[Completion]]], None]
-"""Is told of each batch and its completions, in passing (progress)."""
 
 
 async def grow(
@@ -32,7 +30,6 @@ async def grow(
     *,
     judge: Judge = judge,
     score: Score | None = None,
-    watch: Watch | None = None,
 ) -> Tree:
     """The tree of `problem`; `values` are by rollouts unless said otherwise, `score` is for a reward model's.
 
@@ -44,12 +41,10 @@ async def grow(
         talk = beam(problem, config, judge, values)
     else:
         talk = search(problem, config, judge, values)
-    return await converse(talk, problem, engine, score=score, watch=watch)
+    return await converse(talk, problem, engine, score=score)
 
 
-async def converse(
-    talk: Talk[_T], problem: Problem, engine: Engine, *, score: Score | None = None, watch: Watch | None = None
-) -> _T:
+async def converse(talk: Talk[_T], problem: Problem, engine: Engine, *, score: Score | None = None) -> _T:
     """What `talk` returns in the end. The requests of a batch are awaited together, and no problem waits for another.
     Raises as `grow` does."""
     try:
@@ -60,10 +55,7 @@ async def converse(
                     raise UsageError("a search by a reward model needs the model", hint="--prm R")
                 batch = talk.send(await score(problem, batch.paths))
                 continue
-            completions = await _complete(engine, batch)
-            if watch:
-                watch(batch, completions)
-            batch = talk.send(completions)
+            batch = talk.send(await _complete(engine, batch))
     except StopIteration as done:
         found: _T = done.value
         return found
