@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import pty
-import re
 import struct
 import subprocess
 from pathlib import Path
@@ -144,20 +143,6 @@ def test_the_table() -> None:
         assert word in ran.stderr
     assert "\x1b" not in ran.stderr
     assert run_medsss(["eval", "-q"], to_lines([samples("a", "BA")])).ok().stderr == ""
-
-
-def test_the_likeliest_stands_beside_the_majority() -> None:
-    """The policy's own probability costs nothing: who buys a reward model wants to see it first."""
-    row = scored("a", "AABB", [[0.5]] * 4, selected=0)
-    for candidate, logprob in zip(row["candidates"], (-9.0, -8.0, -1.5, -20.0), strict=True):
-        candidate["logprob"] = logprob
-    ran = run_medsss(["eval"], to_lines([row, samples("b", "BBBB")])).ok()
-    points = ran.records[0]["likeliest_at_k"]
-    assert [(point["k"], point["n"], point["value"]) for point in points] == [(1, 1, 0.5), (2, 1, 0.5), (4, 1, 1.0)]
-    assert re.search(r"majority@k .*\nlikeliest@k .*100\.0\n", ran.stderr)
-    # One response without it, from a server that does not tell, and the problem is not on this curve.
-    row["candidates"][0]["logprob"] = None
-    assert report_of([], row)["likeliest_at_k"] == []
 
 
 def test_the_report_names_the_run_that_wrote_its_input(tmp_path: Path) -> None:
@@ -350,7 +335,7 @@ def test_figures(tmp_path: Path) -> None:
     assert run_medsss(["eval", a, "--plot", tmp_path / "curves.png"]).rc == 2  # it is there
 
 
-@pytest.mark.parametrize("more", [[], ["--compare"], ["--by", "question"]])
+@pytest.mark.parametrize("more", [["--compare"], ["--by", "question"]])
 def test_a_terminal_gets_the_tables_alone_at_80_columns(tmp_path: Path, more: list[str]) -> None:
     """Nobody reads 9 kB of JSON; they are in the file that -o names, or in a pipe."""
     name = "a-data-set-whose-name-is-much-longer-than-a-column-of-a-table-may-be"
