@@ -87,12 +87,12 @@ def main() -> None:
             drawn, trees, scored = (out / f"{engine}-{name}.jsonl" for name in ("samples", "trees", "scored"))
             sampling = ["-n", 2, "--max-tokens", 128]
             search = ["--max-nodes", 6, "--children", 2, "--rollouts", 2, "--min-rollouts", 1, "--max-tokens", 96]
-            for row in (
-                medsss(engine, drawn, "sample", given.problems, *common, *how, *sampling),
-                medsss(engine, trees, "search", given.problems, *common, *how, *search),
-                medsss(engine, scored, "bon", drawn, "--prm", reward, "--prm-format", "medsss"),
+            for out_file, command, *arguments in (
+                (drawn, "sample", given.problems, *common, *how, *sampling),
+                (trees, "search", given.problems, *common, *how, *search),
+                (scored, "bon", drawn, "--prm", reward, "--prm-format", "medsss"),
             ):
-                print(json.dumps(row), flush=True)
+                print(json.dumps(medsss(engine, out_file, command, *arguments)), flush=True)
 
 
 if __name__ == "__main__":
