@@ -28,7 +28,7 @@ PROMPTING=${PROMPTING:-native}    # of the first iteration: instruct for a gener
 TEACHER_EXTRA=${TEACHER_EXTRA:-} CURRICULUM_EXTRA=${CURRICULUM_EXTRA:-}
 EXTRA=${EXTRA:-} SAMPLE_EXTRA=${SAMPLE_EXTRA:-} SEARCH_EXTRA=${SEARCH_EXTRA:-} LABEL_EXTRA=${LABEL_EXTRA:-}
 SFT_LABEL=${SFT_LABEL:-} DPO_LABEL=${DPO_LABEL:-} PRM_LABEL=${PRM_LABEL:-} PRM_SEARCH=${PRM_SEARCH:-}
-SFT_EXTRA=${SFT_EXTRA:-} DPO_EXTRA=${DPO_EXTRA:-} PRM_EXTRA=${PRM_EXTRA:-}
+SFT_EXTRA=${SFT_EXTRA:-} DPO_EXTRA=${DPO_EXTRA:-} PRM_EXTRA=${PRM_EXTRA:-} BON_EXTRA=${BON_EXTRA:-}
 
 mkdir -p "$OUT"
 say() { printf '\n== %s (%d s)\n' "$*" "$SECONDS" >&2; }
@@ -115,7 +115,7 @@ reward() {  # reward LABELS: a process reward model, and the best of N by it, of
     if [ ! -s "$OUT/prm-$1.jsonl" ]; then say "no tree has correct and wrong trajectories: no reward model"; return; fi
     $TRAIN train-prm "$OUT/prm-$1.jsonl" --policy "$policy" --seed "$SEED" $PRM_EXTRA -o "$OUT/prm-$1"
     for of in base evolved; do
-        medsss bon "$OUT/$of.samples.jsonl" --prm "$OUT/prm-$1" -o "$OUT/$of.bon-$1.jsonl"
+        medsss bon "$OUT/$of.samples.jsonl" --prm "$OUT/prm-$1" $BON_EXTRA -o "$OUT/$of.bon-$1.jsonl"
         medsss eval "$OUT/$of.bon-$1.jsonl" --name "$of, PRM on $1 labels" -q > "$OUT/$of.bon-$1.report.json"
     done
 }
