@@ -12,7 +12,7 @@ from ..errors import UsageError
 from ..models import Device, Dtype, first_line, is_adapter, read_json
 from .base import EngineConfig
 
-BUILTIN = "builtin:clinic"
+BUILTIN = {"builtin:clinic": "policy", "builtin:clinic2": "policy2"}
 _HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.h5", "*.msgpack", "*.onnx")
 
@@ -24,14 +24,14 @@ LOADING = (
 
 
 def resolve_policy(policy: str, *, weights: bool = True) -> str:
-    """The folder or hub name that `policy` means: "builtin:clinic" is the folder shipped with the package.
+    """The folder or hub name that `policy` means: "builtin:clinic" is a folder shipped with the package.
 
     A name with one slash that is no folder here is taken for a hub name. OWNER/NAME@REVISION is downloaded (into the
     hub's cache) and gives that folder, where it is not wanted without `weights`. Raises UsageError for anything else
     that is not a model folder, and says what to do.
     """
-    if policy == BUILTIN:
-        return str(Path(__file__).resolve().parent.parent / "clinic" / "policy")
+    if policy in BUILTIN:
+        return str(Path(__file__).resolve().parent.parent / "clinic" / BUILTIN[policy])
     path = Path(policy).expanduser()
     if path.is_dir():
         if (path / "config.json").is_file() or (path / "adapter_config.json").is_file():
@@ -45,7 +45,7 @@ def resolve_policy(policy: str, *, weights: bool = True) -> str:
         return policy if named[2] is None else _pinned(named[1], named[2], weights=weights)
     raise UsageError(
         f"no policy folder {policy}",
-        hint=f"a policy is a folder with config.json, a hub name OWNER/NAME, or {BUILTIN}",
+        hint=f"a policy is a folder with config.json, a hub name OWNER/NAME, or {' or '.join(BUILTIN)}",
     )
 
 
