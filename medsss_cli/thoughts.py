@@ -17,9 +17,9 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 
+from .answers.readers import after_thought
 from .steps import ROOT_TEXT, join_steps, mark, split_steps, starts_at
 
-_THOUGHT_END = "</think>"
 # "Step 3:", "**Step 3:**", "### Step 3.", "- Step 3 -", 步骤3：, 第3步：, each at the start of a line.
 _MARK = re.compile(
     r"""
@@ -63,7 +63,7 @@ def in_steps(text: str) -> str:
 
     Without two marks that count it comes back as it is, less the thought.
     """
-    text = text.rpartition(_THOUGHT_END)[2].strip()
+    text = after_thought(text).strip()
     marked = _MARK.sub(lambda found: f"{mark(int(found['english'] or found['chinese'] or found['nth']))} ", text)
     begin = min((at for at in (marked.find(f"{mark(0)} "), marked.find(f"{mark(1)} ")) if at >= 0), default=-1)
     if begin < 0:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, ClassVar
 
+from ..answers.readers import after_thought
 from ..errors import UsageError
 from ..prompts import gold_text
 from ..records import Message, Problem
@@ -52,7 +53,6 @@ Step 2: wrong"""
 
 _PLACES = ("question", "answer", "documents", "steps")
 _PLACE = re.compile(rf"\{{({'|'.join(_PLACES)})\}}")
-_THOUGHT_END = "</think>"
 _BREAKS = re.compile(r"\n|(?<=[.,;])[ \t]+(?=Step[ \t]\d)", re.IGNORECASE)
 # "Step 1: Right-sided failure ..." repeats the step and is no verdict: after the word comes nothing, or a reason behind
 # a sign.
@@ -107,7 +107,7 @@ def read_verdicts(reply: str, count: int) -> list[bool | None]:
     judges none. What is said of step 0 is passed over.
     """
     found: dict[int, set[bool]] = {}
-    for line in _BREAKS.split(reply.rpartition(_THOUGHT_END)[2]):
+    for line in _BREAKS.split(after_thought(reply)):
         if verdict := _VERDICT.match(line):
             found.setdefault(int(verdict["step"]), set()).add(verdict["right"] is not None)
     if any(step > count for step in found):
