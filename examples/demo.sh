@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# make demo: the evolution loop on the built-in clinic, small enough for two CPU cores and ten minutes.
+# make demo: the evolution loop on the built-in clinic, small enough for two CPU cores and seven minutes.
 # It is evolve.sh with these settings, and story.py for what came out; SEED=1 OUT=out/demo1 make demo repeats it with
 # other draws.
 # Each setting stands beside its reason; the figures are in docs/internals/benchmarks.md, "What the clinic needs".
@@ -29,8 +29,8 @@ export PRM_LABEL=${PRM_LABEL:-"--values rollout --all"}
 export PRM_EXTRA=${PRM_EXTRA:-"--full --lr 5e-4 --epochs 4 --batch-size 8 --accumulation 1"}
 
 mkdir -p "$OUT"
-[ -s "$POOL" ] || medsss clinic -n 480 --seed "$SEED" > "$POOL"
-[ -s "$PRM_POOL" ] || medsss clinic -n 600 --seed "9$SEED" > "$PRM_POOL"
+[ -s "$POOL" ] || medsss clinic -n 600 --seed "$SEED" > "$POOL"
+[ -s "$PRM_POOL" ] || medsss clinic -n 1200 --seed "9$SEED" > "$PRM_POOL"
 [ -s "$TEST" ] || medsss clinic -n 300 --seed "$SEED" --split test > "$TEST"
 examples/evolve.sh > "$OUT/report.txt"
 exec python3 examples/story.py "$OUT"

@@ -66,7 +66,7 @@ if [ -n "$TEACHER" ]; then
     sharded "$OUT/teacher.jsonl" teach "$POOL" --seed "$SEED"
     medsss label "$OUT/teacher.jsonl" --to sft $SFT_LABEL -o "$OUT/teacher.sft.jsonl"
     if [ ! -s "$OUT/teacher.sft.jsonl" ]; then say "the teacher has no right answer: there is nothing to train on"; exit 1; fi
-    $TRAIN train-policy "$OUT/teacher.sft.jsonl" --policy "$policy" --method sft --seed "$SEED" $SFT_EXTRA -o "$OUT/stage1"
+    $TRAIN train-policy "$OUT/teacher.sft.jsonl" --policy "$policy" --method sft --seed "$SEED" $SFT_EXTRA -o "$OUT/stage1" >&2
     policy=$OUT/stage1 prompting=native
     greedy stage1
 fi
@@ -83,7 +83,7 @@ for i in $(seq "$ITERATIONS"); do
     say "iteration $i: fine-tuning on the correct trajectories so far"
     medsss label "${trees[@]}" --to sft $LABEL_EXTRA $SFT_LABEL -o "$o/sft.jsonl"
     if [ -s "$o/sft.jsonl" ]; then
-        $TRAIN train-policy "$o/sft.jsonl" --policy "$policy" --method sft --seed "$SEED" $SFT_EXTRA -o "$o/policy"
+        $TRAIN train-policy "$o/sft.jsonl" --policy "$policy" --method sft --seed "$SEED" $SFT_EXTRA -o "$o/policy" >&2
         policy=$o/policy prompting=native
     else
         say "iteration $i: no correct trajectory: the policy stays as it is"
@@ -94,7 +94,7 @@ done
 say "preference learning on the trees of all iterations"
 medsss label "${trees[@]}" --to preference $LABEL_EXTRA $DPO_LABEL -o "$OUT/preference.jsonl"
 if [ -s "$OUT/preference.jsonl" ]; then
-    $TRAIN train-policy "$OUT/preference.jsonl" --policy "$policy" --method dpo --seed "$SEED" $DPO_EXTRA -o "$OUT/policy"
+    $TRAIN train-policy "$OUT/preference.jsonl" --policy "$policy" --method dpo --seed "$SEED" $DPO_EXTRA -o "$OUT/policy" >&2
     policy=$OUT/policy
 else
     say "no preference pair: no DPO"
@@ -113,7 +113,7 @@ reward() {  # reward LABELS: a process reward model, and the best of N by it, of
     local of
     medsss label "${trees[@]}" --to prm --labels "$1" $LABEL_EXTRA $PRM_LABEL -o "$OUT/prm-$1.jsonl"
     if [ ! -s "$OUT/prm-$1.jsonl" ]; then say "no tree has correct and wrong trajectories: no reward model"; return; fi
-    $TRAIN train-prm "$OUT/prm-$1.jsonl" --policy "$policy" --seed "$SEED" $PRM_EXTRA -o "$OUT/prm-$1"
+    $TRAIN train-prm "$OUT/prm-$1.jsonl" --policy "$policy" --seed "$SEED" $PRM_EXTRA -o "$OUT/prm-$1" >&2
     for of in base evolved; do
         medsss bon "$OUT/$of.samples.jsonl" --prm "$OUT/prm-$1" $BON_EXTRA -o "$OUT/$of.bon-$1.jsonl"
         medsss eval "$OUT/$of.bon-$1.jsonl" --name "$of, PRM on $1 labels" -q > "$OUT/$of.bon-$1.report.json"
