@@ -64,7 +64,7 @@ def smoothed(tree: Tree, path: Sequence[int]) -> list[float]:
 
 
 VALUES: dict[str, Callable[[Tree, Sequence[int]], list[float]]] = {
-    how: lambda tree, path, how=how: values_on(tree, path, how) for how in StepValues
+    how: lambda tree, path, how=how: values_on(tree, [path], how)[0] for how in StepValues
 } | {SMOOTHED: smoothed}
 
 

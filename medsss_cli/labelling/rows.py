@@ -215,11 +215,11 @@ class PrmRows:
         return found
 
     def _of_tree(self, tree: Tree) -> list[Path]:
+        found = trajectories(tree)
+        values_PS = values_on(tree, [each.nodes for each in found], self.values)
         return [
-            Path(
-                [tree.nodes[index].text for index in each.nodes], values_on(tree, each.nodes, self.values), each.correct
-            )
-            for each in trajectories(tree)
+            Path([tree.nodes[index].text for index in each.nodes], values, each.correct)
+            for each, values in zip(found, values_PS, strict=True)
         ]
 
     def unlabelled(self, source: Source, found: Sequence[Path], made_with: dict[str, Any]) -> list[Prm]:

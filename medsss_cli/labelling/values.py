@@ -26,21 +26,23 @@ class StepValues(StrEnum):
     more than that step."""
 
 
-def values_on(tree: Tree, path: Sequence[int], how: StepValues = StepValues.BACKED_UP) -> list[float]:
-    """The values of the nodes of a path from the root, each in [0, 1].
+def values_on(tree: Tree, paths: Sequence[Sequence[int]], how: StepValues = StepValues.BACKED_UP) -> list[list[float]]:
+    """[path][step]: the values of the nodes of each path from the root, each in [0, 1].
 
     A step without rollouts of its own, which a Finish wrote on its way to the answer, has by ROLLOUT the value of the
     step after it: what came of it is one rollout. The root has none and takes the mean over its children's.
     """
     match how:
         case StepValues.BACKED_UP:
-            return [tree.nodes[index].value for index in path]
+            return [[tree.nodes[index].value for index in path] for path in paths]
         case StepValues.ROLLOUT:
-            return _of_rollouts(tree, path)
+            return [_of_rollouts(tree, path) for path in paths]
         case StepValues.POOLED | StepValues.LEAST_POOLED:
-            counts = pooled_counts(tree)
-            shares = [right / tries if tries else 0.0 for right, tries in (counts[index] for index in path)]
-            return shares if how is StepValues.POOLED else _least(tree, path, shares)
+            shares = [right / tries if tries else 0.0 for right, tries in pooled_counts(tree)]
+            pooled = [[shares[index] for index in path] for path in paths]
+            if how is StepValues.POOLED:
+                return pooled
+            return [_least(tree, path, own) for path, own in zip(paths, pooled, strict=True)]
 
 
 def _of_rollouts(tree: Tree, path: Sequence[int]) -> list[float]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import __version__
+from ..console import clock
 from ..cost import Meter, gpus
 from ..engines import resolve_policy
 from ..errors import UsageError
@@ -324,7 +325,7 @@ def progress_callback(say: Say, recipe: Recipe, every_seconds: float = 10.0) -> 
             say(
                 f"step {state.global_step}/{state.max_steps} loss {float(logs['loss']):.4f}{extra} "
                 f"lr {float(logs.get('learning_rate', 0.0)):.2g} {rate:.2f} steps/s, "
-                f"{left // 3600}:{left % 3600 // 60:02d}:{left % 60:02d} left"
+                f"{clock(left)} left"
             )
 
     return Lines()
