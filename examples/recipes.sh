@@ -3,14 +3,19 @@
 # about equal generated tokens, for one SEED. MedCritical runs first, and what it generates is the budget of the others.
 #
 #   SEED=0 examples/recipes.sh       (then SEED=1, SEED=2; a few minutes each on two cores)
+#   N=8 PRM=out/demo/prm-dual SEED=0 examples/recipes.sh            (measures 8 candidates a question, too)
 #
 # The student is the shipped policy, the teacher what `make demo` made of it; any two policies do (STUDENT, TEACHER).
+# The table of docs/when-search-pays.md takes LEVEL=2, with what LEVEL=2 of the demo made.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 export SEED=${SEED:-0}
-OUT=${OUT:-out/recipes/$SEED} STUDENT=${STUDENT:-builtin:clinic} TEACHER=${TEACHER:-out/demo/policy}
-QUESTIONS=${QUESTIONS:-400} TESTS=${TESTS:-400} SHORT=${SHORT:-160}
+LEVEL=${LEVEL:-1}                 # of the clinic's problems
+case $LEVEL in 1) made=; short=160 ;; *) made=2; short=320 ;; esac
+OUT=${OUT:-out/recipes$made/$SEED} STUDENT=${STUDENT:-builtin:clinic$made} TEACHER=${TEACHER:-out/demo$made/policy}
+QUESTIONS=${QUESTIONS:-400} TESTS=${TESTS:-400} SHORT=${SHORT:-$short}
+N=${N:-0} PRM=${PRM:-}            # candidates a question of each policy at the end; what votes over them
 DRAWS=${DRAWS:-3} TRIES=${TRIES:-6}        # MedCritical: of the teacher, of the student
 RATINGS=${RATINGS:-4} CURRICULUM=${CURRICULUM:-40}  # MedS3: answers that tell the hard questions, how many of these a domain
 # A policy of one or two million weights takes learning rates far above the papers'.
@@ -23,12 +28,20 @@ CHUNK=${CHUNK:-10}                # questions that tell what one of them costs
 mkdir -p "$OUT"
 python=${PYTHON:-python}
 pool=$OUT/pool.jsonl test=$OUT/test.jsonl
-[ -s "$pool" ] || medsss clinic -n "$QUESTIONS" --seed "7$SEED" > "$pool"
-[ -s "$test" ] || medsss clinic -n "$TESTS" --seed "$SEED" --split test > "$test"
+[ -s "$pool" ] || medsss clinic -n "$QUESTIONS" --level "$LEVEL" --seed "7$SEED" > "$pool"
+[ -s "$test" ] || medsss clinic -n "$TESTS" --level "$LEVEL" --seed "$SEED" --split test > "$test"
 tokens() { "$python" examples/recipes_table.py --tokens "$@"; }
 measure() {  # measure NAME POLICY
     medsss sample "$test" --policy "$2" --seed "$SEED" --greedy --max-tokens "$SHORT" -o "$OUT/$1.greedy.jsonl"
     medsss eval "$OUT/$1.greedy.jsonl" --name "$1" -q > "$OUT/$1.report.json"
+    candidates "$@"
+}
+candidates() {  # candidates NAME POLICY
+    if [ "$N" -eq 0 ]; then return; fi
+    medsss sample "$test" --policy "$2" --seed "$SEED" -n "$N" --max-tokens "$SHORT" -o "$OUT/$1.samples.jsonl"
+    local found=samples.jsonl
+    if [ -n "$PRM" ]; then found=scored.jsonl; medsss bon "$OUT/$1.samples.jsonl" --prm "$PRM" -o "$OUT/$1.$found"; fi
+    medsss eval "$OUT/$1.$found" --name "$1" -q > "$OUT/$1.candidates.json"
 }
 # shellcheck disable=SC2086  # the EXTRA variables are lists of words
 train() { medsss train-policy "$OUT/$1.$2.jsonl" --policy "$3" --method "$2" --seed "$SEED" $4 -o "$OUT/$1.$2" >&2; }
@@ -82,4 +95,6 @@ rejection & first=$!
 meds3
 wait "$first"
 grpo
+candidates base "$STUDENT"
+candidates medcritical "$(ls -d "$OUT"/medcritical/round*/policy "$OUT"/medcritical/stage1 2> /dev/null | head -1)"
 "$python" examples/recipes_table.py "$OUT"

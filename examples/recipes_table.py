@@ -3,7 +3,9 @@
     python examples/recipes_table.py out/recipes/0 out/recipes/1 out/recipes/2
     python examples/recipes_table.py --tokens FILE...     # tokens generated for samples and tree records
 
-Of files with corrections only these count: the answers before them were paid for in the file they came from.
+Of files with corrections only these count: the answers before them were paid for in the file they came from. Where a
+folder holds candidates (N of recipes.sh), a second table has them: one of N, majority, likeliest, and the reward
+model's vote and best where one scored them; the mean over the folders, and each of them.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from statistics import fmean
 
 ROWS = (  # name, report, files that it paid for beside those of the rows named before it
     ("base", "medcritical/student.report.json", ()),
@@ -53,6 +56,32 @@ def line(name: str, report: str, files: tuple[str, ...], folders: list[Path]) ->
     return f"| {' | '.join(cells)} |"
 
 
+CANDIDATES = (  # file name, name
+    ("base", "base"),
+    ("rejection", "rejection sampling alone"),
+    ("medcritical", "MedCritical"),
+    ("meds3", "MedS3, one iteration"),
+    ("grpo", "GRPO"),
+)
+CURVES = {"one of N": ("pass_at_k", 0), "pass@N": ("pass_at_k", -1), "majority": ("majority_at_k", -1)}
+CURVES |= {"likeliest": ("likeliest_at_k", -1), "PRM's vote": ("min-vote-sum", -1), "PRM's best": ("min-max", -1)}
+
+
+def candidates(report: str, name: str, folders: list[Path]) -> str | None:
+    """A row of the second table: for each measure the mean over the folders, and each of them, in percent."""
+    found = [folder / f"{report}.candidates.json" for folder in folders]
+    reports = [json.loads(path.read_text(encoding="utf-8")) for path in found if path.exists()]
+    if not reports:
+        return None
+    cells = [name]
+    for curve, point in CURVES.values():
+        curves = [r.get(curve) or r.get("best_of_k", {}).get(curve) for r in reports]
+        values = [100 * points[point]["value"] for points in curves if points]
+        each = ", ".join(f"{value:.1f}" for value in values)
+        cells.append(f"{fmean(values):.1f} ({each})" if values else "-")
+    return f"| {' | '.join(cells)} |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="The table of examples/recipes.sh, or the tokens of files.")
     parser.add_argument("paths", type=Path, nargs="+", help="folders of examples/recipes.sh, one for each seed")
@@ -65,6 +94,9 @@ def main() -> None:
     print("|---" * (len(options.paths) + 1) + "|")
     for name, report, files in ROWS:
         print(line(name, report, files, options.paths))
+    rows = [row for report, name in CANDIDATES if (row := candidates(report, name, options.paths))]
+    if rows:
+        print("", f"| % right | {' | '.join(CURVES)} |", "|---" * (len(CURVES) + 1) + "|", *rows, sep="\n")
 
 
 if __name__ == "__main__":
