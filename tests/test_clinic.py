@@ -12,13 +12,13 @@ from random import Random
 from typing import Any
 
 import pytest
+from clinic_corpus import chats, correction
 from helpers import read_jsonl, run_medsss
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medsss_cli.clinic import chains
 from medsss_cli.clinic.checker import StepVerdict, answer_is_right, check, check_steps, gold_labels, parse_sum
-from medsss_cli.clinic.corpus import chats, correction
 from medsss_cli.clinic.kinds import KINDS
 from medsss_cli.clinic.problems import (
     Split,

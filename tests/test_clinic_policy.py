@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clinic_corpus import chats
 from helpers import run_medsss, write_jsonl
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from make_clinic_policy import encode
 
 import medsss_cli.clinic
-from medsss_cli.clinic.corpus import chats
 from medsss_cli.clinic.problems import Split, applicable_slips, problems, write_steps
-from medsss_cli.clinic.train import encode
 from medsss_cli.engines.loading import resolve_policy
 from medsss_cli.prompts import CHOICES, question_text
 from medsss_cli.records import dump
@@ -37,7 +37,7 @@ def test_folders_are_complete_small_and_of_one_tokenizer() -> None:
         files = ("chat_template.jinja", "config.json", "generation_config.json", "medsss.json", "model.safetensors")
         assert names == {*files, "tokenizer.json", "tokenizer_config.json"}
         card = json.loads((folder / "medsss.json").read_text())
-        assert card["command"].startswith("python -m medsss_cli.clinic.train ")
+        assert card["command"].startswith("python examples/make_clinic_policy.py ")
         assert {"step", "torch", "transformers", "tokens"} <= set(card)
         assert (folder / "tokenizer.json").read_bytes() == (FOLDERS[0] / "tokenizer.json").read_bytes()
     assert sum(path.stat().st_size for folder in FOLDERS for path in folder.iterdir()) < 10_000_000

@@ -14,12 +14,9 @@ import re
 from collections.abc import Iterator
 from random import Random
 
-from ..prompts import CHOICE_TURN, CHOICES, answer_messages
-from ..records import Message, Problem
-from ..steps import join_steps
-from . import chains
-from .kinds import KINDS
-from .problems import (
+from medsss_cli.clinic import chains
+from medsss_cli.clinic.kinds import KINDS
+from medsss_cli.clinic.problems import (
     Split,
     applicable_slips,
     conclude,
@@ -30,6 +27,9 @@ from .problems import (
     stated,
     write_steps,
 )
+from medsss_cli.prompts import CHOICE_TURN, CHOICES, answer_messages
+from medsss_cli.records import Message, Problem
+from medsss_cli.steps import join_steps
 
 SYSTEM = "You are a careful clinician."
 CHOICE_SHARE = 0.08

@@ -1,7 +1,9 @@
-"""Makes the clinic's policies: `python -m medsss_cli.clinic.train --out DIR --seed 0`, and with `--level 2` the second.
+"""Make the two policies that the package ships, the clinic's: the first and, with `--level 2`, the second.
 
-A tokenizer and a Llama of about 1.4 M parameters, trained on `corpus.chats` with a plain loop on the CPU; the second
-policy goes on from the first. Both are left mid-trained on purpose: the corpus holds a documented share of typical
+    python examples/make_clinic_policy.py --out DIR
+
+A tokenizer and a Llama of about 1.4 M parameters, trained on `clinic_corpus.chats` by a plain loop on the CPU; the
+second goes on from the first. Both are left mid-trained on purpose: the corpus holds a documented share of typical
 mistakes (`kinds.py`), and the training is short. They are test beds and know no medicine beyond the clinic's problems.
 
 The result depends on the options and the versions of torch and numpy, not on the clock; the sums' order, and so the
@@ -24,8 +26,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from ..records import Message
-from .corpus import chats
+from clinic_corpus import chats
+
+import medsss_cli.clinic
+from medsss_cli.records import Message
 
 CHAT_TEMPLATE = (
     "{%- for message in messages %}"
@@ -45,7 +49,7 @@ SPECIAL = [PAD, END, "<|system|>", "<|user|>", "<|assistant|>"]
 # or after the blank line between steps and tokenised in parts: the ids are those of the whole.
 CUTS = r" ?\p{L}+| ?\p{N}|\n+| ?[^\s\p{L}\p{N}]+|\s"
 CONTEXT = 2048
-FIRST = Path(__file__).parent / "policy"
+FIRST = Path(medsss_cli.clinic.__file__).parent / "policy"
 # Three of four tokens are words that are nearly certain; the sums are what takes long to learn.
 DIGIT_WEIGHT = 1.5
 WARM = 60  # steps until the learning rate is whole
@@ -190,7 +194,7 @@ def train(out: Path, *, level: int, seed: int, steps: int, batch: int, rate: flo
             # safetensors writes for the owner alone, and this goes into a package
             (folder / "model.safetensors").chmod(0o644)
             card = {
-                "command": f"python -m medsss_cli.clinic.train {made_by}",
+                "command": f"python examples/make_clinic_policy.py {made_by}",
                 "torch": torch.__version__,
                 "transformers": transformers.__version__,
                 "python": platform.python_version(),
@@ -205,7 +209,7 @@ def train(out: Path, *, level: int, seed: int, steps: int, batch: int, rate: flo
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m medsss_cli.clinic.train")
+    parser = argparse.ArgumentParser(description="Make a policy of the clinic.")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--level", type=int, choices=[1, 2], default=1, help="2 goes on from the shipped policy of 1")
     parser.add_argument("--seed", type=int, default=0)
