@@ -14,8 +14,7 @@ from medsss_cli.clinic.checker import gold_labels
 from medsss_cli.console import Progress, note
 from medsss_cli.engines import EngineConfig, open_engine
 from medsss_cli.errors import BadRecord
-from medsss_cli.labelling.documents import documents_of
-from medsss_cli.labelling.judged import Judge, JudgeConfig, Judged
+from medsss_cli.labelling.judged import JudgeConfig
 from medsss_cli.labelling.rows import PrmRows, Source
 from medsss_cli.records import Prm
 from medsss_cli.stream.jsonl import Where
@@ -33,18 +32,16 @@ def label_by_judge(
 ) -> tuple[Stream[Source], Counter[str]]:
     """Label the trajectories of all records, at most `most` of each; returns why records gave nothing. Those of which
     the judge says nothing are left out."""
-    asked = {
-        **policy.writer(),
-        "prompt": judging.template(),
+    template = judging.template()
+    asked = policy.writer() | {
+        "prompt": template,
         "temperature": judging.temperature,
         "max_tokens": judging.max_tokens,
-        "seed": judging.seed,
     }
-    seen, nothing = Judged(), Counter[str]()
+    seen, nothing = Counter[str](), Counter[str]()
 
     async def work(sources: Stream[Source], progress: Progress) -> None:
         async with open_engine(policy) as engine:
-            judge = Judge(engine, judging.sampling(), judging.template())
 
             async def label(source: Source) -> Sequence[Prm]:
                 found = paths.paths(source, most)
@@ -53,16 +50,11 @@ def label_by_judge(
                     return []
                 plain = paths.unlabelled(source, found, {"labels": "judge", "judge": policy.policy})
                 labels_PS = await asyncio.gather(
-                    *(
-                        judge.labels(source, record.prompt, record.completions, documents_of(record), number)
-                        for number, record in enumerate(plain)
-                    )
+                    *(judging.labels(engine, template, record, number) for number, record in enumerate(plain))
                 )
                 records = []
                 for record, labels in zip(plain, labels_PS, strict=True):
-                    seen.add(labels)
-                    if (gold := _of_clinic(record)) is not None:
-                        seen.compare(labels, gold)
+                    seen.update(counted(labels[1:], (_of_clinic(record) or [])[1:]))
                     if any(label is not None for label in labels):
                         records.append(msgspec.structs.replace(record, labels=labels))
                 if not records:
@@ -78,10 +70,27 @@ def label_by_judge(
         Progress("records", total=sources.expected(), quiet=options.quiet) as progress,
     ):
         asyncio.run(work(sources, progress))
-    if not options.quiet:
-        for line in seen.lines():
-            note(line)
+    if seen and not options.quiet:
+        left_out = f"; {seen['unread']} trajectories without any judgement left out" if seen["unread"] else ""
+        note(
+            f"judge: {seen['trajectories']} trajectories, {seen['right']} steps right, {seen['wrong']} wrong, "
+            f"{seen['unknown']} not judged{left_out}"
+        )
+        if checked := seen["same"] + seen["other"]:
+            share = seen["same"] / checked
+            note(f"judge: agrees with the clinic's checker on {seen['same']} of {checked} ({share:.1%}) steps")
     return sources, nothing
+
+
+def counted(labels: Sequence[float | None], gold: Sequence[int | None]) -> Counter[str]:
+    """What the labels of a trajectory's steps add to the summary: steps `right`, `wrong`, `unknown`, and of those that
+    are judged how many have the `same` label as `gold` (none, or one a step) and how many an `other`."""
+    found = Counter({1.0: "right", 0.0: "wrong", None: "unknown"}[label] for label in labels)
+    found["trajectories"] += 1
+    found["unread"] += all(label is None for label in labels)
+    pairs = zip(labels, gold, strict=False)
+    found.update("same" if label == true else "other" for label, true in pairs if label is not None)
+    return found
 
 
 def _of_clinic(record: Prm) -> list[int | None] | None:

@@ -16,7 +16,6 @@ import typer
 from medsss_cli.console import Progress, note, warn
 from medsss_cli.engines.base import EngineConfig
 from medsss_cli.errors import BadRecord
-from medsss_cli.labelling.documents import Library
 from medsss_cli.labelling.judged import JudgeConfig
 from medsss_cli.labelling.rows import PreferenceRows, PrmRows, SftRows, Source
 from medsss_cli.problems import is_tree, to_samples, to_tree
@@ -75,8 +74,6 @@ def run(
         refuse_given(_OF_VALUES, "belongs to labels made from values, not to --judge")
     else:
         refuse_given(_OF_JUDGE, "belongs to --judge")
-    if prm.documents is not None:
-        prm = replace(prm, library=Library.read(prm.documents))
     kinds: dict[To, SftRows | PreferenceRows | PrmRows] = {To.SFT: sft, To.PREFERENCE: preference, To.PRM: prm}
     rows = kinds[to]
     config = {"to": str(to), "max_per_problem": max_per_problem}

@@ -14,11 +14,10 @@ from trees import record as tree_record
 
 from medsss_cli.clinic.problems import problems, write_steps
 from medsss_cli.engines.scripted import ScriptedEngine
-from medsss_cli.errors import UsageError
-from medsss_cli.labelling.documents import Document, Library, documents_of, words
-from medsss_cli.labelling.judged import JUDGE_PROMPT, Judge, Judged, judge_prompt, judged_labels, read_verdicts
+from medsss_cli.labelling.documents import documents_of
+from medsss_cli.labelling.judged import JUDGE_PROMPT, JudgeConfig, judge_prompt, judged_labels, read_verdicts
 from medsss_cli.records import Prm, Problem, Task, dump, parse
-from medsss_cli.requests import Sampling, derive_seed
+from medsss_cli.requests import derive_seed
 from medsss_cli.steps import join_steps
 from medsss_cli.stream.jsonl import Where
 from medsss_cli.training.prm import prm_rows
@@ -69,16 +68,6 @@ def test_the_first_wrong_step_makes_all_later_ones_wrong(verdicts: list[bool | N
     assert judged_labels(verdicts) == labels
 
 
-def test_agreement_by_hand() -> None:
-    """Three steps, the second wrong. A judge that finds the third: 1 1 0 against 1 0 0, two of three steps. One that
-    says nothing of the second: null is not compared. One that is right about a right solution: 2 of 2."""
-    found = Judged()
-    found.compare([None, 1.0, 1.0, 0.0], [None, 1, 0, 0])
-    found.compare([None, 1.0, None, None], [None, 1, 0, 0])
-    found.compare([None, 1.0, 1.0], [None, 1, 1])
-    assert (found.checked, found.same) == (6, 5)
-
-
 def test_the_prompt_shows_question_gold_answer_documents_and_steps_but_not_step_0() -> None:
     text = judge_prompt(JUDGE_PROMPT, PROBLEM, "Which drug?", [ROOT, "It has {answer} in it.", "B."], ["One.", "Two."])
     assert "Question:\nWhich drug?\n\nRight answer: B. Metoprolol\n\n" in text
@@ -92,43 +81,22 @@ def test_the_prompt_shows_question_gold_answer_documents_and_steps_but_not_step_
 def test_every_request_has_a_seed_of_its_own_and_the_same_in_each_run() -> None:
     """Or a judge at a temperature would give other labels under another --concurrency or --shard."""
     engine = ScriptedEngine(lambda prompt, sampling, n: ["Step 1: right"] * n)
-    judge = Judge(engine, Sampling(temperature=1.0, max_tokens=64, seed=5))
-
-    async def ask(id: str, number: int) -> list[float | None]:
-        problem = Problem(id=id, question="Which?", answer="B")
-        return await judge.labels(problem, "Which?", [ROOT, "The answer is B."], [], number)
-
-    for id, number in (("a", 0), ("a", 1), ("b", 0)):
-        assert asyncio.run(ask(id, number)) == [None, 1.0]
+    config = JudgeConfig(judge=True, temperature=1.0, max_tokens=64)
+    asked = [("a", 0), ("a", 1), ("b", 0)]
+    for id, number in asked:
+        record = Prm(
+            id=id,
+            question="Which?",
+            answer="B",
+            prompt="Which?",
+            completions=[ROOT, "The answer is B."],
+            labels=[],
+            values=[],
+        )
+        assert asyncio.run(config.labels(engine, JUDGE_PROMPT, record, number)) == [None, 1.0]
     drawn = [sampling for _, sampling, _ in engine.requests]
-    assert [each.seed for each in drawn] == [
-        derive_seed(5, id, "judge", number) for id, number in (("a", 0), ("a", 1), ("b", 0))
-    ]
+    assert [each.seed for each in drawn] == [derive_seed(0, id, "judge", number) for id, number in asked]
     assert {(each.temperature, each.max_tokens) for each in drawn} == {(1.0, 64)}
-
-
-def test_the_best_documents_by_hand() -> None:
-    """Lengths 2, 2, 3, mean 7/3; k1 1.5, b .75. Of c, which two of three have, idf = ln(1 + 1.5/2.5) = .470:
-    d1 .470 * 1 / (1 + 1.5 * (.25 + .75 * 6/7)) = .201, d2 .470 * 2 / (2 + 1.5 * (.25 + .75 * 9/7)) = .246.
-    Of a, which one has, idf = ln(1 + 2.5/1.5) = .981: d0 .419. d0 and d1 share b (.201 each)."""
-    library = Library([Document("d0", "a b"), Document("d1", "b c"), Document("d2", "c c d")])
-    assert [document.id for document in library.best("c", 5)] == ["d2", "d1"]
-    assert [document.id for document in library.best("c a", 5)] == ["d0", "d2", "d1"]
-    assert [document.id for document in library.best("b", 1)] == ["d0"]  # equal: the first in the file
-    assert [document.id for document in library.best("c c c c c c a", 1)] == ["d0"]  # a word counts once
-    assert library.best("unheard of", 5) == []
-    assert library.best("", 5) == []
-    assert words("The CHA2DS2-VASc score: 64kg感染性休克") == [
-        "the",
-        "cha2ds2",
-        "vasc",
-        "score",
-        "64kg",
-        "感染",
-        "染性",
-        "性休",
-        "休克",
-    ]
 
 
 @pytest.mark.parametrize(
@@ -144,17 +112,6 @@ def test_the_best_documents_by_hand() -> None:
 )
 def test_documents_that_a_record_carries(fields: dict[str, Any], found: tuple[str, ...]) -> None:
     assert documents_of(parse(Problem, {"id": "a", "question": "?", "answer": "", **fields})) == found
-
-
-def test_a_library_that_cannot_be_used(tmp_path: Path) -> None:
-    no_text = write_jsonl(tmp_path / "a.jsonl", [{"text": "x"}, {"id": "b"}])
-    with pytest.raises(UsageError, match=r"a\.jsonl:2: no document: it needs a `text`, found the keys id"):
-        Library.read(str(no_text))
-    (tmp_path / "empty.jsonl").write_text("")
-    with pytest.raises(UsageError, match="holds no document"):
-        Library.read(str(tmp_path / "empty.jsonl"))
-    with pytest.raises(UsageError, match="no word to find them by"):
-        Library([Document("a", "...")])
 
 
 def judge(tmp_path: Path, records: list[dict[str, Any]], script: list[dict[str, Any]], *args: object) -> Ran:
@@ -230,33 +187,10 @@ def test_on_the_clinic_the_checker_is_the_judges_reference(tmp_path: Path) -> No
     assert quiet.stderr == ""
 
 
-def test_documents_are_found_shown_to_the_judge_and_kept(tmp_path: Path) -> None:
-    """By question and trajectory: the same question with another solution gets another document. A record that
-    carries its own keeps them."""
-    library = write_jsonl(
-        tmp_path / "library.jsonl",
-        [
-            {"id": "k", "title": "Loop diuretics", "text": "They act on the kidney."},
-            {"id": "h", "text": "A beta blocker slows the heart."},
-            {"id": "z", "text": "Zebra."},
-        ],
-    )
-    script = [
-        {"match": "[1] A beta blocker slows the heart.\n\nSolution:", "texts": ["Step 1: right"]},
-        {"match": "[1] Loop diuretics\nThey act on the kidney.\n\nSolution:", "texts": ["Step 1: wrong"]},
-        {"match": "[1] My own.", "texts": ["Step 1: right"]},
-    ]
-    records = [
-        samples(PROBLEM, "The heart slows.", "It acts on the kidney."),
-        samples(PROBLEM, "The heart slows.") | {"id": "q2", "documents": ["My own."]},
-    ]
-    ran = judge(tmp_path, records, script, "--documents", library, "--top-k", "1").ok()
-    assert [(row["meta"]["documents"], row["labels"]) for row in ran.records] == [
-        (["A beta blocker slows the heart."], [None, 1]),
-        (["Loop diuretics\nThey act on the kidney."], [None, 0]),
-        (["My own."], [None, 1]),
-    ]
-    assert [row["meta"].get("document_ids") for row in ran.records] == [["h"], ["k"], None]
+def test_the_judge_is_shown_the_documents_of_a_record(tmp_path: Path) -> None:
+    script = [{"match": "[1] My own.\n\nSolution:", "texts": ["Step 1: right"]}]
+    ran = judge(tmp_path, [samples(PROBLEM, "The heart slows.") | {"documents": ["My own."]}], script).ok()
+    assert [(row["meta"]["documents"], row["labels"]) for row in ran.records] == [(["My own."], [None, 1])]
 
 
 def test_a_prompt_of_ones_own(tmp_path: Path) -> None:
@@ -301,9 +235,7 @@ def test_a_judge_without_a_verdict_leaves_no_empty_file_without_a_word(tmp_path:
         (["--to", "prm", "--temperature", "1"], "--temperature belongs to --judge"),
         (["--to", "prm", "--base-url", "http://x"], "--base-url belongs to --judge"),
         (["--to", "sft", "--judge"], "--judge belongs to --to prm"),
-        (["--to", "sft", "--documents", "x"], "--documents belongs to --to prm"),
         (["--to", "prm", "--judge", "--labels", "hard"], "--labels belongs to labels made from values"),
-        (["--to", "prm", "--documents", "no-such.jsonl"], "no-such.jsonl"),
     ],
 )
 def test_wrong_usage(args: list[str], message: str) -> None:

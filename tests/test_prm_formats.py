@@ -250,16 +250,11 @@ def test_med_prm_with_and_without_documents(tmp_path: Path) -> None:
 
 
 def test_med_prm_reads_the_documents_of_a_record_as_label_writes_it() -> None:
-    """A PRM that was trained with guidelines in front must find them there, whether `label --documents` put texts into
-    the prm record or the problem came with objects of its own."""
+    """A PRM that was trained with guidelines in front must find them there, in a prm record as in a problem."""
     fields: dict[str, Any] = {"id": "a", "question": "Which?", "answer": "B", "options": {"A": "1 mg", "B": "2 mg"}}
     labelled = {
         **fields,
-        "meta": {
-            "label": {"labels": "judge"},
-            "documents": ["Dosing\nAdd.", "Doses are in mg."],
-            "document_ids": ["x", "y"],
-        },
+        "meta": {"label": {"labels": "judge"}, "documents": ["Dosing\nAdd.", "Doses are in mg."]},
         "prompt": "Which?\nA. 1 mg\nB. 2 mg",
         "completions": STEPS,
         "labels": [None, 1.0, None],

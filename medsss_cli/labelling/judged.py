@@ -16,17 +16,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
 
 from ..answers.readers import after_thought
 from ..errors import UsageError
 from ..prompts import gold_text
-from ..records import Message, Problem
+from ..records import Message, Prm, Problem
 from ..requests import Engine, Prompt, Sampling, derive_seed
 from ..settings import Opt, check
 from ..steps import SEPARATOR, mark
+from .documents import documents_of
 
 JUDGE_PROMPT = """\
 You check how a medical problem was solved. You are given the question, the right answer, and a solution in numbered \
@@ -156,7 +157,6 @@ class JudgeConfig:
         float, Opt("Sampling temperature; 0 is greedy.", names=("--temperature", "-T"), least=0, metavar="T")
     ] = 0.0
     max_tokens: Annotated[int, Opt("Most tokens of one reply.", least=1, metavar="N")] = 1024
-    seed: Annotated[int, Opt("Where every random draw derives from.", metavar="S")] = 0
 
     def __post_init__(self) -> None:
         check(self)
@@ -165,69 +165,10 @@ class JudgeConfig:
         """What the judge is asked. Raises UsageError where the file cannot be read, or leaves out question or steps."""
         return JUDGE_PROMPT if self.judge_prompt is None else read_prompt(self.judge_prompt)
 
-    def sampling(self) -> Sampling:
-        return Sampling(temperature=self.temperature, top_p=0.95, max_tokens=self.max_tokens, seed=self.seed)
-
-
-@dataclass(frozen=True, slots=True)
-class Judge:
-    """A model that judges: its engine, how it is drawn from (`sampling.seed` is the run's), the template it is asked
-    by."""
-
-    engine: Engine
-    sampling: Sampling
-    template: str = JUDGE_PROMPT
-
-    async def labels(
-        self, problem: Problem, question: str, steps: Sequence[str], documents: Sequence[str], number: int
-    ) -> list[float | None]:
-        """The labels of the steps of the `number`-th trajectory of a record, step 0 first. Raises EngineError."""
-        asked = judge_prompt(self.template, problem, question, steps, documents)
-        seeded = replace(self.sampling, seed=derive_seed(self.sampling.seed, problem.id, "judge", number))
-        [reply] = await self.engine.complete(Prompt((Message("user", asked),)), seeded, 1)
-        return judged_labels(read_verdicts(reply.text, len(steps) - 1))
-
-
-@dataclass(slots=True)
-class Judged:
-    """Counts of what a judge said. `right`, `wrong` and `unknown` steps; `unread` trajectories have no label at all.
-    Of `checked` judged steps that a reference labels too, it agrees on `same`."""
-
-    trajectories: int = 0
-    unread: int = 0
-    right: int = 0
-    wrong: int = 0
-    unknown: int = 0
-    checked: int = 0
-    same: int = 0
-
-    def add(self, labels: Sequence[float | None]) -> None:
-        """The labels of one trajectory, step 0 first."""
-        steps = labels[1:]
-        self.trajectories += 1
-        self.right += steps.count(1.0)
-        self.wrong += steps.count(0.0)
-        self.unknown += steps.count(None)
-        self.unread += all(label is None for label in steps)
-
-    def compare(self, labels: Sequence[float | None], gold: Sequence[int | None]) -> None:
-        """One trajectory with a reference's labels, both 0 from the first wrong step on."""
-        pairs = [(label, true) for label, true in zip(labels[1:], gold[1:], strict=True) if label is not None]
-        self.checked += len(pairs)
-        self.same += sum(label == true for label, true in pairs)
-
-    def lines(self) -> list[str]:
-        """The summary."""
-        if not self.trajectories:
-            return []
-        lines = [
-            f"judge: {self.trajectories} trajectories, {self.right} steps right, {self.wrong} wrong, "
-            f"{self.unknown} not judged"
-            + (f"; {self.unread} trajectories without any judgement left out" if self.unread else "")
-        ]
-        if self.checked:
-            share = self.same / self.checked
-            lines.append(
-                f"judge: agrees with the clinic's checker on {self.same} of {self.checked} ({share:.1%}) steps"
-            )
-        return lines
+    async def labels(self, engine: Engine, template: str, record: Prm, number: int) -> list[float | None]:
+        """The labels of the steps of a record, the `number`-th trajectory of its problem. Raises EngineError."""
+        asked = judge_prompt(template, record, record.prompt, record.completions, documents_of(record))
+        seed = derive_seed(0, record.id, "judge", number)
+        sampling = Sampling(temperature=self.temperature, top_p=0.95, max_tokens=self.max_tokens, seed=seed)
+        [reply] = await engine.complete(Prompt((Message("user", asked),)), sampling, 1)
+        return judged_labels(read_verdicts(reply.text, len(record.completions) - 1))

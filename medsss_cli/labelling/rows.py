@@ -16,7 +16,6 @@ from ..prompts import is_chinese, question_text
 from ..records import Message, Preference, Prm, Problem, Samples, Sft, Tree, Verdict, problem_fields
 from ..settings import Opt, check
 from ..steps import join_steps, split_steps
-from .documents import Library, documents_of
 from .labels import StepLabels, step_labels
 from .preferences import correction_pairs, preference_pairs
 from .trajectories import trajectories
@@ -177,12 +176,6 @@ class PrmRows:
     all_problems: Annotated[
         bool, Opt("Keep problems that have only correct, or only wrong, trajectories.", names=("--all",))
     ] = False
-    documents: Annotated[
-        str | None,
-        Opt("Documents (JSON lines) of which those that fit best go to records that carry none.", metavar="FILE"),
-    ] = None
-    top_k: Annotated[int, Opt("How many documents.", least=1, metavar="K")] = 5
-    library: Library | None = None  # of `documents`, opened
 
     def __post_init__(self) -> None:
         check(self)
@@ -223,22 +216,20 @@ class PrmRows:
         ]
 
     def unlabelled(self, source: Source, found: Sequence[Path], made_with: dict[str, Any]) -> list[Prm]:
-        """The records of trajectories, their documents in them and all labels null."""
+        """The records of trajectories, all labels null."""
         question = question_text(source)
         problem = problem_fields(source)
         problem["meta"] = {**source.meta, "label": made_with}
-        library = None if documents_of(source) else self.library
-        records = []
-        for path in found:
-            if library is not None:
-                best = library.best("\n".join([question, *path.steps[1:]]), self.top_k)
-                problem["meta"] = problem["meta"] | {
-                    "documents": [document.text for document in best],
-                    "document_ids": [document.id for document in best],
-                }
-            empty: list[float | None] = [None] * len(path.steps)
-            records.append(Prm(**problem, prompt=question, completions=path.steps, labels=empty, values=path.values))
-        return records
+        return [
+            Prm(
+                **problem,
+                prompt=question,
+                completions=path.steps,
+                labels=[None] * len(path.steps),
+                values=path.values,
+            )
+            for path in found
+        ]
 
 
 def _answers(samples: Samples) -> list[Path]:
