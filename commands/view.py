@@ -4,6 +4,7 @@ no model."""
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from itertools import islice
 from typing import Annotated
 
@@ -11,7 +12,7 @@ import typer
 
 from medsss_cli.console import note
 from medsss_cli.errors import UsageError
-from medsss_cli.labelling.labels import StepLabels
+from medsss_cli.records import Problem
 from medsss_cli.settings import Opt
 from medsss_cli.stream.faults import Faults
 from medsss_cli.stream.jsonl import LineWriter, check_inputs, read_records
@@ -43,7 +44,6 @@ def run(
         ),
     ] = None,
     full: Annotated[bool, Opt("Every answer, and every text in its whole length.")] = False,
-    labels: Annotated[StepLabels, Opt("How the steps of a tree are labelled, as in `label`.")] = StepLabels.DUAL,
     restart: Restart = False,
     strict: Strict = False,
 ) -> None:
@@ -54,66 +54,48 @@ def run(
     """
     check_inputs(inputs or ["-"])
     faults = Faults(strict=strict)
-    found_records = read_records(inputs or (), read, on_bad=faults.bad)
-    records = (record for _, record in found_records if not id or record.id in id)
-    if html is not None:
-        refuse_given(["full"], "is for the terminal, not for --html")
-        with open_whole(html, inputs=inputs or (), restart=restart, option="--html") as writer:
-            found = list(islice(records, limit or ON_A_PAGE))
-            if not found:
-                raise _nothing(id)
-            names = ", ".join(os.path.basename(path) for path in inputs or () if path != "-") or "stdin"
-            more = next(records, None) is not None
-            text = page(found, title=names, labels=labels, more=more).encode("utf-8", "replace")
-            writer.write_bytes(text)
-        if html != "-":
-            number = f"{len(found)} {'record' if len(found) == 1 else 'records'}"
-            note(
-                f"view: {number} on {html} ({len(text) / 1e6:.1f} MB)" + ("; there are more: --limit N" if more else "")
-            )
-    else:
-        from medsss_cli.view.terminal import Look, render
-
-        with LineWriter() as writer:
-            columns = _terminal_columns(writer.fd)
-            look = Look(_columns_set() or columns or 80, full, labels)
-            colored = _colours_wanted(columns is not None)
-            most = limit if limit is not None or id or columns is None else ON_A_TERMINAL
-            shown = 0
-            for record in records:
-                if most is not None and shown >= most:
-                    if limit is None:
-                        note(f"view: the first of several; --limit N or --id ID ({record.id}) shows more")
-                    break
-                shown_text = ("\n" if shown else "") + render(record, look, color=colored)
-                writer.write_bytes(shown_text.encode("utf-8", "replace"))
-                shown += 1
-        if not shown:
-            raise _nothing(id)
+    records = (record for _, record in read_records(inputs, read, on_bad=faults.bad) if not id or record.id in id)
+    shown = _page(records, html, inputs, limit, restart) if html is not None else _text(records, limit, full, id)
+    if not shown:
+        raise UsageError(f"there is no record{' of the id ' + ', '.join(id) if id else ''} to show")
     faults.say_causes()
     raise typer.Exit(faults.exit_code)
 
 
-def _nothing(ids: tuple[str, ...]) -> UsageError:
-    return UsageError(f"there is no record{' of the id ' + ', '.join(ids) if ids else ''} to show")
+def _text(records: Iterator[Problem], limit: int | None, full: bool, ids: tuple[str, ...]) -> int:
+    """Show records one by one as they come; returns how many."""
+    from rich.console import Console
+
+    from medsss_cli.view.terminal import show
+
+    count = 0
+    with LineWriter() as writer, open(writer.fd, "w", closefd=False) as stdout:
+        console = Console(file=stdout)  # it knows COLUMNS, NO_COLOR, FORCE_COLOR and dumb terminals
+        most = limit if limit is not None or ids or not os.isatty(writer.fd) else ON_A_TERMINAL
+        for record in records:
+            if most is not None and count >= most:
+                if limit is None:
+                    note(f"view: the first of several; --limit N or --id ID ({record.id}) shows more")
+                break
+            with console.capture() as captured:
+                show(record, console, full=full)
+            writer.write_bytes((("\n" if count else "") + captured.get()).encode("utf-8", "replace"))
+            count += 1
+    return count
 
 
-def _terminal_columns(fd: int) -> int | None:
-    """The width of the terminal behind this descriptor; None where there is none."""
-    try:
-        return max(os.get_terminal_size(fd).columns, 40) if os.isatty(fd) else None
-    except OSError:
-        return None
-
-
-def _columns_set() -> int | None:
-    """COLUMNS, where the user has set it to a number that we can draw in."""
-    columns = os.environ.get("COLUMNS", "")
-    return int(columns) if columns.isdecimal() and 40 <= int(columns) <= 1000 else None
-
-
-def _colours_wanted(terminal: bool) -> bool:
-    """NO_COLOR with any text in it means no (no-color.org), FORCE_COLOR yes; a dumb terminal knows none."""
-    if os.environ.get("NO_COLOR"):
-        return False
-    return bool(os.environ.get("FORCE_COLOR")) or (terminal and os.environ.get("TERM") != "dumb")
+def _page(records: Iterator[Problem], html: str, inputs: tuple[str, ...], limit: int | None, restart: bool) -> int:
+    """Write a page of the first records; returns how many."""
+    refuse_given(["full"], "is for the terminal, not for --html")
+    with open_whole(html, inputs=inputs, restart=restart, option="--html") as writer:
+        found = list(islice(records, limit or ON_A_PAGE))
+        if not found:
+            return 0
+        names = ", ".join(os.path.basename(path) for path in inputs if path != "-") or "stdin"
+        more = next(records, None) is not None
+        text = page(found, title=names, more=more).encode("utf-8", "replace")
+        writer.write_bytes(text)
+    if html != "-":
+        number = f"{len(found)} {'record' if len(found) == 1 else 'records'}"
+        note(f"view: {number} on {html} ({len(text) / 1e6:.1f} MB)" + ("; there are more: --limit N" if more else ""))
+    return len(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import os
 import pty
@@ -20,13 +21,14 @@ from helpers import Ran, clean_env, program, run_medsss, to_lines, write_jsonl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
+from rich.console import Console
 from trees import node, record
 
 from medsss_cli.records import Problem
 from medsss_cli.stream.jsonl import Where
 from medsss_cli.view.model import read
 from medsss_cli.view.page import page
-from medsss_cli.view.terminal import Look, render
+from medsss_cli.view.terminal import show
 
 HERE = Where("x.jsonl", 1)
 SGR = re.compile(r"\x1b\[[\d;]*m")
@@ -100,8 +102,16 @@ def published() -> dict[str, Any]:
 EVERY = [record(), samples(), scored(), prm(), preference(), sft(), problem(), published()]
 
 
-def drawn(obj: dict[str, Any], width: int = 80, *, full: bool = False, color: bool = False) -> str:
-    return render(read(obj, HERE), Look(width, full), color=color)
+def rendered(record: Problem, width: int, *, full: bool = False, color: bool = False) -> str:
+    system = "standard" if color else None
+    console = Console(file=io.StringIO(), width=width, color_system=system, force_terminal=color)
+    with console.capture() as captured:
+        show(record, console, full=full)
+    return captured.get()
+
+
+def drawn(obj: dict[str, Any], width: int = 80, *, full: bool = False) -> str:
+    return rendered(read(obj, HERE), width, full=full)
 
 
 def test_a_tree() -> None:
@@ -136,7 +146,7 @@ value  visits  state  step
 ✓ correct ✗ wrong ? no answer · not judged ↺ reflect ○ left open
 
 best trajectory: correct, smallest value 0.90
-nodes 0 1 3; labels: dual
+nodes 0 1 3
 step  label  value
    0      –   0.50     Let's break down this problem step by step.
    1      1   0.90     The drug slows the heart.
@@ -221,11 +231,11 @@ def test_no_record_breaks_the_terminal(text: str, width: int) -> None:
             found = read(obj, HERE)
         except Exception:  # a question of blanks alone, say: not what is tested here
             continue
-        shown = render(found, Look(width), color=False)
+        shown = rendered(found, width)
         for line in shown.split("\n"):
             assert line.isprintable(), line
             assert cell_len(line) <= width, line
-        colored = render(found, Look(width), color=True)
+        colored = rendered(found, width, color=True)
         assert "\n".join(line.rstrip() for line in SGR.sub("", colored).split("\n")) == shown
 
 
@@ -256,9 +266,8 @@ def test_a_pipe_gets_plain_text_of_every_record() -> None:
 def test_what_is_shown_can_be_chosen() -> None:
     lines = to_lines([record(f"q{i}") for i in range(5)])
     assert view("--limit", "2", stdin=lines).ok().stdout.count("━━ tree") == 2
-    ran = view("--id", "q1", "--id", "q3", "--labels", "soft", stdin=lines).ok()
+    ran = view("--id", "q1", "--id", "q3", stdin=lines).ok()
     assert re.findall(r"━━ tree (\w+)", ran.stdout) == ["q1", "q3"]
-    assert "   1   0.90   0.90     The drug slows the heart." in ran.stdout
     ran = view("--id", "nobody", stdin=lines)
     assert (ran.rc, ran.stdout) == (2, "")
     assert "there is no record of the id nobody to show" in ran.stderr
@@ -313,8 +322,9 @@ def test_a_terminal_gets_colours_and_one_record(tmp_path: Path) -> None:
     assert "view: the first of several; --limit N or --id ID (q2) shows more" in shown
     widths = [cell_len(line) for line in SGR.sub("", shown).split("\n") if "medsss:" not in line]
     assert 60 < max(widths) <= 72
-    assert "\x1b" not in on_a_terminal(file, NO_COLOR="1")
-    assert "\x1b[1;32m" in on_a_terminal(file, TERM="dumb", FORCE_COLOR="1")
+    assert "\x1b[1;32m" not in on_a_terminal(file, NO_COLOR="1")
+    assert "\x1b" not in on_a_terminal(file, TERM="dumb")
+    assert "\x1b[1;32m" in view(file, FORCE_COLOR="1").stdout
 
 
 # The page

@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..answers import answer_key
-from ..labelling.labels import StepLabels, step_labels
+from ..labelling.labels import step_labels
 from ..labelling.trajectories import trajectories
 from ..problems import is_tree, to_problem, to_samples, to_tree
 from ..records import (
@@ -102,12 +102,12 @@ def states(tree: Tree) -> list[str]:
     return [state(index) for index in range(len(tree.nodes))]
 
 
-def paths(tree: Tree, labels: StepLabels = StepLabels.DUAL) -> list[Path]:
-    """The trajectories of a tree with their labels, in the order of their ends."""
+def paths(tree: Tree) -> list[Path]:
+    """The trajectories of a tree with the labels of equation 7 (`dual`), in the order of their ends."""
     found = []
     for each in trajectories(tree):
         values = [tree.nodes[index].value for index in each.nodes]
-        found.append(Path(each.nodes, each.correct, each.min_value, step_labels(values, labels), values))
+        found.append(Path(each.nodes, each.correct, each.min_value, step_labels(values), values))
     return found
 
 
@@ -137,11 +137,15 @@ def written(turns: Sequence[Message]) -> list[Step]:
     return steps_of("\n\n".join(turn.content for turn in turns))
 
 
-def votes(problem: Problem, answers: Sequence[Response | Candidate]) -> list[Vote]:
+def answers_of(record: Samples | Scored) -> Sequence[Response | Candidate]:
+    return record.responses if isinstance(record, Samples) else record.candidates
+
+
+def votes(record: Samples | Scored) -> list[Vote]:
     """The distinct answers, the most frequent first, no answer last; of equals the one that came first."""
     groups: dict[str | None, list[Response | Candidate]] = {}
-    for each in answers:
-        groups.setdefault(answer_key(problem, each.answer), []).append(each)
+    for each in answers_of(record):
+        groups.setdefault(answer_key(record, each.answer), []).append(each)
     found = []
     for group in groups.values():
         scores = [each.score for each in group if isinstance(each, Candidate)]
@@ -149,20 +153,16 @@ def votes(problem: Problem, answers: Sequence[Response | Candidate]) -> list[Vot
     return sorted(found, key=lambda vote: (vote.answer is None, -vote.n))
 
 
-def contrast(answers: Sequence[Response | Candidate], selected: int | None = None) -> list[int]:
-    """Which answers to show whole: the selected one and the best of the other verdict; without a selection the first
-    right and the first wrong one. At most two, at least one of a list that is not empty."""
-
-    def right(index: int) -> bool:
-        return answers[index].verdict is Verdict.CORRECT
-
-    def score(index: int) -> float:
-        each = answers[index]
-        return each.score if isinstance(each, Candidate) else 0.0
-
-    indices = range(len(answers))
-    first = selected if selected in indices else next(filter(right, indices), 0 if answers else None)
-    if first is None:
+def contrast(record: Samples | Scored) -> list[int]:
+    """Which answers to show whole: the selected one and the best of the other verdict; of a samples record the first
+    right and the first wrong one. At most two, at least one where there is any."""
+    answers = answers_of(record)
+    right = [each.verdict is Verdict.CORRECT for each in answers]
+    scores = [each.score if isinstance(each, Candidate) else 0.0 for each in answers]
+    if not answers:
         return []
-    others = [index for index in indices if right(index) != right(first)]
-    return [first, max(others, key=lambda index: (score(index), -index))] if others else [first]
+    first = right.index(True) if True in right else 0
+    if isinstance(record, Scored) and 0 <= record.selected < len(answers):
+        first = record.selected
+    others = [index for index in range(len(answers)) if right[index] != right[first]]
+    return [first, max(others, key=lambda index: (scores[index], -index))] if others else [first]

@@ -169,7 +169,7 @@
       labelOf(index), meter(node.value, "value"), h("span", { class: "number" }, String(node.visits))) };
     });
     const heads = h("div", { class: "row heads", "aria-hidden": "true" }, h("span", null, "state"), h("span", null, "step"),
-      h("span", { class: "number", title: `the label “${data.labels}” of the step in its trajectories` }, "label"), h("span", { class: "meter" }, "value"), h("span", { class: "number" }, "visits"));
+      h("span", { class: "number", title: "the label of the step in its trajectories" }, "label"), h("span", { class: "meter" }, "value"), h("span", { class: "number" }, "visits"));
     const box = h("div", { class: "card rows", role: "tree", "aria-label": "Search tree", on: { keydown: onKey } }, heads, order.map((index) => rows[index].row));
     const detail = h("aside", { class: "card detail", "aria-label": "The selected node" });
 
@@ -252,7 +252,7 @@
       table.querySelectorAll("td.text").forEach((cell, i) => cell.replaceChildren(...marked(nodes[path[i]].text, wanted)));
       detail.replaceChildren(h("h2", null, `Step ${node.depth} · ${node.action}`),
         h("dl", { class: "facts" }, facts.flatMap(([name, value]) => [h("dt", null, name), h("dd", null, value)])),
-        h("h2", null, own ? `Its trajectory, labels “${data.labels}”` : "The way to it"), table);
+        h("h2", null, own ? "Its trajectory" : "The way to it"), table);
     }
 
     function onKey(event) {

@@ -17,7 +17,6 @@ from typing import Any
 import orjson
 
 from .. import __version__
-from ..labelling.labels import StepLabels
 from ..records import Preference, Problem, Samples, Scored, Sft, Tree, dump
 from .model import Step, best_and_worst, paths, states, steps_of, votes, written
 
@@ -42,15 +41,14 @@ _PAGE = """<!doctype html>
 """
 
 
-def page(records: Sequence[Problem], *, title: str, labels: StepLabels = StepLabels.DUAL, more: bool = False) -> str:
+def page(records: Sequence[Problem], *, title: str, more: bool = False) -> str:
     """The page of these records. `more` says that the input held others."""
     style, script = _asset("page.css"), _asset("page.js")
     data = {
         "title": title,
         "version": __version__,
-        "labels": str(labels),
         "more": more,
-        "records": [_plain(record, labels) for record in records],
+        "records": [_plain(record) for record in records],
     }
     policy = (
         f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'"
@@ -74,27 +72,23 @@ def _escaped(json: str) -> str:
     return json.translate({ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"})
 
 
-def _plain(record: Problem, labels: StepLabels) -> dict[str, Any]:
+def _plain(record: Problem) -> dict[str, Any]:
     """The record as page.js reads it: its fields, `kind`, and what `model` makes of them."""
     plain = dump(record) | {"kind": type(record).__name__.lower(), "options": list((record.options or {}).items())}
     for unseen in ("meta", "stats", "config"):
         plain.pop(unseen, None)
     match record:
         case Tree():
-            found = paths(record, labels)
+            found = paths(record)
             plain["states"] = states(record)
             plain["paths"] = [{"nodes": path.nodes, "correct": path.correct, "labels": path.labels} for path in found]
             plain["ends"] = [path.nodes[-1] for path in best_and_worst(found)]
-        case Samples():
-            answers = plain.pop("responses")
-            plain["answers"] = [each | {"steps": _rows(steps_of(each.pop("text")))} for each in answers]
-            plain["votes"] = [vote._asdict() for vote in votes(record, record.responses)]
-        case Scored():
-            answers = plain.pop("candidates")
+        case Samples() | Scored():
+            answers = plain.pop("responses" if isinstance(record, Samples) else "candidates")
             plain["answers"] = [
-                each | {"steps": _rows(steps_of(each.pop("text"), each["step_scores"]))} for each in answers
+                each | {"steps": _rows(steps_of(each.pop("text"), each.get("step_scores", ())))} for each in answers
             ]
-            plain["votes"] = [vote._asdict() for vote in votes(record, record.candidates)]
+            plain["votes"] = [vote._asdict() for vote in votes(record)]
         case Sft():
             plain["steps"] = _rows(written(record.completion))
         case Preference():

@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from typing import NamedTuple
 
 from rich.cells import cell_len
@@ -19,12 +20,10 @@ from rich.console import Console
 from rich.text import Text
 
 from ..console import printable
-from ..labelling.labels import StepLabels
 from ..prompts import question_text
-from ..records import Action, Message, Preference, Prm, Problem, Samples, Scored, Sft, Tree, Verdict
-from .model import OPEN, REFLECT, Path, Step, best_and_worst, contrast, paths, states, steps_of, votes, written
+from ..records import Action, Candidate, Message, Preference, Prm, Problem, Samples, Scored, Sft, Tree, Verdict
+from .model import OPEN, REFLECT, Step, answers_of, best_and_worst, contrast, paths, states, steps_of, votes, written
 
-NARROWEST = 40
 _OPTION, _IN_TREE, _WHOLE = 3, 2, 40
 """Lines of an option, of a step in a tree, of a step that is shown whole; with `full` there is no such limit."""
 _GUIDES = 16
@@ -47,11 +46,10 @@ _TO_THE_LEFT = ("", "state", "answer")
 
 
 class Look(NamedTuple):
-    """How to draw: the width in cells, NARROWEST or more; `full` leaves no text out."""
+    """How to draw: the width in cells; `full` leaves no text out."""
 
     width: int = 80
     full: bool = False
-    labels: StepLabels = StepLabels.DUAL
 
 
 class Row(NamedTuple):
@@ -65,16 +63,12 @@ class Row(NamedTuple):
     style: str = ""
 
 
-def render(record: Problem, look: Look, *, color: bool) -> str:
-    """A record as text that ends with a line feed; with the escape codes of colours only if `color`."""
-    file = io.StringIO()
-    system = "standard" if color else None
-    console = Console(file=file, width=look.width, color_system=system, force_terminal=color, no_color=not color)  # type: ignore[arg-type]
-    for line in draw(record, look):
-        line.truncate(look.width)
+def show(record: Problem, console: Console, *, full: bool = False) -> None:
+    """Print a record, as wide as the console."""
+    for line in draw(record, Look(console.width, full)):
+        line.truncate(console.width)
         line.rstrip()
         console.print(line, no_wrap=True, markup=False, highlight=False, emoji=False)
-    return file.getvalue()
 
 
 def draw(record: Problem, look: Look) -> Iterator[Text]:
@@ -83,19 +77,13 @@ def draw(record: Problem, look: Look) -> Iterator[Text]:
     match record:
         case Tree():
             yield from _tree(record, look)
-        case Samples():
-            yield from _samples(record, look)
-        case Scored():
-            yield from _scored(record, look)
+        case Samples() | Scored():
+            yield from _answers(record, look)
         case Prm():
             yield from _title(f"trajectory of {len(record.completions)} steps", look)
-            labels = [*record.labels, *[None] * len(record.completions)]
-            values: list[float | None] = [*record.values, *[None] * len(record.completions)]
-            rows = enumerate(zip(record.completions, labels, values, strict=False))
-            heads = ("step", "label", "value", "")
-            yield from _table(
-                heads, [Row([str(k), _label(x), _share(v)], text) for k, (text, x, v) in rows], look, _WHOLE
-            )
+            steps = enumerate(zip_longest(record.completions, record.labels, record.values))
+            rows = [Row([str(k), _label(label), _share(value)], text or "") for k, (text, label, value) in steps]
+            yield from _table(("step", "label", "value", ""), rows, look, _WHOLE)
         case Sft():
             yield from _title(f"answer to learn, smallest value {record.min_value:.2f}", look)
             yield from _turns(record.prompt, record, look)
@@ -199,33 +187,38 @@ def _heading(record: Problem, look: Look) -> Iterator[Text]:
 
 
 def _tree(tree: Tree, look: Look) -> Iterator[Text]:
-    found = paths(tree, look.labels)
+    found = paths(tree)
     finishes = [node.verdict for node in tree.nodes if node.action is Action.FINISH]
     counts = [f"{finishes.count(v)} {v.replace('_', ' ')}" for v in Verdict if v in finishes]
     yield from _title(f"tree: nodes {len(tree.nodes)}, answers {len(finishes)}", look, ", ".join(counts))
-    wide = look.width >= 60
-    rated = wide and any(node.rollout_value is not None for node in tree.nodes)
-    visited = wide and any(node.visits for node in tree.nodes)
+    rated = any(node.rollout_value is not None for node in tree.nodes)
+    visited = any(node.visits for node in tree.nodes)
     state = states(tree)
     rows = []
-    most = min(_GUIDES, look.width // 5)
     for index, guide, under in _walk(tree):
         node = tree.nodes[index]
         cells: list[str | Text] = [f"{node.value:.2f}{_bar(node.value)}"]
         cells += [_share(node.rollout_value)] if rated else []
         cells += [str(node.visits)] if visited else []
         cells += [_state(state[index], node.answer, look.width // 8)]
-        text = node.text if look.full else " ".join(node.text[: 16 * look.width].split())
+        text = node.text if look.full else " ".join(node.text.split())
         number = f"{node.depth} "
-        rows.append(Row(cells, text, _kept(guide, most) + number, _kept(under, most) + " " * len(number)))
+        rows.append(Row(cells, text, guide + number, under + " " * len(number)))
     heads = ["value", *(["roll"] if rated else []), *(["visits"] if visited else []), "state", "step"]
     yield from _table(heads, rows, look, _IN_TREE)
     yield Text(one_line(_LEGEND, look.width), "dim")
     for path, name in zip(best_and_worst(found), ("best", "worst"), strict=False):
         verdict = "correct" if path.correct else "wrong"
-        note = f"nodes {' '.join(map(str, path.nodes))}; labels: {look.labels}"
-        yield from _title(f"{name} trajectory: {verdict}, smallest value {path.min_value:.2f}", look, note)
-        yield from _path(tree, state, path, look)
+        title = f"{name} trajectory: {verdict}, smallest value {path.min_value:.2f}"
+        yield from _title(title, look, f"nodes {' '.join(map(str, path.nodes))}")
+        rows = [
+            Row(
+                [str(tree.nodes[index].depth), _label(label), _share(value), _state(state[index])],
+                tree.nodes[index].text,
+            )
+            for index, label, value in zip(path.nodes, path.labels, path.values, strict=True)
+        ]
+        yield from _table(["step", "label", "value", "", ""], rows, look, _WHOLE)
     if not found:
         yield from _title("no trajectory: no answer was judged", look)
 
@@ -245,69 +238,53 @@ def _walk(tree: Tree) -> Iterator[tuple[int, str, str]]:
             stack.append((child, before + ("└╴" if last else "├╴"), before + ("  " if last else "│ ")))
 
 
-def _kept(guide: str, most: int) -> str:
-    return guide if len(guide) <= most else guide[: most - 2] + "┆ "
-
-
-def _path(tree: Tree, state: Sequence[str], path: Path, look: Look) -> Iterator[Text]:
+def _answers(record: Samples | Scored, look: Look) -> Iterator[Text]:
+    """All answers, a line each; how often each was given; two of them whole."""
+    answers = answers_of(record)
+    if isinstance(record, Scored):
+        yield from _title(f"{len(answers)} candidates, selected by {record.strategy}", look)
+    else:
+        right = sum(each.verdict is Verdict.CORRECT for each in answers)
+        yield from _title(f"{len(answers)} answers, {right} correct: pass rate {record.pass_rate:.2f}", look)
     rows = []
-    for index, label, value in zip(path.nodes, path.labels, path.values, strict=True):
-        node = tree.nodes[index]
-        rows.append(Row([str(node.depth), _label(label), _share(value), _state(state[index])], node.text))
-    yield from _table(["step", "label", "value", "", ""], rows, look, _WHOLE)
-
-
-def _samples(record: Samples, look: Look) -> Iterator[Text]:
-    right = sum(each.verdict is Verdict.CORRECT for each in record.responses)
-    yield from _title(f"{len(record.responses)} answers, {right} correct: pass rate {record.pass_rate:.2f}", look)
-    counted = [
-        Row([str(vote.n), _state(vote.verdict)], vote.answer or "(none)") for vote in votes(record, record.responses)
-    ]
-    yield from _table(["votes", "", "answer"], counted, look, 1)
-    yield Text()
-    rows = []
-    for number, each in enumerate(record.responses):
-        last = steps_of(each.text)[-1].text if each.text.strip() else "(empty)"
-        cut = "(cut off) " if each.finish_reason == "length" else ""
-        rows.append(Row([str(number), _state(each.verdict, each.answer, 16)], cut + last))
-    yield from _table(["#", "answer", "last step"], rows, look, 1)
-    for number in range(len(record.responses)) if look.full else contrast(record.responses):
-        each = record.responses[number]
-        yield from _title(f"answer {number}: {each.verdict.replace('_', ' ')}, {each.tokens} tokens", look)
-        yield from _steps(steps_of(each.text), look)
-
-
-def _scored(record: Scored, look: Look) -> Iterator[Text]:
-    yield from _title(f"{len(record.candidates)} candidates, selected by {record.strategy}", look)
-    rows = []
-    for number, candidate in enumerate(record.candidates):
-        bars = "".join(map(_bar, candidate.step_scores))
-        chosen = "▸ " if number == record.selected else ""
-        state = _state(candidate.verdict, candidate.answer, 16)
-        rows.append(Row([f"{chosen}{number}", _share(candidate.score), state], bars))
-    yield from _table(["#", "score", "answer", "scores of its steps"], rows, look, 1)
+    for number, each in enumerate(answers):
+        state = _state(each.verdict, each.answer, 16)
+        if isinstance(each, Candidate):
+            chosen = "▸ " if isinstance(record, Scored) and number == record.selected else ""
+            bars = "".join(map(_bar, each.step_scores))
+            rows.append(Row([f"{chosen}{number}", _share(each.score), state], bars))
+        else:
+            last = steps_of(each.text)[-1].text if each.text.strip() else "(empty)"
+            cut = "(cut off) " if each.finish_reason == "length" else ""
+            rows.append(Row([str(number), state], cut + last))
+    scored = isinstance(record, Scored)
+    heads = ["#", "score", "answer", "scores of its steps"] if scored else ["#", "answer", "last step"]
+    yield from _table(heads, rows, look, 1)
     yield Text()
     counted = []
-    for vote in votes(record, record.candidates):
-        sums = (str(vote.n), _share(vote.total), _share(vote.best), _state(vote.verdict))
-        counted.append(Row(sums, vote.answer or "(none)"))
-    yield from _table(["votes", "sum", "best", "", "answer"], counted, look, 1)
-    for number in range(len(record.candidates)) if look.full else contrast(record.candidates, record.selected):
-        each = record.candidates[number]
-        which = f"candidate {number}{', selected' if number == record.selected else ''}"
-        yield from _title(f"{which}: {each.verdict.replace('_', ' ')}, score {each.score:.2f}", look)
-        yield from _steps(steps_of(each.text, each.step_scores), look)
+    for vote in votes(record):
+        sums = [_share(vote.total), _share(vote.best)] if scored else []
+        counted.append(Row([str(vote.n), *sums, _state(vote.verdict)], vote.answer or "(none)"))
+    yield from _table(["votes", *(["sum", "best"] if scored else []), "", "answer"], counted, look, 1)
+    for number in range(len(answers)) if look.full else contrast(record):
+        each = answers[number]
+        verdict = each.verdict.replace("_", " ")
+        if isinstance(each, Candidate):
+            chosen = ", selected" if isinstance(record, Scored) and number == record.selected else ""
+            yield from _title(f"candidate {number}{chosen}: {verdict}, score {each.score:.2f}", look)
+            yield from _steps(steps_of(each.text, each.step_scores), look)
+        else:
+            yield from _title(f"answer {number}: {verdict}, {each.tokens} tokens", look)
+            yield from _steps(steps_of(each.text), look)
 
 
 def _steps(steps: Sequence[Step], look: Look) -> Iterator[Text]:
-    if any(step.score is not None for step in steps):
-        scored = [
-            Row([str(step.number), "" if step.score is None else f"{step.score:.2f}{_bar(step.score)}"], step.text)
-            for step in steps
-        ]
-        yield from _table(["step", "score", ""], scored, look, _WHOLE)
-    else:
-        yield from _table(["step", ""], [Row([str(step.number)], step.text) for step in steps], look, _WHOLE)
+    scored = any(step.score is not None for step in steps)
+    rows = []
+    for step in steps:
+        score = "" if step.score is None else f"{step.score:.2f}{_bar(step.score)}"
+        rows.append(Row([str(step.number), *([score] if scored else [])], step.text))
+    yield from _table(["step", *(["score"] if scored else []), ""], rows, look, _WHOLE)
 
 
 def _preference(record: Preference, look: Look) -> Iterator[Text]:
