@@ -1,12 +1,11 @@
-"""Model folders and hub names, opened for training and for scoring: whole models, and LoRA adapters on their base.
-
-The engines open policies in a way of their own (`engines.loading`). Nothing here imports torch before it is called.
-"""
+"""Model folders and hub names: which folder a name means, and what is in it: whole models, LoRA adapters on their base,
+tokenizers. No weight is made up that was not there. Nothing here imports torch before it is called."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -43,6 +42,44 @@ STEP_LABELS = {0: "wrong", 1: "right"}
 
 RIGHT = 1
 
+BUILTIN = {"builtin:clinic": "policy", "builtin:clinic2": "policy2"}
+_HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
+_WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.h5", "*.msgpack", "*.onnx")
+
+
+def resolve_policy(policy: str, *, weights: bool = True) -> str:
+    """The folder or hub name that `policy` means: "builtin:clinic" is a folder shipped with the package.
+
+    A name with one slash that is no folder here is taken for a hub name. OWNER/NAME@REVISION is downloaded (into the
+    hub's cache) and gives that folder, where it is not wanted without `weights`. Raises UsageError for anything else
+    that is not a model folder.
+    """
+    if policy in BUILTIN:
+        return str(Path(__file__).resolve().parent / "clinic" / BUILTIN[policy])
+    path = Path(policy).expanduser()
+    if path.is_dir():
+        if (path / "config.json").is_file() or is_adapter(str(path)):
+            return str(path)
+        raise UsageError(
+            f"{policy} is not a model folder: it holds neither config.json nor adapter_config.json",
+            hint="name the folder that train-policy wrote (a checkpoint may lie one level deeper)",
+        )
+    named = _HUB_NAME.fullmatch(policy)
+    if not named or path.exists() or policy.startswith("."):
+        raise UsageError(
+            f"no policy folder {policy}",
+            hint=f"a policy is a folder with config.json, a hub name OWNER/NAME, or {' or '.join(BUILTIN)}",
+        )
+    if named[2] is None:
+        return policy
+    from huggingface_hub import snapshot_download
+
+    leave = list(_WEIGHTS[1:] if weights else _WEIGHTS)
+    try:
+        return str(snapshot_download(named[1], revision=named[2], ignore_patterns=leave))
+    except (OSError, ValueError) as error:  # the hub's own errors are OSErrors
+        raise UsageError(f"cannot load {policy}: {first_line(error)}") from None
+
 
 @contextlib.contextmanager
 def quiet_loading() -> Iterator[None]:
@@ -70,19 +107,22 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def load_tokenizer(path: str, *, chat: bool = True) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model folder or hub name; with `chat`, one that has a chat template."""
+def load_tokenizer(path: str, *, chat: bool = True, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder or hub name, an adapter's own or that of its base; with `chat`, one that has a
+    chat template."""
     from transformers import AutoTokenizer
 
+    own = any((Path(path) / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
+    source = path if own else adapter_base(path)
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError) as error:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
-            f"no tokenizer can be loaded from {path}: {first_line(error)}", hint="name a model folder"
+            f"no tokenizer can be loaded from {source}: {first_line(error)}", hint="name a model folder"
         ) from None
     if chat and not tokenizer.chat_template:
         raise UsageError(
-            f"the tokenizer of {path} has no chat template", hint="put a chat_template.jinja into the folder"
+            f"the tokenizer of {source} has no chat template", hint="put a chat_template.jinja into the folder"
         )
     return tokenizer
 
@@ -116,33 +156,73 @@ def count_parameters(config: Any) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def load_model(path: str, *, dtype: Any, head: str) -> PreTrainedModel:
-    """A model with the head "causal" or "steps" (token classification with two labels, no dropout on it).
+def load_causal(path: str, dtype: Any, **keywords: Any) -> Any:
+    """The causal language model of a folder or hub name, an adapter merged into its base.
 
-    A folder that holds a LoRA adapter of a language model is loaded onto its base and merged. Raises UsageError where
-    nothing can be loaded.
+    Raises UsageError where nothing can be loaded, and where the weights do not cover the model (a reward model, say,
+    has no output layer: transformers would fill it with random numbers).
     """
-    from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    base = adapter_base(path)
+    damaged = "they are cut short, or made for another config.json: copy or download the folder again"
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            base,
+            dtype=dtype,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are told below, by their shapes
+            **keywords,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        hint = "a model is a folder with config.json and *.safetensors, a hub name OWNER/NAME, or builtin:clinic"
+        if "trust_remote_code" in str(error):
+            hint = "its code is not part of transformers: -E trust_remote_code=true runs it, if you trust its author"
+        raise UsageError(f"cannot load the model {base}: {first_line(error)}", hint=hint) from None
+    except (SafetensorError, RuntimeError) as error:
+        raise UsageError(f"cannot load the weights of {base}: {first_line(error)}", hint=damaged) from None
+    model, info = loaded
+    for name, there, wanted in sorted(info["mismatched_keys"]):
+        what = f"{name} has the shape {tuple(there)}, and config.json asks for {tuple(wanted)}"
+        raise UsageError(f"cannot load the weights of {base}: {what}", hint=damaged)
+    if missing := sorted(info["missing_keys"]):
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise UsageError(
+            f"{base} is no whole causal language model: it lacks {', '.join(missing[:3])}{more}",
+            hint="is it a reward model? --policy wants the model that writes answers",
+        )
+    return model if base == path else merge_adapter(model, path)
+
+
+def merge_adapter(model: Any, adapter: str) -> Any:
+    """`model` with the PEFT adapter of a folder merged into its weights. Raises UsageError where it does not fit."""
+    from peft import PeftModel
 
     try:
-        if is_adapter(path):
-            from peft import AutoPeftModelForCausalLM
+        return PeftModel.from_pretrained(model, str(Path(adapter).expanduser())).merge_and_unload()
+    except (RuntimeError, ValueError, KeyError, OSError) as error:
+        raise UsageError(f"the adapter {adapter} does not fit the policy: {first_line(error)}") from None
 
-            merged = AutoPeftModelForCausalLM.from_pretrained(path, dtype=dtype).merge_and_unload()
-            if head == "causal":
-                return merged  # type: ignore[no-any-return]
-            config, body = merged.config, getattr(merged, merged.base_model_prefix)
-        elif head == "causal":
-            return AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
-        else:
-            config, body = load_config(path), None
-        config.num_labels = 2
-        config.id2label = dict(STEP_LABELS)
-        config.label2id = {name: index for index, name in STEP_LABELS.items()}
-        config.classifier_dropout = 0.0  # the default of .1 would train a head that scoring never sees
-        if body is None:
+
+def load_model(path: str, *, dtype: Any, head: str) -> PreTrainedModel:
+    """A model with the head "causal" or "steps" (token classification with two labels, no dropout on it), with the
+    weights of the language model in `path`. Raises UsageError where nothing can be loaded."""
+    from transformers import AutoModelForTokenClassification
+
+    if head == "causal":
+        return load_causal(path, dtype)  # type: ignore[no-any-return]
+    merged = load_causal(path, dtype) if is_adapter(path) else None
+    config = load_config(path) if merged is None else merged.config
+    config.num_labels = 2
+    config.id2label = dict(STEP_LABELS)
+    config.label2id = {name: index for index, name in STEP_LABELS.items()}
+    config.classifier_dropout = 0.0  # the default of .1 would train a head that scoring never sees
+    try:
+        if merged is None:
             return AutoModelForTokenClassification.from_pretrained(path, config=config, dtype=dtype)  # type: ignore[no-any-return]
         model = AutoModelForTokenClassification.from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]
+        body = getattr(merged, merged.base_model_prefix)
         getattr(model, model.base_model_prefix).load_state_dict(body.state_dict())
         return model  # type: ignore[no-any-return]
     except (OSError, ValueError) as error:
@@ -157,6 +237,10 @@ def context_length(config: Any) -> int | None:
 
 
 def adapter_base(path: str) -> str:
-    """The model under an adapter folder; a model's own path otherwise."""
-    config = read_json(Path(path) / "adapter_config.json") if is_adapter(path) else None
-    return str(config["base_model_name_or_path"]) if config else path
+    """The folder or hub name of the whole model under an adapter's folder; a whole model's own path otherwise."""
+    if not is_adapter(path) or any(Path(path).glob("model*.safetensors")):
+        return path
+    base = (read_json(Path(path) / "adapter_config.json") or {}).get("base_model_name_or_path")
+    if not base:
+        raise UsageError(f"{path}/adapter_config.json does not say which base model it belongs to")
+    return resolve_policy(str(base))

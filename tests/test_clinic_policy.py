@@ -16,7 +16,7 @@ from make_clinic_policy import encode
 
 import medsss_cli.clinic
 from medsss_cli.clinic.problems import Split, applicable_slips, problems, write_steps
-from medsss_cli.engines.loading import resolve_policy
+from medsss_cli.models import resolve_policy
 from medsss_cli.prompts import CHOICES, question_text
 from medsss_cli.records import dump
 from medsss_cli.steps import SEPARATOR, join_steps, mark

@@ -288,9 +288,7 @@ def test_a_revision_pins_a_hub_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     assert resolve_policy("owner/name@v1.2") == "/cache/there"
-    from medsss_cli.engines.loading import resolve_policy as resolve
-
-    assert resolve("owner/name@v1.2", weights=False) == "/cache/there"
+    assert resolve_policy("owner/name@v1.2", weights=False) == "/cache/there"
     assert asked == [("owner/name", "v1.2", False), ("owner/name", "v1.2", True)]
 
 

@@ -9,12 +9,11 @@ from importlib.util import find_spec
 
 from .. import console
 from ..errors import UsageError
-from ..models import Device
+from ..models import Device, resolve_policy
 from ..requests import Engine, Prompt, Sampling
 from .base import EngineConfig, ModelEngine
 from .hf import open_hf
 from .http import open_http
-from .loading import resolve_policy
 from .scripted import ScriptedEngine, open_scripted
 from .vllm import open_vllm
 
@@ -51,8 +50,12 @@ async def open_engine(config: EngineConfig) -> AsyncIterator[Engine]:
     async with contextlib.AsyncExitStack() as stack:
         with console.doing(f"loading {config.policy}"):
             engine: ModelEngine | ScriptedEngine = await stack.enter_async_context(opened)
-        for warning in engine.warnings if isinstance(engine, ModelEngine) else ():
-            console.warn(warning)
+        if isinstance(engine, ModelEngine):
+            if not getattr(engine.tokenizer, "chat_template", None):
+                turns = "prompts are written as plain 'User:' and 'Assistant:' turns"
+                console.warn(f"{config.policy} has no chat template: {turns}")
+            for warning in engine.warnings:
+                console.warn(warning)
         yield engine
         if isinstance(engine, ModelEngine) and not console.is_quiet():
             for line in engine.notes():

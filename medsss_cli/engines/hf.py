@@ -70,9 +70,7 @@ class HfEngine(ModelEngine):
 
     def __init__(self, config: EngineConfig) -> None:
         super().__init__()
-        loaded = load_policy(config)
-        self.model, self.tokenizer = loaded.model, loaded.tokenizer
-        self.warnings += loaded.warnings
+        self.model, self.tokenizer = load_policy(config)
         self.context: int = _pick_context(self.model.config, config.max_context, self.warnings)
         vocabulary = int(self.model.get_output_embeddings().weight.shape[0])
         ends = end_tokens(self.tokenizer, self.model.generation_config, self.model.config)

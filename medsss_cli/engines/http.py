@@ -25,10 +25,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..errors import EngineError, UsageError
+from ..models import adapter_base, load_tokenizer, resolve_policy
 from ..records import Message
 from ..requests import Completion, FinishReason, Prompt, Sampling, derive_seed
 from .base import Asked, EngineConfig, ModelEngine, Worker
-from .loading import base_of, generation_config_of, quiet_transformers, remarks_on, resolve_policy, tokenizer_of
+from .loading import generation_config_of, quiet_transformers
 from .rendering import encode_text, end_tokens, first_stop, render, rendered_pieces
 
 URL_VARIABLE = "OPENAI_BASE_URL"
@@ -208,14 +209,12 @@ class HttpEngine(ModelEngine):
 
     def _load_tokenizer(self) -> None:
         quiet_transformers()
-        base = base_of(self._folder)
         try:
-            self.tokenizer = tokenizer_of(self._folder, base, trust_remote_code=self._config.trust_remote_code)
+            self.tokenizer = load_tokenizer(self._folder, chat=False, trust_remote_code=self._config.trust_remote_code)
         except UsageError as error:
             hint = "with --engine http, --policy names the model whose tokenizer writes the prompts"
             raise UsageError(str(error), hint=hint) from None
-        self.warnings += remarks_on(self.tokenizer, self._config.policy)
-        self._ends = sorted(end_tokens(self.tokenizer, generation_config_of(base)))
+        self._ends = sorted(end_tokens(self.tokenizer, generation_config_of(adapter_base(self._folder))))
 
     async def _find_out(self, server: Server) -> None:
         """What `server` can do, by requests of one token. Raises UsageError for one that cannot be used."""

@@ -31,20 +31,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EngineError, MissingExtra, UsageError
-from ..models import Device, Dtype, read_json
+from ..models import Device, Dtype, adapter_base, load_tokenizer, read_json, resolve_policy
 from ..requests import Completion, FinishReason, derive_seed
 from .base import Asked, EngineConfig, ModelEngine, Worker, settle
-from .loading import (
-    base_of,
-    check_adapter,
-    generation_config_of,
-    load_policy,
-    plain_config,
-    quiet_transformers,
-    remarks_on,
-    resolve_policy,
-    tokenizer_of,
-)
+from .loading import check_adapter, generation_config_of, load_policy, plain_config, quiet_transformers
 from .rendering import Speller, end_tokens, first_stop
 
 CPU_SEQUENCES = 256
@@ -85,8 +75,7 @@ class VllmEngine(ModelEngine):
     def __init__(self, config: EngineConfig, scratch: Path) -> None:
         super().__init__()
         folder = resolve_policy(config.policy)
-        if config.adapter is not None:
-            check_adapter(config.adapter)
+        check_adapter(config.adapter)
         quiet_transformers()
         _settle_environment()
         try:
@@ -102,7 +91,7 @@ class VllmEngine(ModelEngine):
             ) from None
         given = config.arguments([field.name for field in fields(args)], of="--engine vllm", ours=_OURS)
         cpu = _on_cpu(platform, config.device)
-        base = base_of(folder)
+        base = adapter_base(folder)
         if config.dtype == Dtype.AUTO:
             config = replace(config, dtype=Dtype.FLOAT32 if cpu else Dtype.BFLOAT16)
         weights, adapter = _weights(config, folder, base, scratch, live=given.pop("enable_lora", not cpu))
@@ -117,8 +106,7 @@ class VllmEngine(ModelEngine):
         except Exception as error:  # whatever vLLM's checks and the model's code can raise
             what = " and ".join([config.policy, *config.engine_args])
             raise UsageError(f"vLLM cannot serve {what}: {_reason(error)}", hint=_hint(error)) from None
-        self.tokenizer = tokenizer_of(folder, base, trust_remote_code=config.trust_remote_code)
-        self.warnings += remarks_on(self.tokenizer, config.policy)
+        self.tokenizer = load_tokenizer(folder, chat=False, trust_remote_code=config.trust_remote_code)
         model = settings.model_config
         ends = end_tokens(
             self.tokenizer, model.hf_config, model.hf_config.get_text_config(), generation_config_of(base)
@@ -288,10 +276,10 @@ def _weights(config: EngineConfig, folder: str, base: str, scratch: Path, *, liv
     if len(adapters) == 1 and live:
         return base, adapters[0]
     trust = ("trust_remote_code=true",) if config.trust_remote_code else ()
-    loaded = load_policy(replace(config, device=Device.CPU, engine_args=trust))
-    loaded.model.generation_config = plain_config()  # the folder's may be one that transformers refuses to save
-    loaded.model.save_pretrained(str(scratch))
-    loaded.tokenizer.save_pretrained(str(scratch))
+    model, tokenizer = load_policy(replace(config, device=Device.CPU, engine_args=trust))
+    model.generation_config = plain_config()  # the folder's may be one that transformers refuses to save
+    model.save_pretrained(str(scratch))
+    tokenizer.save_pretrained(str(scratch))
     return str(scratch), None
 
 

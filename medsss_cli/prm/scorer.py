@@ -10,13 +10,12 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import EngineError, UsageError
-from ..models import RIGHT, Dtype, adapter_base, context_length, first_line, load_tokenizer, quiet_loading
+from ..models import RIGHT, Dtype, context_length, first_line, load_tokenizer, quiet_loading
 from ..records import Problem
 from .attention import open_tree, pack_inputs
 from .config import Format, PrmConfig
@@ -44,9 +43,8 @@ def open_prm(config: PrmConfig) -> Scorer:
     dtype = numbers.get(config.prm_dtype, torch.float32 if device == "cpu" else torch.bfloat16)
     with quiet_loading():
         path = local_folder(config.prm or "")
-        source = path if (Path(path) / "tokenizer_config.json").is_file() else adapter_base(path)
         chat = format not in {Format.MATH_SHEPHERD, Format.SKYWORK, Format.TRL}
-        tokenizer = load_tokenizer(source, chat=chat)
+        tokenizer = load_tokenizer(path, chat=chat)
         check_tokens(format, tokenizer)
         model, head = load(path, format, tokenizer, dtype)
     head = head if head is None else head.to(device).eval()
