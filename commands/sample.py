@@ -11,18 +11,18 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated, Any, TypeVar
 
 import typer
 from msgspec import UNSET
 
 from medsss_cli.console import Progress, note, warn
-from medsss_cli.correction import CorrectConfig, corrections, with_corrections
+from medsss_cli.correction import corrections, with_corrections
 from medsss_cli.engines import EngineConfig, open_engine
 from medsss_cli.errors import BadRecord, UsageError
 from medsss_cli.problems import to_problem, to_samples
 from medsss_cli.problems.curriculum import ALL, Band, Curriculum
-from medsss_cli.prompts import Prompting
 from medsss_cli.records import Problem, Response, Samples, Verdict
 from medsss_cli.requests import Engine
 from medsss_cli.sampling import SamplingConfig, answers, with_responses
@@ -68,7 +68,9 @@ def run(
         ),
     ] = None,
     keep: Annotated[bool, Opt("Samples records in the input keep their answers, and get these besides.")] = False,
-    correcting: CorrectConfig,
+    correct: Annotated[
+        bool, Opt("Read samples records, and have every wrong answer put right, -n tries each.")
+    ] = False,
     stream: StreamOptions,
 ) -> None:
     """Draw n answers to each problem, judge them, and write them with their pass rate.
@@ -78,46 +80,53 @@ def run(
     writes the hard problems, with `meta.pass_rate`.
     """
     if curriculum is not None:
-        drawing = {*options_of(SamplingConfig), *options_of(EngineConfig), *options_of(CorrectConfig), "keep"}
+        drawing = {*options_of(SamplingConfig), *options_of(EngineConfig), "correct", "keep"}
         refuse_given(drawing, "is for drawing, and --curriculum chooses from answers that are there", PIPE)
         refuse_given(("shard", "limit", "ordered"), "does not go with --curriculum, which looks at the whole input")
         raise typer.Exit(_choose(Curriculum(curriculum, pass_rate or ALL), stream))
-    if pass_rate and not correcting.correct:
-        raise UsageError("--pass-rate goes with --curriculum or --correct")
+    _check(sampling, correct=correct, keep=keep, pass_rate=pass_rate)
+    config = engine.writer() | sampling.as_record()
+    if correct:
+        # "others" is an option of older versions, whose runs go on.
+        config |= {"n": sampling.n or 1, "correct": True, "others": 0, "pass_rate": pass_rate}
+        put_right = partial(_put_right, sampling, pass_rate or ALL, engine.policy)
+        raise typer.Exit(_run(stream, to_samples, config, engine, put_right, "correction"))
+    if keep:
+        config |= {"keep": True}
+    draw = partial(_draw, sampling, engine.policy if keep else None)
+    raise typer.Exit(_run(stream, _samples_or_problem if keep else to_problem, config, engine, draw, "response"))
+
+
+def _check(sampling: SamplingConfig, *, correct: bool, keep: bool, pass_rate: Band | None) -> None:
+    """Raise UsageError for options that do not go together."""
     if sampling.greedy:
         refuse_given(("temperature", "top_p"), "draws, and --greedy takes the likeliest", "leave one of the two out")
-    if sampling.reveal_answer and not (sampling.template or correcting.correct):
+    if correct and (sampling.template or keep):
+        raise UsageError("--correct goes neither with --template nor with --keep", hint="they are two runs")
+    if pass_rate and not correct:
+        raise UsageError("--pass-rate goes with --curriculum or --correct")
+    if sampling.reveal_answer and not (sampling.template or correct):
         raise UsageError("--reveal-answer goes with --template or --correct")
-    if correcting.others and sampling.prompting is not Prompting.INSTRUCT:
-        raise UsageError("--others is an instruction, and --prompting native gives none", hint="--prompting instruct")
-    config = engine.writer() | sampling.as_record()
-    if correcting.correct:
-        if sampling.template or keep:
-            raise UsageError("--correct goes neither with --template nor with --keep", hint="they are two runs")
-        config |= {"n": sampling.n or 1, "correct": True, "others": correcting.others, "pass_rate": pass_rate}
-    elif keep:
-        config |= {"keep": True}
-
-    async def draw(problem: Problem, opened: Engine) -> Done:
-        new = await answers(problem, opened, sampling, policy=engine.policy if keep else None)
-        kept = problem.responses if isinstance(problem, Samples) else []
-        return with_responses(problem, [*kept, *new]), new
-
-    async def correct(problem: Problem, opened: Engine) -> Done:
-        assert isinstance(problem, Samples)
-        if not (pass_rate or ALL).holds(problem.pass_rate):
-            return problem, []
-        policy = engine.policy if any(response.policy is not UNSET for response in problem.responses) else None
-        new = await corrections(problem, opened, sampling, others=correcting.others, policy=policy)
-        return with_corrections(problem, new), new
-
-    if correcting.correct:
-        raise typer.Exit(_run(stream, to_samples, config, engine, correct, "correction"))
-    raise typer.Exit(_run(stream, _samples_or_problem if keep else to_problem, config, engine, draw, "response"))
 
 
 Done = tuple[Samples, list[Response]]
 """The record to write, and the answers that are new in it."""
+
+
+async def _draw(sampling: SamplingConfig, signed: str | None, problem: Problem, engine: Engine) -> Done:
+    """New answers beside those that are kept, `signed` with their policy where there may be several."""
+    new = await answers(problem, engine, sampling, policy=signed)
+    kept = problem.responses if isinstance(problem, Samples) else []
+    return with_responses(problem, [*kept, *new]), new
+
+
+async def _put_right(sampling: SamplingConfig, band: Band, policy: str, samples: Samples, engine: Engine) -> Done:
+    """Corrections of the wrong answers; a record out of the band passes unchanged."""
+    if not band.holds(samples.pass_rate):
+        return samples, []
+    signed = any(response.policy is not UNSET for response in samples.responses)
+    new = await corrections(samples, engine, sampling, policy=policy if signed else None)
+    return with_corrections(samples, new), new
 
 
 def _samples_or_problem(obj: dict[str, Any], where: Where) -> Problem:
@@ -125,12 +134,15 @@ def _samples_or_problem(obj: dict[str, Any], where: Where) -> Problem:
     return to_samples(obj, where) if "responses" in obj else to_problem(obj, where)
 
 
+P = TypeVar("P", bound=Problem)
+
+
 def _run(
     options: StreamOptions,
-    parse: Callable[[dict[str, Any], Where], Problem],
+    parse: Callable[[dict[str, Any], Where], P],
     config: dict[str, Any],
     policy: EngineConfig,
-    work: Callable[[Problem, Engine], Awaitable[Done]],
+    work: Callable[[P, Engine], Awaitable[Done]],
     what: str,
 ) -> int:
     """Do `work` on every record of the stream; returns the exit status."""
@@ -143,7 +155,7 @@ def _run(
         async def whole() -> None:
             async with open_engine(policy) as engine:
 
-                async def one(problem: Problem) -> Sequence[Samples]:
+                async def one(problem: P) -> Sequence[Samples]:
                     record, new = await work(problem, engine)
                     tally.add(new)
                     return [record]

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # ReasonMed (arXiv 2506.09513) with a verifier by rule: several models answer, wrong answers of middling questions are
-# refined with the other attempts in view, hard questions go to a strong model. docs/internals/recipes.md says what is ours in it.
+# refined, hard questions go to a strong model. docs/internals/recipes.md says what is ours in it.
 #
 #   POOL=pool.jsonl AUTHORS="model1 model2 model3" STRONG=model4 OUT=out/reasonmed EXTRA="--prompting instruct" \
-#   REFINE_EXTRA="--others 3" examples/reasonmed.sh
+#   examples/reasonmed.sh
 #
 # It ends with OUT/sft.jsonl; STUDENT trains on it, and TEST measures it, where both are set. Every step is resumed, or
 # passed over, when the script is started again. AUTHORS are run one after the other, so that one at a time is in memory.

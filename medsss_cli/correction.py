@@ -5,8 +5,8 @@ native    The answer is continued by the search's Reflect ("Step k: But wait,"),
           of its own, without "But wait," and without the sentence that calls the answer wrong. It takes the place of
           the step that it resembles most (`mended_step`, `replaced`), and from there the policy finishes the solution.
           So the correction is a clean solution that parts from the wrong one at the mistake: two requests a try.
-instruct  One request: the wrong answer, and maybe other attempts that failed, are shown; the mistake is to be named in
-          a line of its own, which is left out, and the whole solution to be written anew.
+instruct  One request shows the wrong answer: the mistake is to be named in a line of its own, which is left out, and
+          the whole solution to be written anew.
 
 What stands between the two is why the correction is not the wrong answer followed by "But wait, ...": as `chosen` of a
 DPO pair that holds all of `rejected` at its beginning, it would teach nothing but to go on after an answer, a right one
@@ -21,42 +21,22 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import SequenceMatcher
-from typing import Annotated, ClassVar
 
 from msgspec import UNSET
 from msgspec.structs import replace as copied
 
 from .answers import states_answer
-from .errors import UsageError
 from .prompts import BUT_WAIT, Prompting, correction_messages, finish_prompt, reflect_prompt
 from .records import Response, Samples, Verdict, problem_fields
 from .requests import Completion, Engine, FinishReason, Prompt, derive_seed
 from .sampling import SamplingConfig, judged
-from .settings import Opt, check
 from .steps import ROOT_TEXT, SEPARATOR, STEP_WORD, join_steps, mark, split_steps, starts_at
 
 _SENTENCE_END = re.compile(r"[.!?](?=\s)|[。！？]")
 _REFUTED = re.compile(r"\b(?:is|was|be|seems?)\s(?:not\s|in)?(?:wrong|correct|right|incorrect|a mistake)\b|错|不对")
 _WORDS = re.compile(r"[\u3400-\u9fff]|[^\W_]+|[^\w\s]")
-
-
-@dataclass(frozen=True, slots=True)
-class CorrectConfig:
-    """Whether and how wrong answers are put right; how one asks and draws is `SamplingConfig`."""
-
-    GROUP: ClassVar[str] = "Wrong answers"
-
-    correct: Annotated[
-        bool, Opt("Read samples records, and have every wrong answer put right, -n tries each.", group="")
-    ] = False
-    others: Annotated[int, Opt("--correct, instruct: show up to K other wrong answers.", least=0, metavar="K")] = 0
-
-    def __post_init__(self) -> None:
-        check(self)
-        if self.others and not self.correct:
-            raise UsageError("--others goes with --correct")
 
 
 def to_correct(samples: Samples) -> list[int]:
@@ -79,22 +59,18 @@ def to_correct(samples: Samples) -> list[int]:
 
 
 async def corrections(
-    samples: Samples, engine: Engine, sampling: SamplingConfig, *, others: int = 0, policy: str | None = None
+    samples: Samples, engine: Engine, sampling: SamplingConfig, *, policy: str | None = None
 ) -> list[Response]:
     """What a policy makes of each response in `to_correct`, in that order, `sampling.n` tries (or one) of each; each
-    says what it `corrects`, and `policy` signs it. Up to `others` further wrong answers are shown.
+    says what it `corrects`, and `policy` signs it.
 
     Draws are seeded by the run's seed, the record's id and the index. Raises EngineError, and BadRecord where the gold
     answer cannot be read.
     """
     wrong = to_correct(samples)
     formed = sampling.prompting is Prompting.INSTRUCT
-    tries = (
-        _instructed(samples, index, engine, sampling, others)
-        if formed
-        else _rewritten(samples, index, engine, sampling)
-        for index in wrong
-    )
+    ask = _instructed if formed else _rewritten
+    tries = [ask(samples, index, engine, sampling) for index in wrong]
     return [
         copied(judged(samples, each, sampling, policy=policy, formed=formed), corrects=index)
         for index, found in zip(wrong, await asyncio.gather(*tries), strict=True)
@@ -129,13 +105,10 @@ async def _rewritten(samples: Samples, index: int, engine: Engine, config: Sampl
     return list(await asyncio.gather(*(finished(number, each) for number, each in enumerate(reflected))))
 
 
-async def _instructed(
-    samples: Samples, index: int, engine: Engine, config: SamplingConfig, others: int
-) -> list[Completion]:
+async def _instructed(samples: Samples, index: int, engine: Engine, config: SamplingConfig) -> list[Completion]:
     """Instruct: the whole solution anew, in one request."""
     response = samples.responses[index]
-    shown = other_attempts(samples, index, others)
-    messages = correction_messages(samples, response.text, response.answer, shown, reveal=config.reveal_answer)
+    messages = correction_messages(samples, response.text, response.answer, reveal=config.reveal_answer)
     return await engine.complete(Prompt(messages), config.request(samples.id, "correct", index), config.n or 1)
 
 
@@ -170,17 +143,6 @@ def replaced(steps: Sequence[str], mended: str) -> int:
         return matcher.ratio()
 
     return max(range(1, len(steps)), key=alike, default=1)
-
-
-def other_attempts(samples: Samples, index: int, most: int) -> list[str]:
-    """Up to `most` other wrong answers to the problem, each text once: those that came to something else first, then in
-    the order of the record."""
-    own = samples.responses[index]
-    texts: dict[str, bool] = {}
-    for number, response in enumerate(samples.responses):
-        if number != index and response.verdict is Verdict.WRONG and response.text != own.text:
-            texts.setdefault(response.text, response.answer == own.answer)
-    return sorted(texts, key=lambda text: texts[text])[:most]
 
 
 def with_corrections(samples: Samples, made: Sequence[Response]) -> Samples:

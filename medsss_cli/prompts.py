@@ -226,20 +226,12 @@ def gold_text(problem: Problem) -> str:
 
 
 def correction_messages(
-    problem: Problem, wrong: str, stated: str | None, others: Sequence[str] = (), *, reveal: bool = False
+    problem: Problem, wrong: str, stated: str | None, *, reveal: bool = False
 ) -> tuple[Message, ...]:
     """The chat that asks an instructed policy to put a wrong answer right: question, the answer as its own turn, and
-    what to do. `stated` is what the answer came to, None for nothing; `others` are further attempts that failed."""
+    what to do. `stated` is what the answer came to, None for nothing."""
     parts = [
         f"This solution is wrong: it came to {stated}." if stated else "This solution comes to no answer.",
-        *(
-            [
-                "Other attempts failed too. Where they part from it, one of the two has a mistake.",
-                *(f"Attempt {number}:\n\n{text}" for number, text in enumerate(others, start=1)),
-            ]
-            if others
-            else []
-        ),
         'Find the first step that is wrong or missing. Say what is wrong with it in one line that begins "Error:".',
         f"Below that line write the whole solution anew, as {_MARKS} Keep the steps before the mistake, and write as "
         f"if nothing had gone wrong: no word about the mistake or the earlier solution. {_statement(problem)}",

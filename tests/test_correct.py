@@ -10,7 +10,7 @@ import pytest
 from helpers import read_jsonl, run_medsss, to_lines, write_jsonl
 from msgspec import UNSET
 
-from medsss_cli.correction import corrections, mended_step, other_attempts, replaced, to_correct, with_corrections
+from medsss_cli.correction import corrections, mended_step, replaced, to_correct, with_corrections
 from medsss_cli.engines.scripted import ScriptedEngine
 from medsss_cli.problems import without_corrections
 from medsss_cli.problems.curriculum import Band
@@ -73,22 +73,6 @@ def test_which_responses_are_put_right() -> None:
     assert samples.pass_rate == 0.2  # of the five originals
 
 
-def test_other_attempts_are_wrong_ones_with_another_answer_first() -> None:
-    """Right ones would hand over the solution."""
-    a, b, c = (f"Step 1: {x}. The answer is {x}." for x in ("105", "105 mmHg", "99"))
-    samples = record(
-        response(a, Verdict.WRONG),
-        response(a, Verdict.WRONG),
-        response("Step 1: again. The answer is 105.", Verdict.WRONG),
-        response(RIGHT, Verdict.CORRECT),
-        response(c, Verdict.WRONG),
-        response(b, Verdict.WRONG),
-    )
-    assert other_attempts(samples, 0, 9) == [c, b, "Step 1: again. The answer is 105."]
-    assert other_attempts(samples, 0, 1) == [c]
-    assert other_attempts(samples, 0, 0) == []
-
-
 @pytest.mark.parametrize(("band", "rates"), [("0:0.5", [0.0, 0.25]), ("0.5:1", [0.5, 1.0]), ("0.25:0.5", [0.25])])
 def test_bands_of_pass_rates_share_no_record(band: str, rates: list[float]) -> None:
     assert [rate for rate in (0.0, 0.25, 0.5, 1.0) if Band.parse(band).holds(rate)] == rates
@@ -137,7 +121,7 @@ def test_native_without_words_begins_anew_and_an_answer_in_the_reflect_ends_it()
     assert at_once.verdict is Verdict.CORRECT
 
 
-def test_instruct_shows_answer_and_other_attempts_and_keeps_the_solution_alone() -> None:
+def test_instruct_shows_the_answer_and_keeps_the_solution_alone() -> None:
     samples = record(
         response(WRONG, Verdict.WRONG),
         response("Step 1: x. The answer is 99.", Verdict.WRONG),
@@ -147,7 +131,7 @@ def test_instruct_shows_answer_and_other_attempts_and_keeps_the_solution_alone()
         "Error: half in place of a third.\n\n**Step 1:** MAP = DBP + PP / 3.\n\n**Step 2:** 100. The answer is 100."
     )
     engine = ScriptedEngine([written, "Error: I see none. The answer is 100."])
-    made = put_right(engine, samples, Prompting.INSTRUCT, others=1).responses[3:]
+    made = put_right(engine, samples, Prompting.INSTRUCT).responses[3:]
     assert [each.corrects for each in made] == [0, 1]
     assert made[0].text == f"Step 0: {ROOT_TEXT}\n\nStep 1: MAP = DBP + PP / 3.\n\nStep 2: 100. The answer is 100."
     assert made[0].verdict is Verdict.CORRECT
@@ -157,7 +141,6 @@ def test_instruct_shows_answer_and_other_attempts_and_keeps_the_solution_alone()
     assert "SBP 120, DBP 90" in question.content
     assert (answer.role, answer.content) == ("assistant", WRONG)
     assert "it came to 105" in task.content
-    assert "Step 1: x. The answer is 99." in task.content
     assert RIGHT not in task.content
     assert made[0].revealed is UNSET
 

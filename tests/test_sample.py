@@ -104,8 +104,6 @@ def test_a_broken_line_and_a_failed_request_are_counted_and_the_rest_is_done(tmp
         (["--top-p", "0"], "--top-p must be above 0 and at most 1, got 0"),
         (["--template", "thought"], "--prompting native gives none"),
         (["--reveal-answer", "--prompting", "instruct"], "--reveal-answer goes with --template"),
-        (["--others", "1", "--prompting", "instruct"], "--others goes with --correct"),
-        (["--correct", "--others", "1"], "--others is an instruction"),
         (["--correct", "--keep"], "neither with --template nor with --keep"),
         (["--pass-rate", "0:1"], "--pass-rate goes with --curriculum or --correct"),
         (["--correct", "--pass-rate", "0.5:0.2"], "no band of pass rates"),
