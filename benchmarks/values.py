@@ -18,7 +18,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
-from itertools import accumulate
 from pathlib import Path
 from statistics import fmean
 
@@ -28,7 +27,7 @@ from scipy.stats import beta, rankdata
 from medsss_cli.clinic.checker import gold_labels
 from medsss_cli.labelling.labels import step_labels
 from medsss_cli.labelling.trajectories import trajectories
-from medsss_cli.labelling.values import StepValues, pooled_counts, values_on
+from medsss_cli.labelling.values import StepValues, least_on, pooled_counts, smoothed, values_on
 from medsss_cli.problems import to_tree
 from medsss_cli.records import Action, Tree
 from medsss_cli.stream.jsonl import read_objects
@@ -36,7 +35,6 @@ from medsss_cli.stream.jsonl import read_objects
 BUDGETS = ("20,5", "10,3", "6,2", "3,1")
 SEEDS = (10, 11, 12)
 ERRORS = (0.1, 0.05, 0.025)
-SMOOTHED = "least-pooled, smoothed"
 
 
 def medsss(*arguments: str | Path) -> None:
@@ -53,22 +51,34 @@ def search(out: Path, count: int, budget: str) -> list[Tree]:
     found = out / f"trees-{rollouts}-{least}.jsonl"
     numbers = ("--max-nodes", "30", "--rollouts", rollouts, "--min-rollouts", least)
     medsss("search", *problems, "--engine", "hf", *numbers, "-o", found)
-    return [to_tree(obj, where) for where, obj in read_objects([str(found)], on_bad=lambda *_: None)]
+    return read(found)
 
 
-def smoothed(tree: Tree, path: Sequence[int]) -> list[float]:
-    """As least-pooled, but of (k + .25) / (n + .5): none right of many is less than none right of few."""
-    counts = pooled_counts(tree)
-    shares = [(right + 0.25) / (tries + 0.5) if tries > 1 else float(right) for right, tries in counts]
-    return [0.0, *accumulate((shares[index] for index in path[1:]), min)]
+def read(path: Path) -> list[Tree]:
+    return [to_tree(obj, where) for where, obj in read_objects([str(path)], on_bad=lambda *_: None)]
+
+
+def least_pooled(tree: Tree, path: Sequence[int]) -> list[float]:
+    """Of the shares k / n the least up to a step."""
+    return least_on(tree, path, [right / tries if tries else 0.0 for right, tries in pooled_counts(tree)])
+
+
+def least_smoothed(tree: Tree, path: Sequence[int]) -> list[float]:
+    return least_on(tree, path, smoothed(pooled_counts(tree)))
 
 
 VALUES: dict[str, Callable[[Tree, Sequence[int]], list[float]]] = {
-    how: lambda tree, path, how=how: values_on(tree, [path], how)[0] for how in StepValues
-} | {SMOOTHED: smoothed}
+    StepValues.BACKED_UP: lambda tree, path: values_on(tree, [path], StepValues.BACKED_UP)[0],
+    StepValues.ROLLOUT: lambda tree, path: values_on(tree, [path], StepValues.ROLLOUT)[0],
+    StepValues.POOLED: lambda tree, path: values_on(tree, [path], StepValues.POOLED)[0],
+    "least pooled": least_pooled,
+    "least smoothed": least_smoothed,
+    StepValues.CONTRASTED: lambda tree, path: values_on(tree, [path], StepValues.CONTRASTED)[0],
+}
+WORTHLESS = {StepValues.CONTRASTED: StepValues.CONTRASTED.worthless, "least smoothed": 0.1}
 
 
-def measure(grown: Sequence[Tree], values: Callable[[Tree, Sequence[int]], list[float]]) -> tuple[float, float]:
+def measure(grown: Sequence[Tree], kind: str) -> tuple[float, float]:
     """The chance that a right step has a larger value than a wrong one, ties half; and the share of the dual labels
     that agree with the checker."""
     truths: list[int | None] = []
@@ -78,8 +88,9 @@ def measure(grown: Sequence[Tree], values: Callable[[Tree, Sequence[int]], list[
         seen: set[int] = set()
         for each in trajectories(tree):
             gold = gold_labels(tree, [tree.nodes[index].text for index in each.nodes])
-            own = values(tree, each.nodes)
-            for index, truth, value, label in list(zip(each.nodes, gold, own, step_labels(own), strict=True))[1:]:
+            own = VALUES[kind](tree, each.nodes)
+            made = step_labels(own, worthless=WORTHLESS.get(kind, 0.0))
+            for index, truth, value, label in list(zip(each.nodes, gold, own, made, strict=True))[1:]:
                 if tree.nodes[tree.nodes[index].parent].action is Action.FINISH:
                     break  # from a Reflect on
                 if index not in seen:
@@ -120,13 +131,23 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--problems", type=int, default=150)
     parser.add_argument("--rollouts", nargs="+", default=BUDGETS, metavar="N,N")
+    parser.add_argument("--trees", type=Path, nargs="+", default=[], help="tree files of other searches, a row each")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
+    if given.trees:
+        print(f"| trees | tokens a problem | {' | '.join(VALUES)} |\n{'|---' * (2 + len(VALUES))}|")
+        for path in given.trees:
+            grown = read(path)
+            print(
+                f"| {path} | {fmean(tree.stats['tokens'] for tree in grown):.0f} | {cells([grown], list(VALUES))} |",
+                flush=True,
+            )
+        return
     print(f"| rollouts | tokens a problem | {' | '.join(VALUES)} |\n{'|---' * (2 + len(VALUES))}|")
     for budget in given.rollouts:
         grown = search(given.out, given.problems, budget)
         print(
-            f"| {budget} | {fmean(tree.stats['tokens'] for tree in grown):.0f} | {cells(grown, list(VALUES))} |",
+            f"| {budget} | {fmean(tree.stats['tokens'] for tree in grown):.0f} | {cells(seeds(grown), list(VALUES))} |",
             flush=True,
         )
     grown = search(given.out, given.problems, given.rollouts[0])
@@ -138,18 +159,21 @@ def main() -> None:
         thin = [thinned(tree, budget, error, rng) for tree in grown]
         share = sum(node.rollouts for tree in thin for node in tree.nodes) / whole
         name = f"sequential, error {error}" if error else budget
-        print(f"| {name} | {share:.2f} | {cells(thin, kinds)} |", flush=True)
+        print(f"| {name} | {share:.2f} | {cells(seeds(thin), kinds)} |", flush=True)
 
 
-def cells(grown: Sequence[Tree], kinds: Sequence[str]) -> str:
+def seeds(grown: Sequence[Tree]) -> list[list[Tree]]:
+    return [[tree for tree in grown if tree.id.startswith(f"clinic-seed-{seed}-")] for seed in SEEDS]
+
+
+def cells(by_seed: Sequence[Sequence[Tree]], kinds: Sequence[str]) -> str:
     """For each kind of values the AUROC, mean and seeds, and the share of right labels in percent."""
-    by_seed = [[tree for tree in grown if tree.id.startswith(f"clinic-seed-{seed}-")] for seed in SEEDS]
     found = []
     for kind in kinds:
-        measured = [measure(trees, VALUES[kind]) for trees in by_seed]
+        measured = [measure(trees, kind) for trees in by_seed]
         each = ", ".join(f"{area:.3f}"[1:] for area, _ in measured)
-        agree = f"; {100 * fmean(m[1] for m in measured):.1f} %" if kind != SMOOTHED else ""  # none is 0
-        found.append(f"{fmean(m[0] for m in measured):.3f} ({each}){agree}")
+        agree = fmean(right for _, right in measured)
+        found.append(f"{fmean(area for area, _ in measured):.3f} ({each}); {100 * agree:.1f} %")
     return " | ".join(found)
 
 

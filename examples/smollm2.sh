@@ -33,7 +33,7 @@ export JOBS=${JOBS:-2} TRAIN=${TRAIN:-"env OMP_NUM_THREADS=2 medsss"}
 export ITERATIONS=${ITERATIONS:-1} CURRICULUM=${CURRICULUM:-8} DRAWS=${DRAWS:-4} N=${N:-8} LABELS=${LABELS:-dual}
 export CURRICULUM_EXTRA=${CURRICULUM_EXTRA:-"--pass-rate 0.01:1"} SAMPLE_EXTRA=${SAMPLE_EXTRA:-"--max-tokens 160"}
 export SEARCH_EXTRA=${SEARCH_EXTRA:-"--max-nodes 20 --rollouts 6 --min-rollouts 2 --max-tokens 120 --max-step-tokens 60"}
-export PRM_SEARCH=${PRM_SEARCH:-"--max-nodes 12 --rollouts 4 --min-rollouts 2 --wrong-below 0 --max-tokens 120 --max-step-tokens 60"}
+export PRM_SEARCH=${PRM_SEARCH:-"--max-nodes 12 --rollouts 4 --min-rollouts 2 --reflects 0 --max-tokens 120 --max-step-tokens 60"}
 export SFT_LABEL=${SFT_LABEL:-"--no-reflect --max-per-problem 4"} DPO_LABEL=${DPO_LABEL:-"--max-per-problem 3"}
 # Weights stay in float32: an update of 1e-4 is lost in bfloat16. The arithmetic need not.
 train="--full --batch-size 8 --accumulation 1 ${half:+-A bf16=true}"

@@ -102,10 +102,17 @@ PATHS = ((0, 1, 3), (0, 2, 5, 6, 7), (0, 2, 8, 9), (0, 1, 10, 11))
         # 1: 2 of 4 rollouts, Finishes 3 right, 4 and 11 wrong: 3/7. 8: 1 of 4 and 9 wrong: 1/5. 2: 0 of 4, 5 wrong, and
         # 8's: 1/10; what the Reflect 6 put right is left out. 6: 3 of 4 and 7: 4/5. The root: 4/17.
         ("pooled", ([4 / 17, 3 / 7, 1], [4 / 17, 0.1, 0, 0.8, 1], [4 / 17, 0.1, 0.2, 0], [4 / 17, 3 / 7, 0, 0])),
-        # No step is worth more than one before it, but a Reflect begins anew.
+        # Smoothed: the root 4.25/17.5, 1 3.25/7.5 = 13/30, 2 1.25/10.5 = 5/42, 6 4.25/5.5; Finishes as they are; 8 and
+        # 5 1.25/5.5 and 0, 10 and 3 0 and 1. Beside its best sibling 1 has 13/30 * 13/30 / (13/30 + 5/42) = 1183/3480,
+        # 2 has 5/42 * 5/42 / (5/42 + 13/30) = 125/4872. No step is worth more than one before; a Reflect begins anew.
         (
-            "least-pooled",
-            ([4 / 17, 3 / 7, 3 / 7], [4 / 17, 0.1, 0, 0.8, 0.8], [4 / 17, 0.1, 0.1, 0], [4 / 17, 3 / 7, 0, 0]),
+            "contrasted",
+            (
+                [17 / 70, 1183 / 3480, 1183 / 3480],
+                [17 / 70, 125 / 4872, 0, 17 / 22, 17 / 22],
+                [17 / 70, 125 / 4872, 125 / 4872, 0],
+                [17 / 70, 1183 / 3480, 0, 0],
+            ),
         ),
     ],
 )
@@ -113,4 +120,13 @@ def test_values_by_hand(how: str, values: tuple[list[float], ...]) -> None:
     mine = tree(nodes=ROLLED_OUT)
     found = values_on(mine, PATHS, StepValues(how))
     for path, own, expected in zip(PATHS, found, values, strict=True):
-        assert own == pytest.approx(expected), path
+        assert own == pytest.approx(expected, abs=1e-5), path
+
+
+def test_a_smoothed_value_has_a_line_below_which_a_step_is_wrong() -> None:
+    # No smoothed share is 0: by the paper's line of 0 every step would be right, and a reward model learns nothing.
+    values = [0.3, 0.5, 0.11, 0.1]
+    assert step_labels(values, StepLabels.HARD, worthless=StepValues.CONTRASTED.worthless) == [None, 1.0, 1.0, 0.0]
+    # Step 2 falls, and the next one falls on: .11 - (.5 - .1) is below the line.
+    assert step_labels(values, StepLabels.DUAL, worthless=StepValues.CONTRASTED.worthless) == [None, 1.0, 0.0, 0.0]
+    assert step_labels(values, StepLabels.SOFT, worthless=StepValues.CONTRASTED.worthless) == [None, 0.5, 0.11, 0.1]

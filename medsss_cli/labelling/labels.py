@@ -41,29 +41,33 @@ class StepLabels(StrEnum):
     PUBLISHED = "published"
 
 
-def step_labels(values: Sequence[float], how: StepLabels = StepLabels.DUAL) -> list[float | None]:
+def step_labels(
+    values: Sequence[float], how: StepLabels = StepLabels.DUAL, *, worthless: float = 0.0
+) -> list[float | None]:
     """The label of every step, as long as `values` (in [0, 1], the root's first), the first None. No values, no labels.
+    Where a label is 1 for what is positive, it is for what is above `worthless`, which is 0 in the paper.
     Raises ValueError where a value is outside [0, 1]."""
     if not values:
         return []
     for value in values:
         if not 0.0 <= value <= 1.0:  # also true of nan
             raise ValueError(f"values must lie in [0, 1]: {list(values)}")
+    least = worthless + EPSILON
     match how:
         # Equation 7 rounds up: a label of 0 or 1 is 1 where the value less its penalty is positive.
         case StepLabels.DUAL:
-            return [None, *[1.0 if label > EPSILON else 0.0 for label in _dual(values)]]
+            return [None, *[1.0 if label > least else 0.0 for label in _dual(values)]]
         case StepLabels.DUAL_SOFT:
             return [None, *(label if label > 0.0 else 0.0 for label in _dual(values))]
         case StepLabels.SOFT:
             return [None, *(float(value) for value in values[1:])]
         case StepLabels.HARD:
-            return [None, *(1.0 if value > EPSILON else 0.0 for value in values[1:])]
+            return [None, *(1.0 if value > least else 0.0 for value in values[1:])]
         case StepLabels.MONOTONE:
             steps = pairwise(values)
             return [None, *(float(v > 0.5 + EPSILON and v >= before - EPSILON) for before, v in steps)]
         case StepLabels.PUBLISHED:
-            return [None, *(1.0 if label > EPSILON else 0.0 for label in _published(values))]
+            return [None, *(1.0 if label > least else 0.0 for label in _published(values))]
 
 
 def _dual(values: Sequence[float]) -> list[float]:

@@ -169,8 +169,8 @@ class PrmRows:
     values: Annotated[
         StepValues,
         Opt(
-            "A step's value: the search's (as in the paper), the share of its own rollouts, of all rollouts and "
-            "Finishes at and below it (pooled), or the least of these shares up to it."
+            "A step's value: the search's (as in the paper), the share of its own rollouts, that of all rollouts and "
+            "Finishes at and below it (pooled), or this one held against the best sibling's (contrasted)."
         ),
     ] = StepValues.BACKED_UP
     all_problems: Annotated[
@@ -188,7 +188,9 @@ class PrmRows:
             return found
         made_with = {"labels": str(self.labels), "values": str(self.values)}
         return [
-            msgspec.structs.replace(record, labels=step_labels(record.values, self.labels))
+            msgspec.structs.replace(
+                record, labels=step_labels(record.values, self.labels, worthless=self.values.worthless)
+            )
             for record in self.unlabelled(source, found, made_with)
         ]
 

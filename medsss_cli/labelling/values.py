@@ -21,9 +21,15 @@ class StepValues(StrEnum):
     POOLED = "pooled"
     """The share that is right of all rollouts and Finishes of the node and what lies below it, but for what a Reflect
     began."""
-    LEAST_POOLED = "least-pooled"
-    """The least pooled value from step 1, or from the last Reflect, to the node: what follows a wrong step is worth no
-    more than that step."""
+    CONTRASTED = "contrasted"
+    """The pooled share p beside b, the best one among the node's siblings: p * p / (p + b). A hard problem lowers all
+    siblings' shares, a wrong step its own alone. Then the least of these from step 1, or from the last Reflect, to the
+    node: what follows a wrong step is worth no more than that step. Its shares are smoothed, so that few is 0."""
+
+    @property
+    def worthless(self) -> float:
+        """The value up to which a step counts as one of which nothing came."""
+        return 0.1 if self is StepValues.CONTRASTED else 0.0
 
 
 def values_on(tree: Tree, paths: Sequence[Sequence[int]], how: StepValues = StepValues.BACKED_UP) -> list[list[float]]:
@@ -37,12 +43,12 @@ def values_on(tree: Tree, paths: Sequence[Sequence[int]], how: StepValues = Step
             return [[tree.nodes[index].value for index in path] for path in paths]
         case StepValues.ROLLOUT:
             return [_of_rollouts(tree, path) for path in paths]
-        case StepValues.POOLED | StepValues.LEAST_POOLED:
+        case StepValues.POOLED:
             shares = [right / tries if tries else 0.0 for right, tries in pooled_counts(tree)]
-            pooled = [[shares[index] for index in path] for path in paths]
-            if how is StepValues.POOLED:
-                return pooled
-            return [_least(tree, path, own) for path, own in zip(paths, pooled, strict=True)]
+            return [[shares[index] for index in path] for path in paths]
+        case StepValues.CONTRASTED:
+            contrasted = _contrasted(tree)
+            return [least_on(tree, path, contrasted) for path in paths]
 
 
 def _of_rollouts(tree: Tree, path: Sequence[int]) -> list[float]:
@@ -61,13 +67,36 @@ def _of_rollouts(tree: Tree, path: Sequence[int]) -> list[float]:
     return values[::-1]
 
 
-def _least(tree: Tree, path: Sequence[int], shares: Sequence[float]) -> list[float]:
-    """The root's share as it is; of the others the least since step 1 or the last Reflect."""
-    found = [shares[0]]
+def _contrasted(tree: Tree) -> list[float]:
+    """Of each node: its smoothed share p, and p * p / (p + b) where b is the best sibling's. The root has none."""
+    shares = smoothed(pooled_counts(tree))
+    siblings: list[list[int]] = [[] for _ in tree.nodes]
+    for index, node in enumerate(tree.nodes[1:], start=1):
+        if tree.nodes[node.parent].action is not Action.FINISH:  # else it is a Reflect, which mends its parent
+            siblings[node.parent].append(index)
+    values = list(shares)
+    for among in siblings:
+        best, *others = sorted((shares[index] for index in among), reverse=True) or [0.0]
+        for index in among:
+            share = shares[index]
+            other = (others or [0.0])[0] if share == best else best
+            values[index] = share * share / (share + other) if share else 0.0
+    return values
+
+
+def smoothed(counts: Sequence[tuple[int, int]]) -> list[float]:
+    """(right + 1/4) / (tries + 1/2): none right of forty is surer to be wrong than none of two. One try alone, as a
+    Finish is, counts as it came out."""
+    return [(right + 0.25) / (tries + 0.5) if tries > 1 else float(right) for right, tries in counts]
+
+
+def least_on(tree: Tree, path: Sequence[int], values: Sequence[float]) -> list[float]:
+    """The root's value as it is; of the others on the path the least since step 1 or the last Reflect."""
+    found = [values[path[0]]]
     least = 1.0
-    for index, share in zip(path[1:], shares[1:], strict=True):
+    for index in path[1:]:
         begins = tree.nodes[tree.nodes[index].parent].action is Action.FINISH
-        least = share if begins else min(least, share)
+        least = values[index] if begins else min(least, values[index])
         found.append(least)
     return found
 
