@@ -38,7 +38,7 @@ ERRORS = (0.1, 0.05, 0.025)
 
 
 def medsss(*arguments: str | Path) -> None:
-    subprocess.run([sys.executable, "-m", "medsss_cli.app", *map(str, arguments), "-q"], check=True)
+    subprocess.run([sys.executable, "-m", "medsss_cli.app", *map(str, arguments)], check=True)
 
 
 def search(out: Path, count: int, budget: str) -> list[Tree]:
@@ -49,7 +49,7 @@ def search(out: Path, count: int, budget: str) -> list[Tree]:
             medsss("clinic", "-n", str(count), "--seed", str(seed), "-o", path)
     rollouts, least = budget.split(",")
     found = out / f"trees-{rollouts}-{least}.jsonl"
-    numbers = ("--max-nodes", "30", "--rollouts", rollouts, "--min-rollouts", least)
+    numbers = ("--max-nodes", "30", "--rollouts", rollouts, "--min-rollouts", least, "-q")
     medsss("search", *problems, "--engine", "hf", *numbers, "-o", found)
     return read(found)
 
