@@ -15,7 +15,8 @@ LEVEL=${LEVEL:-1}                 # of the clinic's problems
 case $LEVEL in 1) made=; short=160 ;; *) made=2; short=320 ;; esac
 OUT=${OUT:-out/recipes$made/$SEED} STUDENT=${STUDENT:-builtin:clinic$made} TEACHER=${TEACHER:-out/demo$made/policy}
 QUESTIONS=${QUESTIONS:-400} TESTS=${TESTS:-400} SHORT=${SHORT:-$short}
-N=${N:-0} PRM=${PRM:-}            # candidates a question of each policy at the end; what votes over them
+N=${N:-0} PRM=${PRM:-}            # candidates of each policy to each of MEASURED questions at the end; what votes over them
+MEASURED=${MEASURED:-200}
 DRAWS=${DRAWS:-3} TRIES=${TRIES:-6}        # MedCritical: of the teacher, of the student
 RATINGS=${RATINGS:-4} CURRICULUM=${CURRICULUM:-40}  # MedS3: answers that tell the hard questions, how many of these a domain
 # A policy of one or two million weights takes learning rates far above the papers'.
@@ -38,10 +39,10 @@ measure() {  # measure NAME POLICY
 }
 candidates() {  # candidates NAME POLICY
     if [ "$N" -eq 0 ]; then return; fi
-    medsss sample "$test" --policy "$2" --seed "$SEED" -n "$N" --max-tokens "$SHORT" -o "$OUT/$1.samples.jsonl"
-    local found=samples.jsonl
-    if [ -n "$PRM" ]; then found=scored.jsonl; medsss bon "$OUT/$1.samples.jsonl" --prm "$PRM" -o "$OUT/$1.$found"; fi
-    medsss eval "$OUT/$1.$found" --name "$1" -q > "$OUT/$1.candidates.json"
+    local found=$OUT/$1.test.jsonl
+    medsss sample "$test" --limit "$MEASURED" --policy "$2" --seed "$SEED" -n "$N" --max-tokens "$SHORT" -o "$found" -q
+    if [ -n "$PRM" ]; then medsss bon "$found" --prm "$PRM" -o "$OUT/$1.scored.jsonl" -q; found=$OUT/$1.scored.jsonl; fi
+    medsss eval "$found" --name "$1" -q > "$OUT/$1.candidates.json"
 }
 # shellcheck disable=SC2086  # the EXTRA variables are lists of words
 train() { medsss train-policy "$OUT/$1.$2.jsonl" --policy "$3" --method "$2" --seed "$SEED" $4 -o "$OUT/$1.$2" >&2; }
