@@ -87,6 +87,15 @@ def test_a_command_has_a_page_whose_options_are_those_of_help(command: str) -> N
     assert "Exit status" in page
 
 
+def test_the_scripts_name_options_that_there_are() -> None:
+    # Settings in a variable are seen by no parser before the hour in which the script needs them.
+    option = re.compile(r"(?<![\w-])--[a-z][\w-]*")
+    known = {name for page in (ROOT / "docs" / "commands").glob("*.md") for name in option.findall(page.read_text())}
+    known |= {"--standalone", "--nproc_per_node", "--tokens"}  # of torchrun, of recipes_table.py
+    for script in sorted((ROOT / "examples").glob("*.sh")):
+        assert {*option.findall(script.read_text())} <= known, script.name
+
+
 def test_no_page_is_left_of_a_command_that_is_gone() -> None:
     assert {path.stem for path in (ROOT / "docs" / "commands").glob("*.md")} == set(COMMANDS)
 
