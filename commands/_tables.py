@@ -14,11 +14,9 @@ MOST_ROWS = 60
 WIDTH = 80
 
 
-def aligned(
-    head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1, markdown: bool = False, rule: bool = False
-) -> list[str]:
+def aligned(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1, markdown: bool = False) -> list[str]:
     """Lines of aligned columns, or of Markdown. The first `left` columns stand to the left, and the widest of them is
-    cut where the line would be longer than WIDTH; `rule` draws a line below the head."""
+    cut where the line would be longer than WIDTH."""
     cells = [[printable(cell).replace("\n", " ") for cell in row] for row in (head, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     over = sum(widths) + 2 * len(widths) - 2 - WIDTH
@@ -36,8 +34,7 @@ def aligned(
     if markdown:
         dashes = ["-" * width if i < left else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
         return [f"| {' | '.join(line)} |" for line in (lines[0], dashes, *lines[1:])]
-    text = ["  ".join(line).rstrip() for line in lines]
-    return [text[0], "-" * (sum(widths) + 2 * len(widths) - 2), *text[1:]] if rule else text
+    return ["  ".join(line).rstrip() for line in lines]
 
 
 def percent(value: float | None) -> str:

@@ -21,7 +21,7 @@ from medsss_cli.evaluation.accuracy import answers_report
 from medsss_cli.evaluation.compare import comparison_report
 from medsss_cli.evaluation.items import read_item
 from medsss_cli.evaluation.plots import check_plot, draw
-from medsss_cli.evaluation.provenance import Origin, sha256, wrote
+from medsss_cli.evaluation.provenance import cost_behind, sha256, versions, wrote
 from medsss_cli.evaluation.steps import read_steps, step_report
 from medsss_cli.settings import Opt, check
 from medsss_cli.stream.faults import Faults
@@ -117,6 +117,7 @@ def run(*, given: EvalOptions) -> None:
         _open_plot(given, sources) as figure,
     ):
         report = _compared(given, faults) if given.compare else _evaluated(given, sources, faults)
+        report |= {"name": given.name, "version": __version__, "versions": versions()}
         if given.extract is not None:
             report["settings"]["extract"] = given.extract
         if figure is not None:
@@ -185,16 +186,23 @@ def _evaluated(given: EvalOptions, sources: Sequence[str], faults: Faults) -> di
                 "there is nothing to evaluate: the input holds no step scores with gold labels",
                 hint="medsss clinic | medsss sample | medsss bon --prm R | medsss eval --steps",
             )
-        origin = Origin(given.name, sources, faults.bad_lines)
-        return step_report(scored, origin, threshold=given.threshold)
-    items = _read(sources, partial(read_item, rejudge=given.extract, by=given.by), given, faults)
-    if not items:
-        raise UsageError(
-            "there is nothing to evaluate: the input holds no answers",
-            hint="pipe in what `medsss sample` or `bon` writes",
-        )
-    origin = Origin(given.name, sources, faults.bad_lines)
-    return answers_report(items, origin, points=given.k or (), by=given.by)
+        report = step_report(scored, given.threshold)
+    else:
+        items = _read(sources, partial(read_item, rejudge=given.extract, by=given.by), given, faults)
+        if not items:
+            raise UsageError(
+                "there is nothing to evaluate: the input holds no answers",
+                hint="pipe in what `medsss sample` or `bon` writes",
+            )
+        report = answers_report(items, given.k or (), given.by)
+    runs = [{"input": path} | found for path in sources if (found := wrote(path))]
+    made_from = {"inputs": list(sources), "sha256": {path: sha256(path) for path in sources}, "runs": runs}
+    return report | {
+        "bad_lines": faults.bad_lines,
+        "seconds": sum(run["seconds"] for run in runs) if runs and all("seconds" in run for run in runs) else None,
+        "cost": cost_behind(sources),
+        "made_from": made_from | report.get("made_from", {}),
+    }
 
 
 def _compared(given: EvalOptions, faults: Faults) -> dict[str, Any]:
@@ -215,4 +223,4 @@ def _compared(given: EvalOptions, faults: Faults) -> dict[str, Any]:
             f"there is nothing to compare: {error}, {' and '.join(given.compare)}",
             hint="runs are paired by the ids of problems",
         ) from None
-    return report | {"name": given.name, "version": __version__, "made_from": {"runs": made_from}}
+    return report | {"made_from": {"runs": made_from}}

@@ -27,7 +27,7 @@ from ._tables import aligned, percent, span
 class Row:
     """A line of the table: `value`, `low` and `high` are shares in [0, 1], the last two a 95 % interval. Of several
     `runs` these are means over the runs, and `spread` is the standard deviation of their values; None for one run.
-    `cost` is what `eval` found behind the report (`provenance.cost_behind`), None where it is not asked for."""
+    `cost` is what `eval` found behind the report (`provenance.cost_behind`)."""
 
     run: str
     measure: str
@@ -35,76 +35,68 @@ class Row:
     value: float
     low: float
     high: float
+    cost: dict[str, float]
     runs: int = 1
     spread: float | None = None
-    cost: dict[str, float] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ReportOptions:
-    """Which reports, and how to show them."""
-
-    inputs: Annotated[
-        tuple[str, ...], Opt("Reports of `eval`; `-` or nothing is stdin.", argument=True, metavar="INPUT")
-    ] = ()
-    every: Annotated[bool, Opt("Every best-of-N aggregation, not the known ones alone.", names=("--all",))] = False
-    separate: Annotated[bool, Opt("A row for each run, though several have one name.")] = False
-    cost: Annotated[
-        bool, Opt("Add what each row took: tokens generated, seconds, hours of CPU and GPU, all runs behind it.")
-    ] = False
-    markdown: Annotated[bool, Opt("Write the table in Markdown.")] = False
-    json: Annotated[bool, Opt("Write the rows as JSON lines, not as a table.")] = False
-    strict: Strict = False
 
 
 @options
-def run(*, given: ReportOptions) -> None:
+def run(
+    *,
+    inputs: Annotated[
+        tuple[str, ...], Opt("Reports of `eval`; `-` or nothing is stdin.", argument=True, metavar="INPUT")
+    ] = (),
+    cost: Annotated[
+        bool, Opt("Add what each row took: tokens generated, seconds, hours of CPU and GPU, all runs behind it.")
+    ] = False,
+    markdown: Annotated[bool, Opt("Write the table in Markdown.")] = False,
+    json: Annotated[bool, Opt("Write the rows as JSON lines, not as a table.")] = False,
+    strict: Strict = False,
+) -> None:
     """Put several eval reports into one table: greedy, one of N, majority@N, best of N, each with its interval; for
     reports of `eval --steps`, first errors found.
 
     Reports of one name are seeds of one run: their mean and its spread over them stand in one row.
     """
-    if given.markdown and given.json:
+    if markdown and json:
         raise UsageError("--markdown and --json exclude each other")
 
     def parse(report: dict[str, Any], where: Where) -> list[Row]:
         try:
-            return list(report_rows(report, where.source, every=given.every, cost=given.cost))
+            return list(report_rows(report, where.source))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BadRecord(f"not a report of `medsss eval` ({type(error).__name__}: {error})") from None
 
-    with Faults(strict=given.strict) as faults:
-        rows = [row for _, found in read_records(given.inputs, parse, on_bad=faults.bad) for row in found]
-    if not rows:
+    with Faults(strict=strict) as faults:
+        found = [row for _, rows in read_records(inputs, parse, on_bad=faults.bad) for row in rows]
+    if not found:
         raise UsageError("there is no report to show", hint="write some with `medsss eval ... -o NAME.report.json`")
-    if not given.separate:
-        rows = over_runs(rows)
-    if given.json:
+    rows = over_runs(found)
+    if json:
         with LineWriter() as out:
-            out.write([_plain(row) for row in rows])
+            out.write([_plain(row, cost) for row in rows])
     else:
-        write_stdout(table(rows, markdown=given.markdown))
+        write_stdout(table(rows, cost=cost, markdown=markdown))
     raise typer.Exit(faults.exit_code)
 
 
-def _plain(row: Row) -> dict[str, Any]:
+def _plain(row: Row, cost: bool) -> dict[str, Any]:
     """As JSON says it: a cost that was not asked for is not there."""
-    return {name: value for name, value in asdict(row).items() if name != "cost" or value is not None}
+    return {name: value for name, value in asdict(row).items() if name != "cost" or cost}
 
 
-def report_rows(report: dict[str, Any], default_name: str, *, every: bool = False, cost: bool = False) -> Iterator[Row]:
+def report_rows(report: dict[str, Any], default_name: str) -> Iterator[Row]:
     """The rows of one report: its accuracy and, where it has N > 1 answers a problem, what N bring.
 
-    Of the best-of-N aggregations the one that was selected by and min-vote-sum (the paper's) are shown; `every` shows
-    all. A report of `eval --steps` gives what its reward model says of first errors. Raises KeyError, TypeError or
-    ValueError for anything else.
+    Of the best-of-N aggregations the one that was selected by and min-vote-sum (the paper's) are shown. A report of
+    `eval --steps` gives what its reward model says of first errors. Raises KeyError, TypeError or ValueError for
+    anything else.
     """
     name = report["name"] or default_name
-    spent = _cost(report) if cost else None
 
     def row(measure: str, point: dict[str, Any]) -> Row:
         value, low, high = (float(point[key]) for key in ("value", "low", "high"))
-        return Row(name, measure, int(point["n"]), value, low, high, cost=spent)
+        return Row(name, measure, int(point["n"]), value, low, high, cost=_cost(report))
 
     if report.get("kind") == "step-report":
         found, threshold = report["first_error"], report["threshold"]
@@ -127,9 +119,9 @@ def report_rows(report: dict[str, Any], default_name: str, *, every: bool = Fals
                 yield row(curve.replace("@k", f"@{curves[curve][-1]['k']}"), curves[curve][-1])
     if strategies:
         yield row(f"best of {most}, {' / '.join(strategies)}", report["micro"])
-    for curve, points in curves.items():
-        if "@" not in curve and curve not in strategies and (every or curve == "min-vote-sum"):
-            yield row(f"best of {points[-1]['k']}, {curve}", points[-1])
+    if "min-vote-sum" in curves and "min-vote-sum" not in strategies:
+        point = curves["min-vote-sum"][-1]
+        yield row(f"best of {point['k']}, min-vote-sum", point)
 
 
 def _cost(report: dict[str, Any]) -> dict[str, float]:
@@ -151,32 +143,26 @@ def over_runs(rows: Sequence[Row]) -> list[Row]:
         value, low, high = (fmean(getattr(row, key) for row in found) for key in ("value", "low", "high"))
         spread = stdev(row.value for row in found) if len(found) > 1 else None
         n = min(row.n for row in found)
-        spent = None
-        if found[0].cost is not None:
-            costs = [row.cost or {} for row in found]
-            spent = {name: fmean(each[name] for each in costs) for name in found[0].cost}
-        merged.append(Row(found[0].run, found[0].measure, n, value, low, high, len(found), spread, spent))
+        spent = {name: fmean(row.cost[name] for row in found) for name in found[0].cost}
+        merged.append(Row(found[0].run, found[0].measure, n, value, low, high, spent, len(found), spread))
     return merged
 
 
-def _priced(cost: dict[str, float] | None) -> tuple[str, ...]:
-    if cost is None:
-        return ()
+def _priced(cost: dict[str, float]) -> tuple[str, ...]:
     more = "" if cost["whole"] == 1 else "+"
     tokens = f"{cost['tokens'] / 1000:.0f} k" if cost["tokens"] >= 10_000 else f"{cost['tokens']:.0f}"
     return (tokens + more, f"{cost['seconds']:.0f}", f"{cost['cpu_hours']:.2f}", f"{cost['gpu_hours']:.2f}")
 
 
-def table(rows: Sequence[Row], *, markdown: bool = False) -> str:
+def table(rows: Sequence[Row], *, cost: bool, markdown: bool = False) -> str:
     """Aligned columns, or Markdown; percentages with one decimal. Runs and their spread have columns where a row is of
-    several, and costs where they are known; "+" stands behind those that a pipe hides a part of."""
+    several; "+" stands behind costs that a pipe hides a part of."""
     several = any(row.runs > 1 for row in rows)
     head = ("run", "measure", *(("runs",) if several else ()), "n", "%", *(("+-",) if several else ()), "95 % interval")
-    priced = any(row.cost is not None for row in rows)
-    head += ("tokens", "s", "CPU h", "GPU h") if priced else ()
+    head += ("tokens", "s", "CPU h", "GPU h") if cost else ()
     body = []
     for row in rows:
         runs, spread = ((str(row.runs),), (percent(row.spread),)) if several else ((), ())
-        shown = (percent(row.value), *spread, span(asdict(row)), *_priced(row.cost))
+        shown = (percent(row.value), *spread, span(asdict(row)), *(_priced(row.cost) if cost else ()))
         body.append((row.run, row.measure, *runs, str(row.n), *shown))
-    return "\n".join(aligned(head, body, left=2, markdown=markdown, rule=True)) + "\n"
+    return "\n".join(aligned(head, body, left=2, markdown=markdown)) + "\n"

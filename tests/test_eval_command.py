@@ -318,12 +318,11 @@ def test_figures(tmp_path: Path) -> None:
     rows = [scored(f"q{i}", "AB", [[0.9, 0.2], [0.6, 0.1 * (i % 9)]], selected=1) for i in range(20)]
     a = write_jsonl(tmp_path / "a.jsonl", rows)
     labelled = write_jsonl(
-        tmp_path / "s.jsonl", [{"id": "p", "steps": ["a", "b"], "label": 1, "step_scores": [0.9, 0.1]}]
+        tmp_path / "s.jsonl", [{"id": "p", "problem": "?", "steps": ["a", "b"], "label": 1, "step_scores": [0.9, 0.1]}]
     )
     sizes = {}
     for name, args in {
         "curves": [a],
-        "groups": [a, "--by", "id"],
         "steps": ["--steps", labelled],
     }.items():
         path = tmp_path / f"{name}.png"
@@ -331,7 +330,9 @@ def test_figures(tmp_path: Path) -> None:
         assert f"drew {path}" in ran.stderr
         sizes[name] = png_size(path)
     assert sizes["curves"][0] > sizes["steps"][0] > 300
-    assert sizes["groups"][1] > sizes["curves"][1]  # --by is a row a group, and not the curves
+    one = write_jsonl(tmp_path / "one.jsonl", [samples("a", "B")])
+    ran = run_medsss(["eval", one, "--plot", tmp_path / "one.png"])
+    assert (ran.rc, "makes no curve" in ran.stderr, (tmp_path / "one.png").exists()) == (2, True, False)
     assert run_medsss(["eval", a, "--plot", tmp_path / "curves.png"]).rc == 2  # it is there
 
 
@@ -392,5 +393,5 @@ def test_steps_without_gold_are_told(tmp_path: Path) -> None:
     ran = run_medsss(["eval", "--steps"], to_lines([scored("a", "AB", [[0.9], [0.6]], selected=1), samples("b", "B")]))
     assert (ran.rc, ran.stdout) == (2, "")
     assert "stdin:1: a: no gold for the steps" in ran.stderr
-    assert "stdin:2: no steps: found the keys" in ran.stderr
+    assert "stdin:2: b: no steps with labels here" in ran.stderr
     assert "medsss eval --steps" in ran.stderr

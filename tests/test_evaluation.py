@@ -17,7 +17,6 @@ from medsss_cli.evaluation.accuracy import answers_report, curve_points
 from medsss_cli.evaluation.compare import comparison_report
 from medsss_cli.evaluation.items import NO_FIELD, Item, candidate_scores, field_of
 from medsss_cli.evaluation.measures import vote_columns
-from medsss_cli.evaluation.provenance import Origin
 from medsss_cli.evaluation.steps import StepItem, Trajectory, read_steps, step_report
 from medsss_cli.prm.aggregate import StepAggregation, aggregate_steps
 from medsss_cli.selection import AnswerAggregation, select
@@ -84,7 +83,7 @@ def test_the_likeliest_of_k_by_hand() -> None:
 
 
 def report_of(*items: Item, **more: Any) -> dict[str, Any]:
-    return answers_report(items, Origin(None, []), points=more.get("points", ()), by=more.get("by"))
+    return answers_report(items, **more)
 
 
 def test_the_order_of_the_problems_changes_nothing() -> None:
@@ -161,7 +160,7 @@ def test_one_id_for_two_problems_is_told() -> None:
 
 
 def totals(*items: StepItem, threshold: float = 0.5) -> dict[str, Any]:
-    return step_report(items, Origin(None, []), threshold=threshold)
+    return step_report(items, threshold)
 
 
 def test_first_errors_by_hand() -> None:
@@ -225,24 +224,18 @@ def test_processbench_as_it_is() -> None:
     assert right.labels == [True, True, True]
     with pytest.raises(BadRecord, match="gsm8k-3: no step scores"):
         read_steps(row, WHERE)
-    with pytest.raises(BadRecord, match="index of the first wrong step"):
-        read_steps(scored | {"label": 3}, WHERE)
-    with pytest.raises(BadRecord, match="2 step scores but gold for 3 steps"):
+    with pytest.raises(BadRecord, match="2 step scores but gold for 4 steps"):
         read_steps(scored | {"step_scores": [0.9, 0.2]}, WHERE)
-    # As `bon` writes it, with the label under `meta`.
-    through_bon = {"id": "gsm8k-3", "meta": {"label": 1}, "candidates": [{"text": "", "step_scores": [0.9, 0.2, 0.7]}]}
-    assert read_steps(through_bon, WHERE).trajectories == [found]
 
 
 def test_prm_records_with_gold_labels() -> None:
-    record = {"id": "p", "completions": ["Let's", "a", "b"], "labels": [None, 1, 0.0], "scores": [0.9, 0.1]}
-    [found] = read_steps(record, WHERE).trajectories
-    assert found.labels == [True, False]
+    record = {"prompt": "?", "completions": ["Let's", "a", "b"], "labels": [None, 1, 0.0], "scores": [0.9, 0.1]}
+    found = read_steps(record, WHERE)
+    assert (found.dataset, found.trajectories[0].labels) == ("gsm8k", [True, False])
     for broken, message in (
-        ({"labels": [None, 1, 2]}, "`labels` must be"),
-        ({"labels": None}, "no gold"),
+        ({"labels": [None, 1, 2]}, r"the label 2.0, outside \[0, 1\]"),
         ({"scores": [0.9, "x"]}, "`step_scores` must be"),
-        ({"completions": None}, "no steps"),
+        ({"completions": None}, "completions"),
     ):
         with pytest.raises(BadRecord, match=message):
             read_steps(record | broken, WHERE)

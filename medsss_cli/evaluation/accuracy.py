@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -12,10 +12,9 @@ import numpy as np
 
 from ..prm.aggregate import StepAggregation
 from ..selection import AnswerAggregation
-from .intervals import combined, mean_interval
+from .intervals import LEVEL, combined, mean_interval
 from .items import FAILED, Item
-from .measures import best_of_k, k_values, majority_at_k, pass_at_k, votes_at_k
-from .provenance import Origin, cost_behind
+from .measures import DRAWS, best_of_k, k_values, majority_at_k, pass_at_k, votes_at_k
 
 MOST_EXACT = 128
 """Candidates of a problem up to which majority@k is exact: 40 ms for so many, .05 ms for 16. Beyond, it is drawn."""
@@ -24,67 +23,55 @@ SEED = 0
 """What is drawn for a problem depends on this and the problem alone."""
 
 
-def answers_report(items: Sequence[Item], origin: Origin, *, points: Sequence[int], by: str | None) -> dict[str, Any]:
-    """The report, as it is written. `points` are the k to draw curves at, none for 1, 2, 4, ... and n; `by` names the
-    field that `Item.group` is from."""
+def answers_report(items: Sequence[Item], points: Sequence[int] = (), by: str | None = None) -> dict[str, Any]:
+    """What a report says of the answers. `points` are the k to draw curves at, none for 1, 2, 4, ... and n; `by` names
+    the field that `Item.group` is from."""
     datasets = _parts(items, lambda item: item.dataset)
     named = [part for dataset, part in sorted(datasets.items()) if dataset != FAILED]
-    macro = combined([mean_interval([i.value for i in part]) for part in named], fmean) if named else None
+    macro = combined([mean_interval([i.value for i in part]) for part in named], fmean).record() if named else None
     strategies = Counter(item.strategy for item in items if item.strategy is not None)
     forms = sum((item.forms for item in items if item.forms), Counter())
+    sizes = Counter(len(item.correct) for item in items if item.correct)
     responses = sum(len(item.correct) for item in items)
     tokens = sum(item.tokens for item in items)
     readable = [value for item in items if item.correct and (value := item.readable_value) is not None]
+    groups = _parts(items, lambda item: str(item.group))
     curves = _curves(items, points)
-    runs = origin.runs
     return {
         "kind": "report",
-        "name": origin.name,
         "n": len(items),
         "failed": sum(item.kind == "failed" for item in items),
-        "bad_lines": origin.bad_lines,
         "responses": responses,
-        "responses_per_problem": {
-            str(n): count for n, count in sorted(Counter(len(item.correct) for item in items if item.correct).items())
-        },
+        "responses_per_problem": {str(n): count for n, count in sorted(sizes.items())},
         "accuracy_of": "the selected candidate" if strategies else "a response, averaged over each problem's",
         "datasets": {dataset: _row(part) for dataset, part in datasets.items()},
         "micro": _mean([item.value for item in items]),
-        "macro": None if macro is None else {"datasets": len(named), **macro.record()},
+        "macro": {"datasets": len(named), **macro} if macro else None,
         "readable": _mean(readable) if readable else None,
-        "by": None
-        if by is None
-        else {"field": by, "groups": {g: _row(part) for g, part in sorted(_parts(items, _group).items())}},
+        "by": {"field": by, "groups": {g: _row(part) for g, part in sorted(groups.items())}} if by else None,
         "unparsed": _unparsed(items),
         "forms": dict(forms.most_common()) or None,
         "truncated": round(sum(item.truncated for item in items) / responses, 6) if responses else None,
         "tokens": tokens,
         "tokens_per_response": round(tokens / responses, 1) if responses else None,
-        "seconds": sum(run["seconds"] for run in runs) if runs and all("seconds" in run for run in runs) else None,
-        "cost": cost_behind(origin.inputs),
         "pass_at_k": curves.pop("pass", []),
         "majority_at_k": curves.pop("majority", []),
         "likeliest_at_k": curves.pop("likeliest", []),
         "best_of_k": curves,
         "made_from": {
-            **origin.made_from(),
             "problems_hash": f"{sum(item.mark for item in items) % 2**128:032x}",
             "records": dict(Counter(item.kind for item in items)),
             "strategies": dict(strategies),
         },
-        **origin.settings(),
+        "settings": {"draws": DRAWS, "level": LEVEL},
     }
 
 
-def _parts(items: Iterable[Item], key: Any) -> dict[str, list[Item]]:
+def _parts(items: Iterable[Item], key: Callable[[Item], str]) -> dict[str, list[Item]]:
     parts: dict[str, list[Item]] = defaultdict(list)
     for item in items:
         parts[key(item)].append(item)
     return parts
-
-
-def _group(item: Item) -> str:
-    return str(item.group)
 
 
 def _mean(values: Sequence[float]) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike
 
 from .intervals import LEVEL, difference_interval
 from .items import FAILED, Item
-from .provenance import versions
 
 SHOWN = 20
 """Unmatched ids that a report names; all of them are counted."""
@@ -80,7 +79,6 @@ def comparison_report(a: Sequence[Item], b: Sequence[Item]) -> dict[str, Any]:
         "unmatched": {side: _named(ids) for side, ids in alone.items()},
         "different_problems": _named(changed),
         "settings": {"level": LEVEL},
-        "versions": versions(),
     }
 
 

@@ -6,9 +6,7 @@ import hashlib
 import os
 import stat
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +16,6 @@ from .. import __version__
 from ..errors import UsageError
 from ..models import CARD, read_json
 from ..stream.resume import State, read_state
-from .intervals import LEVEL
-from .measures import DRAWS
 
 MODELS = ("policy", "adapter", "prm")
 """Settings of a run that may name the folder of a training."""
@@ -83,29 +79,6 @@ def cost_behind(paths: Iterable[str]) -> dict[str, Any]:
         total["cpu_hours"] += cpu_seconds / 3600
         total["gpu_hours"] += gpus * seconds / 3600
     return {name: round(value, 4) for name, value in total.items()} | {"whole": whole}
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What a report says of where it comes from: the run's name, `inputs`, and unreadable lines."""
-
-    name: str | None
-    inputs: Sequence[str]
-    bad_lines: int = 0
-
-    @cached_property
-    def runs(self) -> list[dict[str, Any]]:
-        """What wrote the inputs, where that is known: see `wrote`."""
-        return [{"input": path} | found for path in self.inputs if (found := wrote(path))]
-
-    def made_from(self) -> dict[str, Any]:
-        """The fields `inputs`, `sha256` and `runs`."""
-        return {"inputs": list(self.inputs), "sha256": {i: sha256(i) for i in self.inputs}, "runs": self.runs}
-
-    def settings(self, **more: Any) -> dict[str, Any]:
-        """The fields `settings`, `version` and `versions`."""
-        settings = {"draws": DRAWS, "level": LEVEL, **more}
-        return {"settings": settings, "version": __version__, "versions": versions()}
 
 
 def versions() -> dict[str, str]:

@@ -1,23 +1,15 @@
 """How well a process reward model judges steps: first-error accuracy and F1, AUROC, Brier score, calibration.
 
-A *trajectory* is an answer whose steps have scores and gold labels. A step is labelled 1 (right), 0 (wrong) or not at
-all. What is read of a record, and where:
-
-- scored records of `bon`: the `step_scores` of each candidate; gold are the candidate's `labels`, else ProcessBench's
-  `label` (of the record, or under `meta`), else what the clinic's checker says (`meta.clinic`);
-- prm records (`completions`) and ProcessBench's (`steps`): `step_scores` or `scores`; gold are `labels`, or `label`.
-
-`label` is ProcessBench's (arXiv 2412.06559): the index of the first wrong step, from 0, or -1. It says nothing of the
-steps after the first wrong one, so these are unlabelled; the clinic's checker labels them 0. Labels between 0 and 1
-(soft ones) count as right from .5 on.
+A *trajectory* is an answer whose steps have scores and gold labels: 1 (right), 0 (wrong) or none; soft labels count as
+right from .5 on. Scores are the `step_scores` that `bon` writes. Gold are the `labels` of a prm record, the `label` of
+ProcessBench (arXiv 2412.06559), which says nothing of the steps after the first wrong one, and for the candidates of a
+clinic's problem its checker, which calls them wrong.
 
 A first error is predicted at the first labelled step whose score is below the threshold. A wrong trajectory is hit if
-that is its first wrong step, a right one if there is no such step; F1 is the harmonic mean of the two shares. Intervals
-are over problems, with all of their trajectories.
-
-AUROC is the chance that a right step scores above a wrong one, ties half (Mann and Whitney 1947). The Brier score is
-the mean squared distance of score and label (Brier 1950). Calibration error is over BINS bins of equal width (Guo et
-al. 2017, arXiv 1706.04599, equation 5).
+that is its first wrong step, a right one if there is no such step; F1 is the harmonic mean of the two shares. AUROC is
+the chance that a right step scores above a wrong one, ties half (Mann and Whitney 1947); the Brier score the mean
+squared distance of score and label (1950); calibration error is over BINS bins of equal width (Guo et al. 2017, arXiv
+1706.04599, equation 5).
 """
 
 from __future__ import annotations
@@ -28,17 +20,18 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from ..clinic.checker import gold_labels
 from ..errors import BadRecord
 from ..prm.layout import answer_steps
-from ..problems import to_problem
+from ..problems import to_prm, to_samples
 from ..stream.jsonl import Where
-from .intervals import combined, mean_interval
-from .items import FAILED, is_failure
-from .provenance import Origin, cost_behind
+from .intervals import LEVEL, combined, mean_interval
+from .items import FAILED, Score, is_failure
+from .measures import DRAWS
 
 BINS = 15
 GRID = tuple(round(0.05 * i, 2) for i in range(1, 20))
@@ -62,99 +55,51 @@ class StepItem:
     unscored: int = 0
 
 
-# Reading
-
-
 def read_steps(obj: dict[str, Any], where: Where) -> StepItem:
     """The StepItem of an object. Raises BadRecord."""
     if is_failure(obj):
         return StepItem(obj["id"], FAILED)
-    name = obj.get("id")
-    if not isinstance(name, str) or not name:
-        name = f"{_stem(where)}-{where.line if name is None else name}"
-    dataset = obj.get("dataset")
-    if not isinstance(dataset, str):
-        numbered = re.fullmatch(r"(.+)-\d{1,12}", name)
-        dataset = numbered[1] if numbered else _stem(where)
-    item = StepItem(name, dataset)
     candidates = obj.get("candidates")
-    if isinstance(candidates, list):
-        for number, candidate in enumerate(candidates):
-            if not isinstance(candidate, dict):
-                raise BadRecord(f"{name}: an entry of `candidates` must be an object")
-            _add(item, candidate.get("step_scores"), _gold(obj, candidate, where, name), f"{name}: candidate {number}")
+    if not isinstance(candidates, list):
+        record = to_prm(obj, where)
+        item = StepItem(record.id, _dataset(obj, record.id, where))
+        scores = obj.get("step_scores", obj.get("scores"))
+        if scores is None:
+            raise BadRecord(f"{item.id}: no step scores (`step_scores` or `scores`); `medsss bon --prm R` writes them")
+        _add(item, scores, record.labels)
         return item
-    steps = next((obj[key] for key in ("steps", "completions") if isinstance(obj.get(key), list)), None)
-    if steps is None:
-        raise BadRecord(f"no steps: found the keys {', '.join(obj)}, none of candidates, steps, completions")
-    scores = obj.get("step_scores", obj.get("scores"))
-    if scores is None:
-        raise BadRecord(f"{name}: no step scores (`step_scores` or `scores`); `medsss bon --prm R` writes them")
-    if obj.get("labels") is not None:
-        labels = _read_labels(obj["labels"], name)
-    elif obj.get("label") is not None:
-        labels = _first_wrong(obj["label"], len(steps), name)
-    else:
-        raise BadRecord(f"{name}: no gold (`labels`, or `label` as ProcessBench has it)")
-    _add(item, scores, labels, name)
+    problem = to_samples(obj, where)
+    item = StepItem(problem.id, problem.dataset)
+    if "clinic" not in problem.meta:
+        raise BadRecord(f"{item.id}: no gold for the steps: candidates of the clinic have it, and records with labels")
+    for candidate, response in zip(candidates, problem.responses, strict=True):
+        scores = candidate.get("step_scores") if isinstance(candidate, dict) else None
+        _add(item, scores, gold_labels(problem, answer_steps(response.text)))
     return item
 
 
-def _gold(obj: dict[str, Any], candidate: dict[str, Any], where: Where, name: str) -> list[bool | None]:
-    """The gold labels of a candidate, from wherever this record has them."""
-    if candidate.get("labels") is not None:
-        return _read_labels(candidate["labels"], name)
-    meta = obj["meta"] if isinstance(obj.get("meta"), dict) else {}
-    marked = next((source["label"] for source in (obj, meta) if "label" in source), None)
-    if marked is not None:
-        scores = candidate.get("step_scores")
-        return _first_wrong(marked, len(scores), name) if isinstance(scores, list) and scores else []
-    if "clinic" not in meta:
-        raise BadRecord(
-            f"{name}: no gold for the steps: neither `labels` in the candidates, nor `label`, nor meta.clinic"
-        )
-    text = candidate.get("text")
-    if not isinstance(text, str):
-        raise BadRecord(f"{name}: an entry of `candidates` must have a `text`")
-    return [None if label is None else label == 1 for label in gold_labels(to_problem(obj, where), answer_steps(text))]
+def _dataset(obj: dict[str, Any], name: str, where: Where) -> str:
+    """ProcessBench names its data sets in ids: "gsm8k-12"."""
+    if isinstance(obj.get("dataset"), str):
+        return str(obj["dataset"])
+    numbered = re.fullmatch(r"(.+)-\d{1,12}", name)
+    return numbered[1] if numbered else PurePath(where.source).name.split(".")[0] or "stdin"
 
 
-def _read_labels(labels: object, name: str) -> list[bool | None]:
-    if not isinstance(labels, list) or not all(
-        label is None or (isinstance(label, (int, float)) and 0 <= label <= 1) for label in labels
-    ):
-        raise BadRecord(f"{name}: `labels` must be a list of numbers in [0, 1], true, false or null")
-    return [None if label is None else label >= 0.5 for label in labels]
-
-
-def _first_wrong(label: object, steps: int, name: str) -> list[bool | None]:
-    """By hand: label 1 of four steps is right, wrong, unlabelled, unlabelled; label -1 is all right."""
-    if not isinstance(label, int) or isinstance(label, bool) or not -1 <= label < steps:
-        raise BadRecord(
-            f"{name}: `label` must be the index of the first wrong step (0 to {steps - 1}) or -1: {label!r}"
-        )
-    if label < 0:
-        return [True] * steps
-    return [True] * label + [False] + [None] * (steps - label - 1)
-
-
-def _add(item: StepItem, scores: object, labels: list[bool | None], name: str) -> None:
+def _add(item: StepItem, scores: object, gold: Sequence[float | None]) -> None:
     if scores is None or scores == []:
         item.unscored += 1
         return
-    if not isinstance(scores, list) or not all(
-        isinstance(score, (int, float)) and 0.0 <= score <= 1.0 for score in scores
-    ):
-        raise BadRecord(f"{name}: `step_scores` must be a list of numbers in [0, 1]")
-    if len(labels) == len(scores) + 1 and labels[0] is None:
+    try:
+        found = msgspec.convert(scores, list[Score])
+    except msgspec.ValidationError:
+        raise BadRecord(f"{item.id}: `step_scores` must be a list of numbers in [0, 1]") from None
+    labels = [None if label is None else label >= 0.5 for label in gold]
+    if len(labels) == len(found) + 1 and labels[0] is None:
         labels = labels[1:]  # step 0 has neither label nor score
-    if len(labels) != len(scores):
-        raise BadRecord(f"{name}: {len(scores)} step scores but gold for {len(labels)} steps")
-    item.trajectories.append(Trajectory([float(score) for score in scores], labels))
-
-
-def _stem(where: Where) -> str:
-    return PurePath(where.source).name.split(".")[0] or "stdin"
+    if len(labels) != len(found):
+        raise BadRecord(f"{item.id}: {len(found)} step scores but gold for {len(labels)} steps")
+    item.trajectories.append(Trajectory(found, labels))
 
 
 # Counting
@@ -175,8 +120,8 @@ class _Answers:
         return found
 
 
-def step_report(items: Sequence[StepItem], origin: Origin, *, threshold: float) -> dict[str, Any]:
-    """The report, as it is written."""
+def step_report(items: Sequence[StepItem], threshold: float) -> dict[str, Any]:
+    """What a report says of the step scores."""
     every = _decided(items)
     datasets: dict[str, list[StepItem]] = {}
     for item in items:
@@ -188,22 +133,18 @@ def step_report(items: Sequence[StepItem], origin: Origin, *, threshold: float) 
     trajectories = sum(len(item.trajectories) for item in items)
     return {
         "kind": "step-report",
-        "name": origin.name,
         "n": len(items),
         "failed": sum(item.dataset == FAILED for item in items),
-        "bad_lines": origin.bad_lines,
         "trajectories": trajectories,
         "unscored": sum(item.unscored for item in items),
         "undecided": trajectories - len(every.first_P),
         "threshold": threshold,
-        "cost": cost_behind(origin.inputs),
         "first_error": first_error(every, threshold),
         "datasets": shown,
         "macro_f1": round(sum(f1s) / len(f1s), 6) if f1s else None,
         "by_threshold": [_at_threshold(every, each) for each in sorted({*GRID, threshold})],
         **_of_steps(items),
-        "made_from": origin.made_from(),
-        **origin.settings(bins=BINS),
+        "settings": {"draws": DRAWS, "level": LEVEL, "bins": BINS},
     }
 
 
