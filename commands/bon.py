@@ -12,7 +12,7 @@ import typer
 from medsss_cli import console
 from medsss_cli.answers import answer_key
 from medsss_cli.errors import BadRecord, EngineError
-from medsss_cli.labelling.trajectories import trajectories
+from medsss_cli.labelling.trajectories import path_text, trajectories
 from medsss_cli.prm.aggregate import StepAggregation, aggregate_steps
 from medsss_cli.prm.config import PrmConfig
 from medsss_cli.prm.layout import answer_steps
@@ -21,7 +21,7 @@ from medsss_cli.problems import is_tree, to_prm, to_problem, to_samples, to_tree
 from medsss_cli.records import Problem, Response, Tree, Verdict, dump, problem_fields
 from medsss_cli.selection import AnswerAggregation, select
 from medsss_cli.settings import Opt
-from medsss_cli.steps import ROOT_TEXT, join_steps
+from medsss_cli.steps import ROOT_TEXT
 from medsss_cli.stream.jsonl import Where
 from medsss_cli.stream.run import Stream, StreamOptions
 
@@ -144,14 +144,11 @@ def read(obj: dict[str, Any], where: Where) -> Item:
 
 def endings(tree: Tree) -> list[Response]:
     """The trajectories of a tree as answers, in the order of their ends. Raises BadRecord where there are none."""
-    found = []
-    for path in trajectories(tree):
-        end = tree.nodes[path.nodes[-1]]
-        try:
-            text = join_steps([tree.nodes[index].text for index in path.nodes])
-        except ValueError as error:
-            raise BadRecord(f"{tree.id}: {error}") from None
-        found.append(Response(text=text, answer=end.answer, verdict=end.verdict or Verdict.NOT_JUDGED))
+    found = trajectories(tree)
     if not found:
         raise BadRecord(f"{tree.id}: no path of the tree ends in a judged Finish, so there is nothing to select from")
-    return found
+    ends = [tree.nodes[path.nodes[-1]] for path in found]
+    return [
+        Response(text=path_text(tree, path.nodes), answer=end.answer, verdict=end.verdict or Verdict.NOT_JUDGED)
+        for path, end in zip(found, ends, strict=True)
+    ]

@@ -4,9 +4,8 @@ Costs no model and no torch: all curves of a problem with 16 candidates take abo
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, ClassVar, TypeVar
@@ -25,16 +24,7 @@ from medsss_cli.evaluation.provenance import cost_behind, sha256, versions, wrot
 from medsss_cli.evaluation.steps import read_steps, step_report
 from medsss_cli.settings import Opt, check
 from medsss_cli.stream.faults import Faults
-from medsss_cli.stream.jsonl import (
-    HasId,
-    LineWriter,
-    Where,
-    check_inputs,
-    first_of_each,
-    read_records,
-    stdout_fd,
-    write_stdout,
-)
+from medsss_cli.stream.jsonl import HasId, Where, check_inputs, first_of_each, read_records
 from medsss_cli.stream.whole import check_outputs, open_whole
 
 from ._options import Inputs, Output, Restart, Strict, options, refuse_given
@@ -109,45 +99,29 @@ def run(*, given: EvalOptions) -> None:
     sources = given.compare or given.inputs or ("-",)
     check_inputs(sources)
     check_outputs(sources, {"-o": given.output, "--plot": given.plot})
-    on_screen = given.output is None and not given.quiet and _stdout_is_a_terminal()
-    began = time.monotonic()
-    with (
-        Faults(strict=given.strict) as faults,
-        open_whole(given.output, inputs=sources, restart=given.restart) as out,
-        _open_plot(given, sources) as figure,
-    ):
+    with ExitStack() as stack:
+        faults = stack.enter_context(Faults(strict=given.strict))
+        out = stack.enter_context(open_whole(given.output, inputs=sources, restart=given.restart))
+        figure = None
+        if given.plot is not None:
+            check_plot(given.plot)
+            figure = stack.enter_context(open_whole(given.plot, inputs=sources, restart=given.restart, option="--plot"))
         report = _compared(given, faults) if given.compare else _evaluated(given, sources, faults)
         report |= {"name": given.name, "version": __version__, "versions": versions()}
         if given.extract is not None:
             report["settings"]["extract"] = given.extract
         if figure is not None:
             figure.write_bytes(draw(report, os.path.splitext(str(given.plot))[1][1:].lower()))
-        if not on_screen:
+        on_screen = given.output is None and not given.quiet and os.isatty(out.fd)
+        if on_screen:
+            out.write_bytes(report_text(report).encode("utf-8", "replace"))
+        else:
             out.write([report])
-    if on_screen:
-        write_stdout(report_text(report))
-    elif not given.quiet:
+    if not on_screen and not given.quiet:
         say(report_text(report).rstrip("\n"))
-    if not given.quiet:
-        if given.plot is not None:
-            note(f"eval: drew {given.plot}")
-        note(f"eval: took {time.monotonic() - began:.1f} s")
+    if given.plot is not None and not given.quiet:
+        note(f"eval: drew {given.plot}")
     raise typer.Exit(faults.exit_code)
-
-
-def _open_plot(given: EvalOptions, sources: Sequence[str]) -> AbstractContextManager[LineWriter | None]:
-    if given.plot is None:
-        return nullcontext()
-    check_plot(given.plot)
-    return open_whole(given.plot, inputs=sources, restart=given.restart, option="--plot")
-
-
-def _stdout_is_a_terminal() -> bool:
-    fd = stdout_fd()
-    try:
-        return os.isatty(fd)
-    finally:
-        os.close(fd)
 
 
 def _refuse(given: EvalOptions) -> None:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from enum import StrEnum
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any
 
 import msgspec
 import typer
@@ -26,8 +26,6 @@ from medsss_cli.stream.run import Stream, StreamOptions
 
 from ._judged import label_by_judge
 from ._options import options, refuse_given
-
-Made: TypeAlias = Sequence[Sft | Preference | Prm]
 
 
 class To(StrEnum):
@@ -80,8 +78,17 @@ def run(
     config |= {name: getattr(rows, name) for name in options_of(type(rows))}
     if judge.judge:
         prm = replace(prm, all_problems=True)
-        _end(*label_by_judge(prm, max_per_problem, policy, judge, stream, _reader(), config), to)
-    _end(*_label(lambda source: rows(source, max_per_problem), stream, config), to)
+        sources, nothing = label_by_judge(prm, max_per_problem, policy, judge, stream, _reader(), config)
+    else:
+        sources, nothing = _label(lambda source: rows(source, max_per_problem), stream, config)
+    # An output without a single record is never left without a word.
+    reasons = ", ".join(f"{count} {reason}" for reason, count in nothing.most_common())
+    counts = sources.counts
+    if nothing and counts.written and not counts.lines and not counts.skipped_done:
+        warn(f"label: no {to} record at all from {counts.written} records: {reasons}")
+    elif nothing and not stream.quiet:
+        note(f"label: {nothing.total()} records gave no {to} record: {reasons}")
+    raise typer.Exit(sources.exit_code())
 
 
 def _reader() -> Callable[[dict[str, Any], Where], Source]:
@@ -91,7 +98,15 @@ def _reader() -> Callable[[dict[str, Any], Where], Source]:
     first: dict[int, int] = {}  # where an id stood first, by its hash
 
     def read(obj: dict[str, Any], where: Where) -> Source:
-        source = _read(obj, where)
+        if is_tree(obj):
+            source: Source = to_tree(obj, where)
+        elif "responses" in obj or "candidates" in obj:
+            source = to_samples(obj, where)
+        else:
+            raise BadRecord(
+                f"no tree and no samples: found the keys {', '.join(obj)}, but neither `nodes` (medsss search writes "
+                "them) nor `pos` and `neg` (the authors' tree files) nor `responses` (medsss sample)"
+            )
         if where.source not in files:
             files.append(where.source)
         number = files.index(where.source) + 1
@@ -102,19 +117,8 @@ def _reader() -> Callable[[dict[str, Any], Where], Source]:
     return read
 
 
-def _read(obj: dict[str, Any], where: Where) -> Source:
-    if is_tree(obj):
-        return to_tree(obj, where)
-    if "responses" in obj or "candidates" in obj:
-        return to_samples(obj, where)
-    raise BadRecord(
-        f"no tree and no samples: found the keys {', '.join(obj)}, but neither `nodes` (medsss search writes them) nor "
-        "`pos` and `neg` (the authors' tree files) nor `responses` (medsss sample)"
-    )
-
-
 def _label(
-    make: Callable[[Source], Made | str], stream: StreamOptions, config: dict[str, Any]
+    make: Callable[[Source], Sequence[Sft | Preference | Prm] | str], stream: StreamOptions, config: dict[str, Any]
 ) -> tuple[Stream[Source], Counter[str]]:
     """Record by record, without an engine; returns why records gave nothing."""
     nothing: Counter[str] = Counter()
@@ -135,15 +139,3 @@ def _label(
             sources.write(records)
             progress.advance()
     return sources, nothing
-
-
-def _end(sources: Stream[Source], nothing: Counter[str], to: To) -> None:
-    """Say how many records gave nothing, and why; an output without a single record is never left without a word. Ends
-    the program."""
-    reasons = ", ".join(f"{count} {reason}" for reason, count in nothing.most_common())
-    counts = sources.counts
-    if nothing and counts.written and not counts.lines and not counts.skipped_done:
-        warn(f"label: no {to} record at all from {counts.written} records: {reasons}")
-    elif nothing and not sources.options.quiet:
-        note(f"label: {nothing.total()} records gave no {to} record: {reasons}")
-    raise typer.Exit(sources.exit_code())

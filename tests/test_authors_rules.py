@@ -49,7 +49,7 @@ def test_a_tree(case: dict[str, Any]) -> None:
 
     sft = SftRows()(tree)
     assert (0 if isinstance(sft, str) else len(sft)) == len(case["pos"])
-    pairs = preference_pairs(tree, lambda path: " ".join(tree.nodes[index].text for index in path))
+    pairs = preference_pairs(tree)
     for kind, wanted in case["pairs"].items():
         assert sorted([*pair.nodes, pair.margin] for pair in pairs if pair.kind == kind) == wanted, kind
 

@@ -10,11 +10,6 @@ from trees import node, nodes, tree
 from medsss_cli.errors import BadRecord
 from medsss_cli.labelling.preferences import STEP, TRAJECTORY, preference_pairs
 from medsss_cli.labelling.trajectories import Trajectory, check_tree, trajectories
-from medsss_cli.records import Tree
-
-
-def write(tree: Tree):  # type: ignore[no-untyped-def]
-    return lambda path: " / ".join(tree.nodes[index].text for index in path)
 
 
 def test_trajectories_end_in_leaves_that_are_judged_finishes() -> None:
@@ -44,7 +39,7 @@ def test_the_pairs_of_both_rules() -> None:
     # one parent. Depth 3: 6 and 9 are only children. Rule (b): smallest values .9 (3) and 0 (7) against 0 (4, 9): only
     # 3 wins.
     mine = tree(nodes=finished())
-    pairs = preference_pairs(mine, write(mine))
+    pairs = preference_pairs(mine)
     assert [(pair.kind, pair.nodes, pair.margin) for pair in pairs] == [
         (STEP, (3, 5), 1.0),
         (TRAJECTORY, (3, 4), 0.9),
@@ -56,37 +51,39 @@ def test_the_pairs_of_both_rules() -> None:
 
 def test_a_smaller_margin_gives_more_pairs() -> None:
     mine = tree(nodes=finished())
-    assert [(p.kind, p.nodes, p.margin) for p in preference_pairs(mine, write(mine), margin=0.6)] == [
+    assert [(p.kind, p.nodes, p.margin) for p in preference_pairs(mine, margin=0.6)] == [
         (STEP, (3, 5), 1.0),
         (TRAJECTORY, (3, 4), 0.9),
         (TRAJECTORY, (3, 9), 0.9),
         (STEP, (3, 8), 0.7),
     ]
-    assert preference_pairs(mine, write(mine), margin=1.0) == []
-    assert [pair.nodes for pair in preference_pairs(mine, write(mine), most=1)] == [(3, 5)]
+    assert preference_pairs(mine, margin=1.0) == []
+    assert [pair.nodes for pair in preference_pairs(mine, most=1)] == [(3, 5)]
 
 
 def test_the_margin_has_to_be_exceeded() -> None:
     mine = tree(nodes=finished())
-    assert (STEP, (3, 8)) not in [(p.kind, p.nodes) for p in preference_pairs(mine, write(mine), margin=0.7)]
+    assert (STEP, (3, 8)) not in [(p.kind, p.nodes) for p in preference_pairs(mine, margin=0.7)]
     # .9 - .1 is 0.8: a pair of nodes that differ by exactly the margin is none, whatever floating point says.
     changed = finished()
     changed[3]["value"], changed[5]["value"] = 0.3 + 0.6, 0.1
     other = tree(nodes=changed)
-    assert all(pair.nodes != (3, 5) or pair.kind != STEP for pair in preference_pairs(other, write(other)))
+    assert all(pair.nodes != (3, 5) or pair.kind != STEP for pair in preference_pairs(other))
 
 
 def test_rule_a_wants_siblings_on_both_sides_that_lead_to_an_ending() -> None:
     mine = tree()  # node 8 leads to none, so node 5 is an only child
-    assert [(pair.kind, pair.nodes) for pair in preference_pairs(mine, write(mine))] == [(TRAJECTORY, (3, 4))]
+    assert [(pair.kind, pair.nodes) for pair in preference_pairs(mine)] == [(TRAJECTORY, (3, 4))]
 
 
 def test_equal_texts_count_once_and_never_against_themselves() -> None:
     changed = finished()
     changed.append(dict(changed[9]))  # a second wrong Finish of the same words
     mine = tree(nodes=changed)
-    assert [pair.nodes for pair in preference_pairs(mine, write(mine))] == [(3, 5), (3, 4), (3, 9)]
-    assert preference_pairs(mine, lambda path: "the same") == []
+    assert [pair.nodes for pair in preference_pairs(mine)] == [(3, 5), (3, 4), (3, 9)]
+    for each in changed[1:]:
+        each["text"] = "the same"
+    assert all(pair.chosen != pair.rejected for pair in preference_pairs(tree(nodes=changed)))
 
 
 @pytest.mark.parametrize(

@@ -68,21 +68,6 @@ _VERDICT = re.compile(
 )
 
 
-def read_prompt(path: str) -> str:
-    """The text of a prompt file. Raises UsageError where it cannot be read, or leaves out question or steps."""
-    try:
-        text = Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read --judge-prompt {path}: {error}") from None
-    for place in ("question", "steps"):
-        if f"{{{place}}}" not in text:
-            raise UsageError(
-                f"--judge-prompt {path} has no place for the {place}",
-                hint=f"write {', '.join(f'{{{each}}}' for each in _PLACES)} where they are to stand",
-            )
-    return text
-
-
 def judge_prompt(template: str, problem: Problem, question: str, steps: Sequence[str], documents: Sequence[str]) -> str:
     """What the judge is asked: `template` with its places filled, each once and by nothing that is read again.
 
@@ -163,7 +148,19 @@ class JudgeConfig:
 
     def template(self) -> str:
         """What the judge is asked. Raises UsageError where the file cannot be read, or leaves out question or steps."""
-        return JUDGE_PROMPT if self.judge_prompt is None else read_prompt(self.judge_prompt)
+        if self.judge_prompt is None:
+            return JUDGE_PROMPT
+        try:
+            text = Path(self.judge_prompt).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"cannot read --judge-prompt {self.judge_prompt}: {error}") from None
+        for place in ("question", "steps"):
+            if f"{{{place}}}" not in text:
+                raise UsageError(
+                    f"--judge-prompt {self.judge_prompt} has no place for the {place}",
+                    hint=f"write {', '.join(f'{{{each}}}' for each in _PLACES)} where they are to stand",
+                )
+        return text
 
     async def labels(self, engine: Engine, template: str, record: Prm, number: int) -> list[float | None]:
         """The labels of the steps of a record, the `number`-th trajectory of its problem. Raises EngineError."""

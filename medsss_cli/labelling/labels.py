@@ -1,24 +1,15 @@
-"""Labels of the steps of one trajectory, from the backed-up values of its nodes.
+"""Labels of the steps of one trajectory, from the backed-up values of its nodes: v_0 ... v_n, v_0 being the root's. The
+root is never labelled (None); the others get a label in [0, 1]. Of the values .3 .8 .2 .1 0 come
 
-`values` is v_0 ... v_n, v_0 being the root's. The root is never labelled (None); the others get a label in [0, 1].
+    dual        equation 7: ceil(v_i - max(0, v_{i-1} - v_{i+1})) if v_i < v_{i-1}, else ceil(v_i)      null 1 0 0 0
+    dual-soft   the same before rounding up, clipped: .8, .2 - (.8 - .1) < 0, .1 - (.2 - 0) < 0, 0      null .8 0 0 0
+    soft        the values                                                                              null .8 .2 .1 0
+    hard        positive or not                                                                         null 1 1 1 0
+    monotone    above .5 and not below the step before                                                  null 1 0 0 0
+    published   l_i = v_i - (l_{i-1} - v_i): .8, -.4, .6, -.6; positive or not                          null 1 0 1 0
 
-Worked by hand for the values .3 .8 .2 .1 0 of steps 0 to 4:
-
-    dual        step 1: .8 >= .3, ceil(.8) = 1. Step 2: .2 < .8, .2 - (.8 - .1) = -.5, so 0. Step 3: .1 < .2,
-                .1 - (.2 - 0) = -.1, so 0. Step 4 is the last, no penalty, ceil(0) = 0.      null 1 0 0 0
-    dual-soft   the same before rounding up, clipped: .8, -.5, -.1, 0                         null .8 0 0 0
-    soft        the values                                                                  null .8 .2 .1 0
-    hard        positive or not                                                             null 1 1 1 0
-    monotone    above .5 and not below the step before: only step 1                          null 1 0 0 0
-    published   l1 = .8, l2 = .2 - (.8 - .2) = -.4, l3 = .1 - (-.4 - .1) = .6, l4 = 0 - .6 = -.6; positive or not
-                                                                                            null 1 0 1 0
-
-And for .5 .4 .6 .9 1, a slip that is made good: dual gives step 1 .4 - max(0, .5 - .6) = .4, so 1: a fall that the next
-step makes up for is no fault. Published gives l1 = .4, l2 = .6 - (.4 - .6) = .8, l3 = .9 - (.8 - .9) = 1, l4 = 1:
-all 1.
-
-What differs from the paper's equation 7 and from the authors' script: docs/algorithms.md, departure 17. Comparisons
-allow `EPSILON`: ceil(0.30000000000000004 - 0.3) would be 1, and a value that came out of averaging as 1e-17 is 0.
+What differs from the paper's equation and from the authors' script: docs/algorithms.md, departure 17. Comparisons allow
+`EPSILON`: ceil(0.30000000000000004 - 0.3) would be 1, and a value that came out of averaging as 1e-17 is 0.
 """
 
 from __future__ import annotations

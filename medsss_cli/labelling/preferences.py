@@ -3,30 +3,26 @@
 (a) "step": two nodes of equal depth whose values differ by more than the margin, with different parents that have more
     than one child each. Chosen and rejected are the partial trajectories from the root to the nodes.
 (b) "trajectory": a correct and a wrong trajectory whose smallest values along the trace (root left out) differ by more
-    than the margin, the correct one's being the larger. Chosen and rejected are the whole trajectories.
+    than the margin, the correct one's being the larger.
+"correction" (MedCritical, arXiv 2509.23368, stage 2): a wrong answer and a correct correction of it, both in our form
+    of steps, so that the pair tells nothing but the mistake.
 
-As in the authors' code (`ls_obtain_dataset`), which reads trees back from their trajectories: nodes and children that
-are on no trajectory do not count, and a tree without a correct or without a wrong trajectory gives no pairs.
-
-Where both are silent: pairs come with the largest margin first; of equal margins rule (b) before (a), then in the
-order of the tree. Two pairs of equal texts count once (the first), and a pair of one text with itself is none.
-
-"correction" (MedCritical, arXiv 2509.23368, stage 2): a wrong answer, and what a policy made of it that was asked to
-put it right, where a rule finds that correct. Both are written in our form of steps, so that the pair tells nothing but
-the mistake.
+As in the authors' code (`ls_obtain_dataset`) nodes and children that are on no trajectory do not count, and a tree
+without a correct or without a wrong trajectory gives no pairs. Where both are silent: the largest margin comes first;
+of equal margins rule (b) before (a), then the order of the tree. Pairs of equal texts count once.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from msgspec import UNSET
 
 from ..records import Samples, Tree, Verdict
 from .labels import EPSILON
-from .trajectories import Trajectory, path_to, trajectories
+from .trajectories import Trajectory, path_text, path_to, trajectories
 from .written import in_form
 
 STEP = "step"
@@ -45,17 +41,8 @@ class Pair(NamedTuple):
     nodes: tuple[int, int]
 
 
-def preference_pairs(
-    tree: Tree,
-    text: Callable[[Sequence[int]], str],
-    *,
-    margin: float = 0.8,
-    most: int | None = None,
-) -> list[Pair]:
-    """The pairs of `tree`, the largest margin first, at most `most` of them.
-
-    `text` writes out a path, given as node indices from the root.
-    """
+def preference_pairs(tree: Tree, *, margin: float = 0.8, most: int | None = None) -> list[Pair]:
+    """The pairs of `tree`, the largest margin first, at most `most` of them. Raises BadRecord as `path_text` does."""
     found = trajectories(tree)
     if all(each.correct for each in found) or not any(each.correct for each in found):
         return []
@@ -69,7 +56,7 @@ def preference_pairs(
             break
         for node in (high, low):
             if node not in written:
-                written[node] = text(path_to(tree, node))
+                written[node] = path_text(tree, path_to(tree, node))
         texts = written[high], written[low]
         if texts[0] != texts[1] and texts not in seen:
             seen.add(texts)

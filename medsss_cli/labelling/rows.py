@@ -3,7 +3,7 @@ options of each. Where there is none to make, the reason is returned in its plac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, NamedTuple
@@ -15,10 +15,10 @@ from ..errors import BadRecord
 from ..prompts import is_chinese, question_text
 from ..records import Message, Preference, Prm, Problem, Samples, Sft, Tree, Verdict, problem_fields
 from ..settings import Opt, check
-from ..steps import join_steps, split_steps
+from ..steps import split_steps
 from .labels import StepLabels, step_labels
 from .preferences import correction_pairs, preference_pairs
-from .trajectories import trajectories
+from .trajectories import path_text, trajectories
 from .values import StepValues, values_on
 from .written import in_form, written_steps
 
@@ -69,10 +69,9 @@ class SftRows:
 def _correct_trajectories(tree: Tree) -> dict[str, float] | str:
     """Texts and their smallest values."""
     correct = sorted((each for each in trajectories(tree) if each.correct), key=lambda each: -each.min_value)
-    joined = _joiner(tree)
     texts: dict[str, float] = {}
     for each in correct:
-        texts.setdefault(joined(each.nodes), each.min_value)
+        texts.setdefault(path_text(tree, each.nodes), each.min_value)
     return texts or "without a correct trajectory"
 
 
@@ -102,19 +101,6 @@ def _stated(problem: Problem, text: str, answer: str | None) -> str:
     return f"{text}{'' if text[-1] in '.!?。！？' else stop}{said}"
 
 
-def _joiner(tree: Tree) -> Callable[[Sequence[int]], str]:
-    """Writes the steps of a path as one answer."""
-    texts = [node.text for node in tree.nodes]
-
-    def joined(path: Sequence[int]) -> str:
-        try:
-            return join_steps([texts[index] for index in path])
-        except ValueError as error:
-            raise BadRecord(str(error)) from None
-
-    return joined
-
-
 @dataclass(frozen=True, slots=True)
 class PreferenceRows:
     """Pairs of a tree by both rules, the largest `margin` first; of a samples record its corrections, in their order,
@@ -129,7 +115,7 @@ class PreferenceRows:
 
     def __call__(self, source: Source, most: int | None = None) -> list[Preference] | str:
         if isinstance(source, Tree):
-            found = preference_pairs(source, _joiner(source), margin=self.margin, most=most)
+            found = preference_pairs(source, margin=self.margin, most=most)
             nothing = "with no pair over the margin"
         else:
             found = correction_pairs(source, most=most)

@@ -1,19 +1,18 @@
 """The trajectories of a tree: paths from the root to its leaves that are judged Finishes.
 
-A wrong Finish that a Reflect goes on from is a step on the way and no ending of its own, as in the authors' code, where
-it becomes a Reason (`MCTS.expand_node`) and leaves alone are listed (`obtain_correct_leaves`). So every ending is
-labelled by its own verdict.
-
-A Finish that states no answer counts as wrong, as everywhere else. Paths that end in a Reason or a Reflect (the search
-stopped there) and Finishes that were not judged are no trajectories.
+As in the authors' code (`MCTS.expand_node`, `obtain_correct_leaves`) a wrong Finish that a Reflect goes on from is a
+step on the way. A Finish that states no answer counts as wrong. Paths that end in a Reason or a Reflect, and Finishes
+that were not judged, are no trajectories.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..errors import BadRecord
 from ..records import Action, Tree, Verdict
+from ..steps import join_steps
 
 
 class Trajectory(NamedTuple):
@@ -49,6 +48,14 @@ def path_to(tree: Tree, index: int) -> tuple[int, ...]:
         path.append(index)
         index = nodes[index].parent
     return tuple(path[::-1])
+
+
+def path_text(tree: Tree, path: Sequence[int]) -> str:
+    """The steps of a path as one answer. Raises BadRecord for a step that holds the mark of the next."""
+    try:
+        return join_steps([tree.nodes[index].text for index in path])
+    except ValueError as error:
+        raise BadRecord(str(error)) from None
 
 
 def check_tree(tree: Tree) -> None:

@@ -1,12 +1,8 @@
 """A written answer as bare steps, in whatever form it was written: what training on answers and judging them share.
 
-An answer in our form ("Step 0: ...", "Step 1: ...") is taken as it is. Otherwise:
-
-1. Marks in Markdown or Chinese count too, and what stands before the first mark, or before a `</think>`, is no part of
-   the solution (`thoughts.in_steps`).
-2. Without any marks each paragraph is a step. Scoring takes such an answer for one step (`prm.conventions`): there the
-   text is what a policy wrote and must not be cut by guess; here it becomes an example of the form.
-3. Step 0 is the usual sentence unless the answer itself begins with "Step 0:".
+An answer in our form ("Step 0: ...", "Step 1: ...") is taken as it is; step 0 is the usual sentence where it has none.
+Otherwise marks in Markdown or Chinese count too, and what stands before the first mark, or before a `</think>`, is no
+part of the solution (`thoughts.in_steps`); without any marks each paragraph is a step.
 """
 
 from __future__ import annotations
