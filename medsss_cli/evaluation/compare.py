@@ -18,16 +18,14 @@ _LARGEST = 500_000  # the sum of all differences, in units: what the test works 
 
 
 def sign_flip_p(differences: ArrayLike) -> float:
-    """The two-sided exact p of paired differences: how likely a sum is that is no nearer to 0, if each difference might
-    as well have had the other sign (Fisher 1935, The Design of Experiments, section 21). Where no difference is
-    anything but -1, 0 or 1 this is McNemar's exact test, the binomial one on the pairs that differ.
+    """The two-sided exact p of paired differences: how likely a sum is that is no nearer to 0, if each difference
+    might as well have had the other sign (Fisher 1935, The Design of Experiments, section 21). Of -1, 0 and 1
+    alone it is McNemar's.
 
-    By hand: differences 1, .5, .5: of eight choices of signs +++ and --- reach 2: p = .25. Differences 1 and five times
-    -1: 2 * (1 + 6) / 64 = .21875. No difference gives 1.
+    By hand: differences 1, .5, .5: of eight choices of signs +++ and --- reach 2: p = .25. No difference gives 1.
 
-    The distribution of the sum is worked out over whole numbers of units, the largest common one (1/16 for shares of 16
-    responses). Differences without a common unit of at least 1/1000 are rounded to such units, and p is exact for
-    those. It comes from a discrete Fourier transform and is good to 1e-12, below which it is not told apart.
+    The distribution of the sum is worked out by a discrete Fourier transform over whole numbers of units, the
+    largest common one; differences without one of at least 1/1000 are rounded to such units. It is good to 1e-12.
     """
     from scipy.fft import irfft, next_fast_len
     from scipy.stats import binomtest

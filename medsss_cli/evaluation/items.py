@@ -26,13 +26,13 @@ NO_FIELD = "(none)"
 
 @dataclass(slots=True)
 class Item:
-    """What is looked at of a problem. `correct`, `columns` and `logprobs` run beside each other, one entry a candidate.
+    """What is looked at of a problem. `correct`, `columns` (`measures.vote_columns`), `readable` and `logprobs` have
+    one entry a candidate.
 
-    `columns` are `measures.vote_columns`; `scores_AN` is the score of each candidate by every StepAggregation, None
-    where the record has no step scores; `logprobs` is None where a candidate has none. `selected` is None where nothing
-    was selected. No candidates: it failed. `mark` is 128 bits of a hash of id, question, answer and options; 0 for a
-    failure. `group` is the value of the field to tell apart by, `forms` how the answers were read, where the record
-    says it.
+    `scores_AN` is the score of each candidate by every StepAggregation, None without step scores; `logprobs` is
+    None where a candidate has none. No candidates: it failed. `mark` is 128 bits of a hash of id, question,
+    answer and options; 0 for a failure. `group` is the value of the field to tell apart by, `forms` how the
+    answers were read.
     """
 
     id: str
@@ -161,8 +161,7 @@ def _whole_cost(obj: dict[str, Any]) -> int | None:
 
 
 def problem_mark(problem: Problem) -> int:
-    """128 bits of blake2b of what makes a problem this problem. The sum over problems, whatever their order, names a
-    data set."""
+    """128 bits of blake2b of what makes a problem this problem. Their sum, in any order, names a data set."""
     parts = [problem.id, problem.question, problem.answer]
     if problem.options:
         parts += [text for option in problem.options.items() for text in option]

@@ -1,9 +1,8 @@
 """What k of a problem's n candidates are worth: pass@k, best-of-k, majority@k, votes by score. Pure arithmetic.
 
-Each is the chance that the selected one of k candidates is right, over all subsets of k of the n, drawn without
-replacement. The list order is kept within a subset, so the ties of `selection` mean the same. All are exact but for
-votes by score (`votes_at_k`) where there are more than DRAWS subsets: those are an estimate, whose standard error is at
-most .031 for one problem and .0016 for 400.
+Each is the chance that the selected one of k candidates is right, over all subsets of k of the n in list order,
+so the ties of `selection` mean the same. All are exact but votes by score of more than DRAWS subsets: an
+estimate, whose standard error is at most .031 for one problem and .0016 for 400.
 
 A candidate's answer is given as its *column*: correct answers are 0, 1, ..., wrong ones -1, -2, ..., none NO_VOTE.
 """
@@ -84,11 +83,10 @@ def majority_at_k(columns: Sequence[int], k: int) -> float:
 def majority_wins(columns: tuple[int, ...]) -> tuple[int, ...]:
     """[k]: how many of the C(n, k) subsets of k candidates a correct answer wins, for every k from 0 to n.
 
-    An answer wins with j votes, the first of them at place p, where each other answer has fewer than j votes, or j that
-    all come after p. How many subsets of size s an answer with c candidates can give is the coefficient of x^s in
-    (1 + x)^c, or in a part of it; the product over the answers counts for all of them. A polynomial is held as one
-    integer, coefficient s in bits s * (n + 1) and up (Kronecker's substitution). None can grow to 2^(n + 1), so Python
-    multiplies whole polynomials exactly, and (1 + x)^c is a power of one integer.
+    An answer wins with j votes, the first at place p, where each other answer has fewer than j votes, or j that
+    all come after p. The number of such subsets of size s is the coefficient of x^s in a product of (1 + x)^c and
+    parts of it. A polynomial is held as one integer, coefficient s in bits s * (n + 1) and up (Kronecker's
+    substitution), so that Python multiplies it exactly: none can grow to 2^(n + 1).
     """
     n = len(columns)
     x = 1 << (n + 1)

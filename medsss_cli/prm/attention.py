@@ -1,9 +1,9 @@
 """Run a token classifier over packs: attention in which a token sees its own ancestors alone.
 
-A function of ours stands in place of the model's attention (transformers' AttentionInterface): each block of queries
-against the gathered keys of its ancestors; sliding windows are kept, in depth. A model that this does not fit
-(encoders, state-space models, positions made from the mask, attention with more parts) is run answer by answer. What
-decides is a comparison with the model's own numbers on single sequences (`open_tree`), not a list of names.
+A function of ours stands in place of the model's attention (transformers' AttentionInterface): each block of
+queries against the gathered keys of its ancestors; sliding windows are kept, in depth. A model that this does not
+fit (encoders, state-space models, positions made from the mask) is run answer by answer; a comparison with its
+own numbers decides (`open_tree`), not a list of names.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _LONG_WINDOW = 512  # a longer sliding window is not tried out; that it was aske
 class Tree:
     """A pack as attention takes it: on a device, with the masks of its blocks made once for all layers.
 
-    Block b has `queries[b]` consecutive queries and `counts[b]` keys; `keys` holds the packed indices of the keys of
-    all blocks, one after the other. `windows` collects the sliding windows that layers asked for.
+    Block b has `queries[b]` consecutive queries and `counts[b]` keys; `keys` holds the packed indices of the keys
+    of all blocks, one after the other. `windows` collects the sliding windows that layers asked for.
     """
 
     queries: list[int]
@@ -49,8 +49,8 @@ class Tree:
 
     @classmethod
     def of(cls, packed: Packed, device: str = "cpu", piece: int = _PIECE) -> Tree:
-        """`device` is where it will be used, "cpu" or "cuda"; the tensors are on the CPU until `to`. A `piece` of less
-        than the usual size cuts into the smallest blocks there are, which costs time and serves tests."""
+        """`device` is where it will be used, "cpu" or "cuda"; the tensors are on the CPU until `to`. A small `piece`
+        cuts into the smallest blocks there are, for tests."""
         import numpy as np
         import torch
 
@@ -145,8 +145,8 @@ def attend(
 
 
 def pack_inputs(packed: Packed, device: str = "cpu") -> dict[str, Any]:
-    """A pack as keyword arguments of a model that takes it, as one row of N tokens; tensors on the CPU. `device` is
-    where it will be used."""
+    """A pack as keyword arguments of a model that takes it, as one row of N tokens; tensors on the CPU, to be used
+    on `device`."""
     import torch
 
     tree = Tree.of(packed, device)
@@ -160,11 +160,11 @@ def pack_inputs(packed: Packed, device: str = "cpu") -> dict[str, Any]:
 
 
 def open_tree(model: Any) -> str:
-    """Make `model` (not yet wrapped by an adapter) ready for packs. Returns "", or why it takes none; then it is left
-    as it was.
+    """Make `model` (not yet wrapped by an adapter) ready for packs. Returns "", or why it takes none; then it is
+    left as it was.
 
-    Three short sequences are run one by one and as a pack, and the last layer's numbers are compared. The comparison is
-    with what plain causal attention makes of the same pack, too: a model whose numbers hardly depend on the mask would
+    Three short sequences are run one by one and as a pack, and the last layer's numbers are compared, also with
+    what plain causal attention makes of the same pack: a model whose numbers hardly depend on the mask would
     agree with anything.
     """
     before = getattr(model.config, "_attn_implementation", None)

@@ -34,8 +34,8 @@ class Encoded(NamedTuple):
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, question: str, steps: Sequence[str]) -> Encoded:
-    """`question` is what stands in the user turn (`prompts.question_text`), `steps` are the bare steps, step 0 first;
-    there are as many read-outs as steps, in their order."""
+    """`question` is what stands in the user turn, `steps` are the bare steps, step 0 first; a read-out for each of
+    them."""
     ids = list(render(tokenizer, Prompt((Message("user", question),))))
     readouts = []
     for k, step in enumerate(steps):
@@ -50,11 +50,8 @@ def marked(k: int, step: str) -> str:
 
 
 def answer_steps(text: str) -> list[str]:
-    """The bare steps of a written answer, step 0 first.
-
-    An answer that begins with step 1, or has no marks and is one step, gets the usual step 0 in front: every sequence
-    of the training had one, and it is never scored. A blank text has no steps at all.
-    """
+    """The bare steps of a written answer, step 0 first: the usual one where the answer has none, for every sequence
+    of the training had one. A blank text has no steps at all."""
     steps = split_steps(text)
     if not steps or starts_at(text) == 0:
         return steps

@@ -18,12 +18,9 @@ from .others import MED_PRM_TAG, QWEN_TAG, label_tokens
 
 
 def find_format(config: PrmConfig) -> Format:
-    """The format of a reward model: as given, or as its files tell. Imports nothing heavy.
-
-    A folder of ours says it in medsss.json. Others are told by the adapter's task, the architecture, the names of
-    special tokens and the weights of a value head. Raises UsageError for a policy, a missing folder, and for files that
-    could be of several formats.
-    """
+    """The format of a reward model: as given, as medsss.json says, or as its files tell (the adapter's task, the
+    architecture, names of special tokens, a value head). Imports nothing heavy. Raises UsageError for a policy, a
+    missing folder, and files that could be of several formats."""
     path = config.prm or ""
     card = read_json(Path(path) / CARD) or {}
     if card and card.get("kind") != "prm":
@@ -153,8 +150,8 @@ def load(path: str, format: Format, tokenizer: Any, dtype: Any) -> tuple[Any, An
 
 
 def _pretrained(kind: Any, path: str, dtype: Any) -> Any:
-    """A model of this class. Raises UsageError where weights are missing: transformers would fill them with random
-    numbers and only warn."""
+    """A model of this class. Raises UsageError where weights are missing: transformers would make them up and only
+    warn."""
     try:
         model, info = kind.from_pretrained(path, dtype=dtype, output_loading_info=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
@@ -212,11 +209,9 @@ def _linear(weight: Any, bias: Any) -> Any:
 
 
 def _words(path: str, labels: tuple[int, int], dtype: Any) -> tuple[Any, Any]:
-    """The body of a language model and the rows of its head for two words.
-
-    What the model itself says of a few tokens is compared with this, so that one that does more to its logits (soft
-    caps, scales) is refused and not scored wrong.
-    """
+    """The body of a language model and the rows of its head for two words. What the model itself says of a few
+    tokens is compared, so that one that does more to its logits (soft caps, scales) is refused and not scored
+    wrong."""
     import torch
 
     model: Any = load_model(path, dtype=dtype, head="causal")

@@ -75,8 +75,8 @@ class Asked(NamedTuple):
 
 
 def asked(format: Format, problem: Problem) -> Asked:
-    """What is asked in a format. A prm record says it in `prompt`, to which its steps belong. Med-PRM writes
-    options as "(A) ..." and reads the documents that the record carries (`labelling.documents.documents_of`)."""
+    """What is asked in a format. A prm record says it in `prompt`. Med-PRM writes options as "(A) ..." and reads the
+    record's documents."""
     if format is not Format.MED_PRM:
         return Asked(problem.prompt if isinstance(problem, Prm) else question_text(problem))
     question = problem.question.strip()

@@ -29,12 +29,8 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A pack of N tokens. `ids`, `positions` and `ends` are [N], see above; `ends` lie in [1, N].
-
-    `paths[s][p]` is the packed index of token p of sequence s: `ids[paths[s]]` is the sequence, `paths[s][readouts]`
-    are its read-outs, and a read-out is shared by as many sequences as have it in their path. `owners[i]` is the
-    sequence that brought token i.
-    """
+    """A pack of N tokens. `ids`, `positions` and `ends` are [N], see above; `ends` lie in [1, N]. `paths[s][p]` is
+    the packed index of token p of sequence s, `owners[i]` the sequence that brought token i."""
 
     ids: Ints
     positions: Ints
@@ -94,11 +90,9 @@ class Part(NamedTuple):
 
 
 def split(sequences: Sequence[Sequence[int]], max_tokens: int, max_paths: int | None = None) -> list[Part]:
-    """Cut a trie along its branches into parts of at most so many packed tokens and paths; every part has the whole
-    beginning of its sequences. A sequence that is longer than `max_tokens` by itself is a part of its own.
-
-    Each sequence is in exactly one part. Equal ones count as one path each, and stand side by side.
-    """
+    """Cut a trie along its branches into parts of at most so many packed tokens and paths; each sequence is in
+    exactly one, with its whole beginning. A sequence that is longer than `max_tokens` by itself is a part of its
+    own. Equal ones count as one path each."""
     parts: list[Part] = []
     before: Ints | None = None
     members: list[int] = []

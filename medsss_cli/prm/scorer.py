@@ -1,7 +1,7 @@
 """Open a reward model and score the steps of answers with it. What the scores select is for `selection` to say.
 
-The answers of a problem run as packs, in which every token that they share is computed once, or, where the model takes
-no packs, as padded batches; both under a budget of tokens.
+The answers of a problem run as packs, in which every token that they share is computed once, or as padded batches
+where the model takes no packs; both under a budget of tokens.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ def open_prm(config: PrmConfig) -> Scorer:
 class Scorer:
     """An open reward model. `score` is for one thread at a time; `values` waits for a thread of its own.
 
-    `batch_tokens` bounds the tokens of one forward (of a pack, or rows x longest row) and is halved when memory runs
-    out. `unpacked` says why the model takes no packs, "" where it does. `scored` answers were scored, `too_long` had
-    more tokens than the model's `context`; `tokens` went through the model (padding not counted), `path_tokens` would
-    have without packs.
+    `batch_tokens` bounds the tokens of one forward and is halved when memory runs out. `unpacked` says why the
+    model takes no packs, "" where it does. `scored` answers were scored, `too_long` had more tokens than the
+    model's `context`; `tokens` went through the model (padding not counted), `path_tokens` would have without
+    packs.
     """
 
     def __init__(
@@ -79,8 +79,8 @@ class Scorer:
     def score(self, problem: Problem, answers: Sequence[Sequence[str]]) -> list[list[float]]:
         """P(right) in [0, 1] of every step of each answer: [answer][step], step 0 left out.
 
-        An answer, whole or not, is its bare steps, step 0 first (`layout.answer_steps`). One without steps gets []; so
-        does one that is longer than the context with its question: half an answer must not be scored as a whole one.
+        An answer is its bare steps, step 0 first (`layout.answer_steps`). One without steps gets []; so does one
+        that is longer than the context with its question: half an answer must not be scored as a whole one.
         Raises EngineError where one sequence alone is too much for the device's memory.
         """
         given = asked(self.format, problem)

@@ -3,13 +3,10 @@
     OUT/.training/run.json        what the run is: options, base, hash of the data; written before the first step
     OUT/.training/data/           the rows as token ids (Arrow, memory-mapped)
     OUT/.training/checkpoint-N/   the Trainer's checkpoints
-    OUT/...                       the model, moved here in one go when it is whole
-    OUT/medsss.json               the card: what the model was made of, and its files; written last, so its presence
-                                  means that the model is complete
+    OUT/...                       the model, moved here when it is whole; OUT/medsss.json, the card, last
 
 The same command given again goes on from the last whole checkpoint, or finds that all is done; another configuration is
-refused with the difference. What is not ours is never touched: a folder without a card or a work folder is refused, and
-of the files in ours only those that a card lists are ever removed.
+refused with the difference. Only files that a card lists are ever removed.
 """
 
 from __future__ import annotations
@@ -30,10 +27,7 @@ WORK = ".training"
 
 def open_folder(out: Path, policy: str, *, restart: bool) -> bool:
     """Refuse an output folder that is not ours or is the policy's own; with `restart`, remove what an earlier run left.
-    Returns whether it holds no run.
-
-    Called before anything slow, in process 0.
-    """
+    Returns whether it holds no run. Called before anything slow, in process 0."""
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file; the output is a folder", hint="name another with -o")
     if out.exists() and Path(policy).exists() and out.samefile(policy):
@@ -74,8 +68,7 @@ def begin(out: Path, run: Mapping[str, Any]) -> None:
 
 
 def last_checkpoint(work: Path) -> Path | None:
-    """The newest checkpoint that is whole. The Trainer writes trainer_state.json last, so a run that was killed while
-    writing leaves one without it."""
+    """The newest checkpoint that is whole: the Trainer writes trainer_state.json last."""
     found = [folder for folder in work.glob("checkpoint-*") if read_json(folder / "trainer_state.json") is not None]
     return max(found, key=step_of, default=None)
 
@@ -86,9 +79,7 @@ def step_of(checkpoint: Path) -> int:
 
 def publish(out: Path, staged: Path, card: Mapping[str, Any]) -> None:
     """Put the finished model in place of the one that the folder held, its card last, then forget the work folder.
-
-    A crash in between leaves the folder without a card and with its checkpoints: the same command repairs it.
-    """
+    After a crash in between the same command repairs it."""
     _remove_model(out)
     files = sorted(file.name for file in staged.iterdir())
     write_json(staged / CARD, {**card, "files": files})  # so that `restart` knows them after a crash

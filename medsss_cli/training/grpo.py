@@ -1,16 +1,12 @@
 """`train-policy --method grpo`: problems in, a policy that is rewarded for right answers (GRPO, arXiv 2402.03300).
 
-An update draws `generations` answers to each of its problems, at temperature 1 from the whole distribution. An answer
-that our judge finds right is worth 1, any other 0, one that cannot be read as well. Answers above the mean of their
-group become likelier, those below it less likely:
+An update draws `generations` answers to each of its problems, at temperature 1 from the whole distribution. A right
+answer is worth 1, any other 0; those above the mean of their group become likelier:
 
     advantage_i = (r_i - mean of the group) / standard deviation of the group
 
-A group of which all answers are right, or all wrong, teaches nothing; their share stands in the line of progress.
-`beta` above 0 keeps the policy close to its beginning, which is the model without its adapter, so it needs --lora.
-
-This is TRL's GRPOTrainer as it comes, with its default loss (DAPO's: a mean over all tokens of an update). It is given
-prompts as ids, laid out as the engines lay them out, and our order of rows.
+`beta` above 0 keeps the policy close to the model without its adapter, so it needs --lora. This is TRL's GRPOTrainer as
+it comes, with its default loss (DAPO's), given prompts as ids and our order of rows.
 """
 
 from __future__ import annotations

@@ -1,23 +1,19 @@
 """Train the policy: sft or preference records -> a model folder, over TRL. Problems with rewards: `grpo`.
 
 Rows are laid out here, token for token as the engines lay out what they ask (`engines.rendering`), and TRL is given
-ids. TRL's own way renders prompt and completion as one chat by the template, which for some models is not prompt +
-generated text (templates that strip or add thinking), and which closes every assistant turn.
+ids: TRL renders prompt and completion as one chat by the template, which some templates change, and closes every turn.
 
 A turn is closed where the answer is complete. Preference pairs of `kind: "step"` (rule a) are beginnings of answers:
-an end of turn after them would be trained as "now stop". They stay open unless their last step states the answer, and
-end with the tokens that running text has: where the tokenizer merges the step's last character with the blank line
-("." + "\\n\\n" is one token for Llama 3), with the merged one.
+they stay open unless their last step states the answer, and end with the tokens that running text has: where the
+tokenizer merges the step's last character with the blank line (Llama 3: "." + "\\n\\n"), with the merged one.
 
 The loss falls on the completion alone. sft: mean negative log-likelihood per token, over all tokens of an update. dpo:
 
     - log sigmoid(beta * [(log p(chosen) - log p_ref(chosen)) - (log p(rejected) - log p_ref(rejected))])
 
-with beta .1; `sft_weight` w adds w times the sft loss of the chosen one, since dpo alone may lower the likelihood of
-both. The reference is the policy before training and takes no memory of its own: under LoRA it is the model without its
-adapter, in a full training its log-probabilities are computed before the first step.
-
-No departures from the paper in the numbers: sft 1e-6, dpo 5e-7, one epoch, cosine, warm-up .03, all weights.
+with beta .1; `sft_weight` w adds w times the sft loss of the chosen one. The reference is the policy before training
+and takes no memory of its own: under LoRA it is the model without its adapter, in a full training its log-probabilities
+are computed before the first step.
 """
 
 from __future__ import annotations
@@ -52,12 +48,9 @@ SHOWN = {"rewards/margins": "margin", "rewards/accuracies": "accuracy", "logps/c
 def train_policy(
     config: PolicyConfig, rows: Source, *, say: Say = lambda _: None, on_bad: OnBad = lambda *_: None
 ) -> TrainingSummary:
-    """Train on sft or preference records (or bare rows of TRL's conversational layouts), or for grpo on problems, and
-    write a model folder.
-
-    A row that cannot be used goes to `on_bad(where, what)` and is counted. Raises UsageError where nothing is left to
-    train on, or the rows are of the other kind.
-    """
+    """Train on sft or preference records (or bare rows of TRL's conversational layouts), or for grpo on problems,
+    and write a model folder. A row that cannot be used goes to `on_bad(where, what)`. Raises UsageError where
+    nothing is left to train on."""
     if config.method is Method.GRPO:
         return run_training(config, grpo.recipe(config, rows, on_bad), say)
     rows_of = sft_rows if config.method is Method.SFT else preference_rows
@@ -77,8 +70,7 @@ def train_policy(
 
 def turn_end(tokenizer: PreTrainedTokenizerBase, base: str) -> list[int]:
     """The ids that close an assistant turn: what the chat template writes after its text, up to the first token at
-    which the engines stop. A template that writes none is closed by the tokenizer's EOS: a policy must learn to stop.
-    """
+    which the engines stop; the tokenizer's EOS where it writes none."""
     stops = end_tokens(tokenizer, generation_config_of(adapter_base(base)))
     if not stops:
         raise UsageError(f"neither the tokenizer nor the generation settings of {base} name an end of text")

@@ -1,24 +1,18 @@
 """Train a process reward model: prm records -> a token classifier that scores each step of an answer.
 
-The model is the policy with a head of two outputs (wrong, right) in place of its vocabulary. The loss is the
-cross-entropy between softmax(logits) at the last token of a step and the step's label y, as a two-point distribution
-(1 - y, y):
+The model is the policy with a head of two outputs (wrong, right) in place of its vocabulary. Sequences are laid out as
+in scoring (`prm.layout.encode`), and the loss is on the same softmax, at the last token of each step of label y in
+[0, 1]:
 
     loss = - sum over labelled steps of [y log p_right + (1 - y) log p_wrong] / number of labelled steps in the update
 
-y may lie anywhere in [0, 1]. Scoring reads the same softmax, and lays sequences out by the same function
-(`prm.layout.encode`). A batch says this as weights of the two log-probabilities, [rows, tokens, 2], already divided by
-the steps of its update: a step that several trajectories pass is one token with the sum of their weights.
+whatever the accumulation and the number of processes. (The loss that transformers brings divides by micro-batch and
+sums; TRL has no PRM trainer since 1.14.) A batch says it as weights of the two log-probabilities, [rows, tokens, 2]: a
+step that several trajectories pass is one token with the sum of their weights.
 
-Trajectories of one problem share most of their tokens. With `packing` "tree" (the default) those with the same prompt
-are a trie, and a trie is one packed sequence (`prm.packing`): each shared token is computed once, forward and
-backward. Loss and gradients are those of one sequence for each trajectory ("path"); what differs is which rows make an
-update (`plan`).
-
-What differs from the authors' code: docs/algorithms.md, departures 22 and 23. The schedule, cosine with a warm-up of
-.03, is that of their script. The loss is divided by the labelled steps of the whole update, whatever the accumulation
-and the number of processes; the one that transformers brings divides by micro-batch and sums (wrong so). TRL has no PRM
-trainer since 1.14, and before it rounded labels.
+With `packing` "tree" the trajectories of one prompt are a trie, and a trie is one packed sequence (`prm.packing`): each
+shared token is computed once. Loss and gradients are those of one sequence a trajectory ("path"). What differs from the
+authors' code: docs/algorithms.md, departures 22 and 23.
 """
 
 from __future__ import annotations
@@ -47,11 +41,9 @@ if TYPE_CHECKING:
 def train_prm(
     config: PrmTrainingConfig, rows: Source, *, say: Say = lambda _: None, on_bad: OnBad = lambda *_: None
 ) -> TrainingSummary:
-    """Train on prm records and write a folder that AutoModelForTokenClassification loads.
-
-    A record without any label is left out and counted in the card; one that is no prm record goes to `on_bad(where,
-    what)` and is counted as bad. Raises UsageError where nothing is left to train on.
-    """
+    """Train on prm records and write a folder that AutoModelForTokenClassification loads. A record without any label
+    is left out and counted; one that is no prm record goes to `on_bad(where, what)`. Raises UsageError where
+    nothing is left."""
     from transformers import TrainingArguments
 
     return run_training(
@@ -72,12 +64,9 @@ def train_prm(
 def prm_rows(
     rows: Source, tokenizer: PreTrainedTokenizerBase, counts: Counts, on_bad: OnBad = lambda *_: None
 ) -> Iterable[Row]:
-    """Prm records as ids, read-outs and labels; unlabelled steps are part of the ids and have no read-out. `group` is
-    one number that records with the same prompt share, wherever they stand.
-
-    Notes, for the card: `label_kinds` (how many records of each kind of label, where records tell it under
-    `meta.labels`), `unlabelled` records, `labelled_steps`, records whose `prompt_is_not_the_question`.
-    """
+    """Prm records as ids, read-outs and labels; unlabelled steps have no read-out. `group` is one number for all
+    records with the same prompt. Notes for the card: `label_kinds` (by `meta.labels`), `unlabelled` records,
+    `labelled_steps`, records whose `prompt_is_not_the_question`."""
     kinds: dict[str, int] = {}
     counts.notes = {"label_kinds": kinds, "unlabelled": 0, "labelled_steps": 0, "prompt_is_not_the_question": 0}
     for record in usable(rows, to_prm, counts, on_bad):
@@ -107,8 +96,7 @@ def same_prompt(prompt: str) -> int:
 def step_loss(logits: Tensor, weights: Tensor) -> Tensor:
     """- sum of weights x log softmax(logits), both [rows, tokens, 2] of (wrong, right).
 
-    By hand: logits (0, ln 3) give p_right = 3/4. One step, y = 1: weights (0, 1), loss ln(4/3) = .2877; y = 0: (1, 0),
-    ln 4 = 1.3863; y = .5: the mean of the two.
+    By hand: logits (0, ln 3) give p_right = 3/4, so one step of y = 1, weights (0, 1), loses ln(4/3).
     """
     import torch
 
@@ -161,15 +149,14 @@ def collate_packs(rows: Sequence[Mapping[str, Any]], steps: int, device: str) ->
 
 
 def plan(parts: Sequence[Part], slots: int, per_update: int, epochs: float, seed: int) -> list[list[list[int]]]:
-    """The updates of a training: for each of them `slots` lists of rows, one for each accumulation step and process, in
-    this order.
+    """The updates of a training: for each of them `slots` lists of rows, one for each accumulation step and process,
+    in this order. `parts` are tries, or parts of them.
 
-    `parts` are tries, or parts of them, of `rows[i]` paths and `tokens[i]` packed tokens. An epoch has as many updates
-    as come nearest to `per_update` rows each, and every part is in exactly one. The parts are shuffled and dealt out in
-    that order: an update is closed where one more part would lead further from an even share of the rows that are left.
-    Within an update the parts are dealt to the slots so that the fullest has as few tokens as can be; a slot may stay
-    empty. The update of most tokens comes first: what does not fit into memory fails early. Which rows make which
-    update depends on (seed, epoch) and `per_update` alone: not on the process, nor on how many share an update.
+    An epoch has as many updates as come nearest to `per_update` rows each, and every part is in exactly one: the
+    parts are shuffled by (seed, epoch), and an update is closed where one more part would lead further from an
+    even share of the rows that are left. Within an update they are dealt to the slots so that the fullest has as
+    few tokens as can be; a slot may stay empty. The update of most tokens comes first: what does not fit into
+    memory fails early.
     """
     rows = sum(len(part.members) for part in parts)
     each = min(len(parts), max(1, round(rows / per_update)))

@@ -1,8 +1,7 @@
 """The rows of a training: token ids on disk, and the order in which they are taken. What a row holds: `policy`, `prm`.
 
-The order is ours and is given to the trainer as it is (`train_sampling_strategy="sequential"`, all epochs one after the
-other): transformers' own "group_by_length" draws from torch's global generator, so a run that resumes in its second
-epoch would take the rows in the order of the first.
+The order is ours, all epochs one after the other: transformers' own "group_by_length" draws from torch's global
+generator, so a run that resumes in its second epoch would take the rows in the order of the first.
 """
 
 from __future__ import annotations
@@ -126,8 +125,8 @@ def load_rows(folder: Path) -> tuple[Dataset, Counts]:
 
 
 def in_order(dataset: Dataset, config: TrainingConfig, copies: int = 1) -> Dataset:
-    """The rows in the order of training, for every epoch once. Where an update takes `copies` of each of its rows, the
-    last one is filled with rows of a further epoch."""
+    """The rows in the order of training, for every epoch once. Where an update takes `copies` of each of its rows,
+    the last one is filled with rows of a further epoch."""
     each = config.batch_size * config.accumulation * processes() // copies
     lengths = dataset["length"][:]
     wanted = max(1, round(config.epochs * len(lengths)))
@@ -140,11 +139,9 @@ def in_order(dataset: Dataset, config: TrainingConfig, copies: int = 1) -> Datas
 
 
 def grouped_order(lengths: Sequence[int], batch: int, draw: random.Random) -> list[int]:
-    """An order of rows in which a batch holds rows of about equal length, so that little is padded.
-
-    The rows are shuffled, cut into chunks of 50 batches, sorted by length within each, and the batches are shuffled.
-    The batch with the longest row comes first: what does not fit into memory fails at once. The last may be short.
-    """
+    """An order of rows in which a batch holds rows of about equal length: they are shuffled, cut into chunks of 50
+    batches, sorted by length within each, and the batches are shuffled. The batch with the longest row comes
+    first: what does not fit into memory fails at once. The last may be short."""
     order = list(range(len(lengths)))
     draw.shuffle(order)
     whole = len(order) - len(order) % batch

@@ -1,8 +1,5 @@
-"""One training, from rows to a finished folder: what `policy` and `prm` share.
-
-Under torchrun and `accelerate launch` process 0 alone reads the rows and writes; the others wait and map its file.
-
-Nothing here prints: progress goes through the `say` that the caller passes.
+"""One training, from rows to a finished folder: what `policy` and `prm` share. Under torchrun and `accelerate launch`
+process 0 alone reads the rows and writes. Nothing here prints: progress goes through `say`.
 """
 
 from __future__ import annotations
@@ -52,13 +49,10 @@ CHECKPOINTING_FROM = 1_000_000_000  # parameters, on a GPU
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSummary:
-    """How a training went. `loss_first` is the loss of the first update, `loss_last` the mean over the updates that
-    were logged last, the last one among them; `metrics` is what the method reports beside it, as last logged, and
-    `metrics_first` as first.
-
-    `rows` were trained on; `dropped` were longer than the maximum; `bad` could not be used. `resumed_from` is the
-    step that the run went on from, 0 for a fresh one; `finished_before` says that nothing was left to do.
-    """
+    """How a training went. `loss_first` is the loss of the first update, `loss_last` the mean over those that were
+    logged last; `metrics` is what the method reports beside it, as last logged, `metrics_first` as first. `rows`
+    were trained on; `dropped` were longer than the maximum; `bad` could not be used. `resumed_from` is the step
+    that the run went on from."""
 
     out: str
     kind: str
@@ -79,12 +73,9 @@ class TrainingSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What makes one training differ from another.
-
-    `read(tokenizer, base, counts)` gives the rows; `columns` their types (`rows.store_rows`).
-    `arguments` makes the trainer's arguments from keywords that every kind takes; `build(arguments, model, tokenizer,
-    dataset)` the trainer. `shown` names what the trainer logs beside the loss.
-    """
+    """What makes one training differ from another: `read(tokenizer, base, counts)` gives the rows, `columns` their
+    types (`rows.store_rows`), `arguments` the trainer's arguments from keywords that every kind takes,
+    `build(arguments, model, tokenizer, dataset)` the trainer. `shown` names what the trainer logs beside the loss."""
 
     method: str
     columns: Mapping[str, str]
@@ -278,11 +269,8 @@ def is_main_process() -> bool:
 
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Keep other people's words off stdout, and their progress bars and telemetry off altogether.
-
-    Whatever is written to file descriptor 1 inside goes to stderr, C code and subprocesses included: stdout carries our
-    summary alone. Warnings that concern the libraries' own defaults are silenced; errors are not.
-    """
+    """Keep other people's words off stdout (file descriptor 1 is stderr inside, for C code and subprocesses too),
+    and their progress bars and telemetry off altogether."""
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ["TQDM_DISABLE"] = "1"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -340,8 +328,9 @@ class Precision(NamedTuple):
 
 
 def precision(config: TrainingConfig) -> Precision:
-    """float32 on the CPU. On a GPU bfloat16 arithmetic, with float32 weights for a full training (updates at learning
-    rates of 1e-6 are lost in bfloat16 weights) and bfloat16 weights under LoRA (they are frozen). `dtype` overrides."""
+    """float32 on the CPU. On a GPU bfloat16 arithmetic, with float32 weights for a full training (updates at
+    learning rates of 1e-6 are lost in bfloat16 weights) and bfloat16 ones under LoRA (they are frozen). `dtype`
+    overrides."""
     import torch
 
     use_cpu = config.device is Device.CPU or not torch.cuda.is_available()
@@ -399,11 +388,9 @@ def lora_config(config: TrainingConfig, task: str, **more: Any) -> Any:
 
 
 def save_model(trainer: Trainer, config: TrainingConfig, base: str, staged: Path) -> None:
-    """Write the trained model, the tokenizer and the generation settings of its base to `staged`, safetensors only.
-
-    All processes must call it (sharded weights are gathered); process 0 writes. The weights are saved in the type
-    that the base has on disk, so that a bfloat16 model stays one.
-    """
+    """Write the trained model, the tokenizer and the generation settings of its base to `staged`, safetensors only,
+    in the type that the base has on disk. All processes must call it (sharded weights are gathered); process 0
+    writes."""
     import torch
     from transformers import GenerationConfig
     from transformers.utils.hub import cached_file

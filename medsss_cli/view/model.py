@@ -112,9 +112,8 @@ def paths(tree: Tree) -> list[Path]:
 
 
 def best_and_worst(found: Sequence[Path]) -> list[Path]:
-    """The correct trajectory with the largest smallest value, and the wrong one with the smallest; of equals the one
-    with the larger and with the smaller mean, then the first. Where all are right, or all wrong, the two ends of the
-    one kind."""
+    """The correct trajectory with the largest smallest value, and the wrong one with the smallest; of equals the
+    mean decides, then the order. Where all are right, or all wrong, the two ends of the one kind."""
 
     def rank(path: Path) -> tuple[bool, float, float]:
         return path.correct, path.min_value, fmean(path.values)
