@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from helpers import problem, run_medsss, to_lines, write_jsonl
 from hypothesis import given, settings
@@ -19,7 +20,7 @@ from tiny_models import make_tiny_model
 from medsss_cli.answers import judge
 from medsss_cli.labelling.trajectories import path_to
 from medsss_cli.prm.aggregate import StepAggregation, aggregate_steps
-from medsss_cli.records import Action, Problem, Task, Tree, Verdict, dump
+from medsss_cli.records import Action, Problem, Task, Tree, dump
 from medsss_cli.requests import Completion, FinishReason
 from medsss_cli.search.beam import beam
 from medsss_cli.search.config import Expand, SearchConfig
@@ -141,17 +142,6 @@ def test_a_doubted_answer_is_reflected_on_whether_it_is_right_or_not() -> None:
     assert reflected == [2], "the right one"
 
 
-def test_enough_finishes_end_a_guided_search_right_or_wrong() -> None:
-    config = replace(GUIDED, max_nodes=60, reflects=0)
-    draws: dict[str, list[str | Completion]] = {
-        ROOT_TEXT: [" r1", " The answer is A."],
-        "r1": [" The answer is A."] * 2,
-    }
-    tree: Tree = serve(search(PROBLEM, config, judge, RewardModel(enough_finishes=2)), after(draws), SCORES.__getitem__)
-    assert (tree.stats["end"], tree.stats["wrong"], tree.stats["forced_nodes"]) == ("enough_finishes", 2, 0)
-    assert all(node.verdict is Verdict.WRONG for node in tree.nodes if node.action is Action.FINISH)
-
-
 def noisy(request: Request) -> list[Completion]:
     """Steps, answers, several steps at once, nothing, cut ones: decided by the seed of the request."""
     rng = random.Random(request.sampling.seed)
@@ -187,58 +177,43 @@ def unit(step: str) -> float:
         beam=st.none() | st.integers(1, 4),
     ),
 )
-def test_what_a_reward_model_guides_reads_no_gold_answer(config: SearchConfig, model: RewardModel) -> None:
-    """At test time nobody has one. With another gold answer the tree is the same but for the verdicts; every value is
-    the aggregate of what stands on the path; nothing is rolled out."""
+def test_what_a_reward_model_guides(config: SearchConfig, model: RewardModel) -> None:
+    """At test time nobody has a gold answer: with another one the tree is the same but for the verdicts. Every value is
+    the aggregate of what stands on the path; nothing is rolled out; every path can be written down."""
     trees = []
     for gold in "AB":
-        grown = (beam if model.beam else search)(replace_gold(gold), config, judge, model)
-        tree: Tree = serve(grown, noisy, unit)
+        log: list[Any] = []
+        grown = (beam if model.beam else search)(msgspec.structs.replace(PROBLEM, answer=gold), config, judge, model)
+        tree: Tree = serve(grown, noisy, unit, log)
         plain = [{key: value for key, value in dump(node).items() if key != "verdict"} for node in tree.nodes]
-        stats = {key: value for key, value in tree.stats.items() if key not in ("correct", "wrong")}
-        trees.append((plain, stats))
+        trees.append((plain, {key: tree.stats[key] for key in tree.stats if key not in ("correct", "wrong")}))
     assert trees[0] == trees[1]
     assert tree.stats["rollouts"] == 0
     assert tree.stats["valued"] == len(tree.nodes) - 1
-    for index in range(1, len(tree.nodes)):
-        path = []
-        above = index
-        while above > 0:
-            path.insert(0, unit(tree.nodes[above].text))
-            above = tree.nodes[above].parent
-        assert tree.nodes[index].rollout_value == aggregate_steps(path, model.step_aggregation)
-    if tree.stats["end"] == "enough_finishes":
-        assert sum(node.answer is not None for node in tree.nodes) >= model.enough_finishes
-
-
-def replace_gold(answer: str) -> Problem:
-    return Problem(id="k", question="Is 6.1 high?", answer=answer, options={"A": "No", "B": "Yes"}, task=Task.CHOICE)
+    for index, node in enumerate(tree.nodes):
+        path = [tree.nodes[i].text for i in path_to(tree, index)]
+        assert split_steps(join_steps(path)) == path
+        assert index == 0 or node.rollout_value == aggregate_steps(list(map(unit, path[1:])), model.step_aggregation)
+    finishes = [node for node in tree.nodes[: len(tree.nodes) - tree.stats["forced_nodes"]] if node.answer is not None]
+    if model.beam is None:
+        assert (tree.stats["end"] == "enough_finishes") == (len(finishes) >= model.enough_finishes)
+        return
+    assert all(node.closed for node in tree.nodes if node.action is Action.FINISH)
+    rounds = [batch for batch in log if isinstance(batch, list) and batch[0].kind == "reason"]
+    assert len(rounds) <= config.max_depth
+    assert max(len(batch) for batch in rounds) <= model.beam
+    assert sum(request.n for batch in rounds for request in batch) <= len(rounds) * model.beam * config.children
 
 
 # The beam
 
 
 def beam_tree(
-    draws: dict[str, list[str | Completion]] | Callable[[Request], Sequence[str | Completion]],
-    rate: Callable[[str], float],
-    width: int = 2,
-    how: StepAggregation = StepAggregation.MIN,
-    log: list[Any] | None = None,
-    **numbers: Any,
+    write: Callable[[Request], Sequence[str | Completion]], rate: Callable[[str], float], log: list[Any], depth: int
 ) -> Tree:
-    config = SearchConfig(**({"children": 2, "max_depth": 5, "max_step_tokens": 50} | numbers))
-    talk = beam(PROBLEM, config, judge, RewardModel(step_aggregation=how, beam=width))
-    tree: Tree = serve(talk, draws if callable(draws) else after(draws), rate, log)
+    config = SearchConfig(children=2, max_depth=depth, max_step_tokens=50)
+    tree: Tree = serve(beam(PROBLEM, config, judge, RewardModel(beam=2)), write, rate, log)
     return tree
-
-
-def endings(tree: Tree) -> list[tuple[list[str], float | None]]:
-    """The steps to each Finish, step 0 left out, with its own value."""
-    return [
-        ([tree.nodes[i].text for i in path_to(tree, index)[1:]], node.rollout_value)
-        for index, node in enumerate(tree.nodes)
-        if node.action is Action.FINISH
-    ]
 
 
 BEAM_SCORES = {"a": 0.9, "b": 0.6, "c": 0.8, "a1": 0.5, "A1 The answer is A.": 0.4, "The answer is B.": 0.75}
@@ -261,7 +236,7 @@ def test_a_beam_by_hand() -> None:
     Words drawn: 4, then 1 + 5 + 4 + 1 = 11, then 5 + 1 = 6: 21 in all.
     """
     log: list[Any] = []
-    tree = beam_tree(BEAM_DRAWS, BEAM_SCORES.__getitem__, log=log)
+    tree = beam_tree(after(BEAM_DRAWS), BEAM_SCORES.__getitem__, log, depth=5)
     assert [(node.parent, node.text, node.rollout_value) for node in tree.nodes[1:]] == [
         (0, "a", 0.9),
         (0, "b", 0.6),
@@ -289,29 +264,14 @@ def test_a_beam_that_comes_to_no_answer_is_made_to_finish() -> None:
     def steps(request: Request) -> list[str]:
         return [" The answer is B."] if request.kind == "forced_finish" else [f" s{i}" for i in range(request.n)]
 
-    tree = beam_tree(steps, lambda step: 0.5, max_depth=2)
-    assert [path for path, _ in endings(tree)] == [["s0", "s0", "The answer is B."], ["s0", "s1", "The answer is B."]]
+    tree = beam_tree(steps, lambda step: 0.5, [], depth=2)
+    ends = [index for index, node in enumerate(tree.nodes) if node.action is Action.FINISH]
+    assert [[tree.nodes[i].text for i in path_to(tree, index)[1:]] for index in ends] == [
+        ["s0", "s0", "The answer is B."],
+        ["s0", "s1", "The answer is B."],
+    ]
     assert (tree.stats["end"], tree.stats["forced_nodes"]) == ("max_depth", 2)
-    assert len(beam_tree(lambda r: [""] * r.n, lambda step: 0.5).nodes) == 1
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 6), st.integers(0, 10**6))
-def test_every_beam_ends_and_can_be_written_down(width: int, children: int, depth: int, seed: int) -> None:
-    log: list[Any] = []
-    tree = beam_tree(noisy, unit, width, log=log, children=children, max_depth=depth, seed=seed)
-    rounds = [batch for batch in log if isinstance(batch, list) and batch[0].kind == "reason"]
-    assert len(rounds) <= depth
-    assert max(len(batch) for batch in rounds) <= width
-    assert sum(request.n for batch in rounds for request in batch) <= len(rounds) * width * children
-    assert all(node.closed for node in tree.nodes if node.action is Action.FINISH)
-    for index, node in enumerate(tree.nodes):
-        path = [tree.nodes[i].text for i in path_to(tree, index)]
-        assert split_steps(join_steps(path)) == path
-        assert index == 0 or node.rollout_value == min(map(unit, path[1:]))
-
-
-# Through the driver
+    assert len(beam_tree(lambda r: [""] * r.n, lambda step: 0.5, [], depth=5).nodes) == 1
 
 
 # As commands
@@ -370,7 +330,6 @@ def test_a_beam_in_a_pipe(prm: Path, tmp_path: Path) -> None:
     for tree, record in zip(ran.records, scored.records, strict=True):
         ends = [node["rollout_value"] for node in tree["nodes"] if node["action"] == "finish"]
         assert [each["score"] for each in record["candidates"]] == pytest.approx(ends, abs=1e-5)
-    assert json.loads(run_medsss(["eval", "-q"], scored.stdout).ok().stdout)
 
 
 def test_the_endings_of_a_guided_tree_are_candidates(prm: Path, tree: dict[str, Any]) -> None:
@@ -395,30 +354,3 @@ def test_the_endings_of_a_guided_tree_are_candidates(prm: Path, tree: dict[str, 
     assert candidate["step_scores"] != [0.25, 0.25]
     assert candidate["score"] == min(candidate["step_scores"])
     assert json.loads(run_medsss(["eval", "-q"], ran.stdout).ok().stdout)
-
-
-@pytest.mark.parametrize(
-    ("args", "said"),
-    [
-        (["search", "--step-aggregation", "last"], "--prm R"),
-        (["search", "--prm-dtype", "float32"], "--prm R"),
-        (["search", "--prm", "R", "--rollouts", 3], "--rollouts has no meaning"),
-        (["search", "--beam", 2], "--prm R"),
-        (["search", "--prm", "R", "--beam", 2, "--max-nodes", 9], "--max-nodes has no meaning in a beam"),
-        (["search", "--top-p", 0], "--top-p must be above 0 and at most 1, got 0"),
-        (["search", "--prm", "./missing"], "there is no PRM folder"),
-        (["search", "--prm", "POLICY"], "is a policy, not a PRM"),
-        (["search", "--prm", "FOREIGN"], "holds LlamaForCausalLM"),
-    ],
-)
-def test_wrong_usage_is_told_at_once(args: list[Any], said: str, tmp_path: Path) -> None:
-    for name, card in (("POLICY", '{"kind": "policy"}'), ("FOREIGN", None)):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
-        if card:
-            (tmp_path / name / "medsss.json").write_text(card)
-    args = [tmp_path / arg if arg in ("POLICY", "FOREIGN") else arg for arg in args]
-    ran = run_medsss(args, to_lines([problem(0)]), timeout=30)
-    assert (ran.rc, ran.stdout) == (2, "")
-    assert said in " ".join(ran.stderr.split())
-    assert "Traceback" not in ran.stderr

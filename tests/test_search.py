@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medsss_cli.answers import judge
-from medsss_cli.engines.scripted import ScriptedEngine
-from medsss_cli.errors import BadRecord, EngineError, UsageError
+from medsss_cli.errors import BadRecord, EngineError
 from medsss_cli.prompts import Prompting
 from medsss_cli.records import Action, Problem, Task, Tree, Verdict, dump, parse
-from medsss_cli.requests import Completion, FinishReason, Prompt, Sampling
+from medsss_cli.requests import Completion, FinishReason, Prompt, Sampling, Usage
 from medsss_cli.search.backup import back_up
 from medsss_cli.search.config import Expand, SearchConfig, as_record
 from medsss_cli.search.drawing import Request, RequestKind
@@ -50,13 +48,6 @@ def reply(text: str, reason: str = "stop") -> Completion:
 # The arithmetic
 
 
-def test_ucb_by_hand() -> None:
-    """v + c sqrt(ln N_parent / N_child): .5 + 2 sqrt(ln 9 / 4) = .5 + 2 x .741152 = 1.982303."""
-    assert ucb(0.5, 4, 9, c=2) == pytest.approx(0.5 + 2 * 0.7411519, abs=1e-6)
-    assert ucb(0.5, 1, 1, c=2) == 0.5  # ln 1 = 0
-    assert ucb(0.25, 7, 9, c=0) == 0.25
-
-
 def test_back_up_by_hand() -> None:
     """root -> a, b; a -> c.
 
@@ -79,6 +70,9 @@ def test_back_up_by_hand() -> None:
 
 
 def test_selection_goes_down_open_nodes_by_their_bound() -> None:
+    """v + c sqrt(ln N_parent / N_child): .5 + 2 sqrt(ln 9 / 4) = .5 + 2 x .741152 = 1.982303; ln 1 = 0."""
+    assert ucb(0.5, 4, 9, c=2) == pytest.approx(0.5 + 2 * 0.7411519, abs=1e-6)
+    assert (ucb(0.5, 1, 1, c=2), ucb(0.25, 7, 9, c=0)) == (0.5, 0.25)
     tree = GrowingTree()
     a, b = tree.add(0, Action.REASON, "a"), tree.add(0, Action.REASON, "b")
     back_up(tree, a, 0.5)
@@ -86,46 +80,12 @@ def test_selection_goes_down_open_nodes_by_their_bound() -> None:
     assert select(tree, c=2) == a, "a tie goes to the child that was made first"
     c = tree.add(a, Action.REASON, "c")
     back_up(tree, c, 0.1)  # N: root 3, a 2, b 1; a .3 + 2 sqrt(ln 3 / 2) = 1.78, b .5 + 2 sqrt(ln 3) = 2.60
-    assert select(tree, c=2) == b
-    assert select(tree, c=0) == b
+    assert select(tree, c=2) == select(tree, c=0) == b
     tree[b].closed = True
     assert select(tree, c=2) == c
-    tree[0].closed = True
-    assert select(tree, c=2) is None
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"max_nodes": 0}, {"children": 0}, {"top_p": 0.0}, {"temperature": -1.0}, {"rollout_budget": -1}]
-)
-def test_a_number_out_of_range_is_wrong_usage(wrong: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="--"):
-        numbers(**wrong)
-    with pytest.raises(UsageError, match="--ucb-c must be at least 0, got nan"):
-        numbers(ucb_c=math.nan)
 
 
 # A whole search
-
-
-def story_replies(found: list[Any]) -> list[Completion]:
-    return [reply(each) if isinstance(each, str) else reply(*each) for each in found]
-
-
-def check_story(tree: Tree) -> None:
-    found = dump(tree)
-    for number, (node, wanted) in enumerate(zip(found["nodes"], STORY["nodes"], strict=True)):
-        exact = {key: value for key, value in wanted.items() if key != "value"}
-        assert {key: value for key, value in node.items() if key != "value"} == exact, f"node {number}"
-        assert node["value"] == pytest.approx(wanted["value"], abs=1e-6), f"node {number}"
-    assert {key: value for key, value in found["stats"].items() if key != "tokens"} == STORY["stats"]
-    words = (
-        text if isinstance(text, str) else text[0]
-        for batch in STORY["script"]
-        for ask in batch
-        for text in ask["replies"]
-    )
-    assert found["stats"]["tokens"] == sum(len(text.split()) for text in words)
-    assert {key: found[key] for key in STORY["problem"]} == STORY["problem"]
 
 
 def test_a_whole_search_node_by_node() -> None:
@@ -148,35 +108,34 @@ def test_a_whole_search_node_by_node() -> None:
             no Finish gets one: only node 11 is such. It wrote two steps. Node 4 has been reflected on, and is closed by
             what followed; node 8, wrong and not reflected on, stays open.
     """
-    config = numbers(**STORY["config"])
-    growth = search(PROBLEM, config[0], judge, config[1])
-    batch = next(growth)
-    seeds = set()
-    tree = None
+    config, rollouts = numbers(**STORY["config"], max_step_tokens=9, max_tokens=99, top_p=0.5)
+    growth = search(PROBLEM, config, judge, rollouts)
+    batch, asked, words, tree = next(growth), list[Request](), 0, None
     for number, asks in enumerate(STORY["script"]):
         assert [(str(r.kind), r.node, r.n) for r in batch] == [
             (ask["ask"], ask["node"], len(ask["replies"])) for ask in asks
         ], f"batch {number}"
-        seeds |= {request.sampling.seed for request in batch}
+        asked += batch
+        replies = [[reply(*([each] if isinstance(each, str) else each)) for each in ask["replies"]] for ask in asks]
+        words += sum(each.tokens for of_one in replies for each in of_one)
         try:
-            batch = growth.send([story_replies(ask["replies"]) for ask in asks])
+            batch = growth.send(replies)
         except StopIteration as done:
             tree = done.value
     assert tree is not None
-    check_story(tree)
-    assert len(seeds) == sum(len(asks) for asks in STORY["script"]), "every request has a seed of its own"
-    assert tree.config == as_record(config[0]) | as_record(config[1])
+    found = dump(tree)
+    assert [node.pop("value") for node in found["nodes"]] == pytest.approx(
+        [node["value"] for node in STORY["nodes"]], abs=1e-6
+    )
+    for number, (node, wanted) in enumerate(zip(found["nodes"], STORY["nodes"], strict=True)):
+        assert node == {key: value for key, value in wanted.items() if key != "value"}, f"node {number}"
+    assert found["stats"] == STORY["stats"] | {"tokens": words}
+    assert {key: found[key] for key in STORY["problem"]} == STORY["problem"]
+    assert tree.config == as_record(config) | as_record(rollouts)
     json.dumps(tree.config)
 
-
-def test_what_the_requests_of_the_story_ask_for() -> None:
-    """Each kind of request, in the batch of the story that shows it."""
-    config, rollouts = numbers(**STORY["config"], max_step_tokens=9, max_tokens=99, top_p=0.5)
-    growth = search(PROBLEM, config, judge, rollouts)
-    batches = [next(growth)]
-    for asks in STORY["script"][:-1]:
-        batches.append(growth.send([story_replies(ask["replies"]) for ask in asks]))
-    by_kind = {request.kind: request for batch in batches for request in batch}
+    assert len({request.sampling.seed for request in asked}) == len(asked), "every request has a seed of its own"
+    by_kind = {request.kind: request for request in asked}  # the last of each
     assert set(by_kind) == set(RequestKind)
     for kind, request in by_kind.items():
         sampling = request.sampling
@@ -212,69 +171,63 @@ def run(
         return tree
 
 
-def always(**texts: str | Completion) -> Callable[[Request], Sequence[str | Completion]]:
-    """Each request of a kind gets n times the same text; what is not named gets "Reason" or a plain step."""
+def always(*, differ: bool = False, **texts: str | Completion) -> Callable[[Request], Sequence[str | Completion]]:
+    """Each request of a kind gets n times the same text, or n that differ; what is unnamed gets "Reason" or a step."""
 
     def answer(request: Request) -> Sequence[str | Completion]:
-        default = "Reason" if request.kind is RequestKind.CHOICE else f" Step of node {request.node}."
-        return [texts.get(str(request.kind), default)] * request.n
+        if request.kind is RequestKind.CHOICE:
+            return [texts.get("choice", "Reason")] * request.n
+        text = texts.get(str(request.kind), f" Step of node {request.node}.")
+        return [f" Draw {i}.{text}" if differ else text for i in range(request.n)]
 
     return answer
 
 
-def distinct(**texts: str) -> Callable[[Request], Sequence[str]]:
-    """As `always`, but the replies of one request differ."""
-    serve = always(**texts)
-
-    def answer(request: Request) -> Sequence[str]:
-        replies = [str(each) for each in serve(request)]
-        return (
-            replies if request.kind is RequestKind.CHOICE else [f" Draw {i}.{text}" for i, text in enumerate(replies)]
-        )
-
-    return answer
+CUT = reply(" Let us see the", "length")
 
 
-def shape(tree: Tree) -> list[tuple[int, str]]:
-    return [(node.parent, str(node.action)) for node in tree.nodes]
+@pytest.mark.parametrize(
+    ("given", "texts", "nodes", "stats"),
+    [
+        # Enough correct leaves, and nothing is forced; the root is closed as all its children are.
+        ({"children": 2, "enough_correct": 2}, {"differ": True, "reason": CORRECT}, "0 finish, 0 finish",
+         {"end": "enough_correct", "forced_nodes": 0}),
+        # All nodes are closed: no leaf is left that could be forced. Three equal draws are one child.
+        ({}, {"reason": CORRECT}, "0 finish", {"end": "exhausted", "duplicates": 2, "forced_finish": 0}),
+        # All rollouts are correct: the node is not asked for a choice, and gets a single Finish.
+        ({"children": 1}, {"rollout": CORRECT, "finish": CORRECT}, "0 reason, 1 finish", {"choice": 0}),
+        # The Reflect upon a wrong Finish answers, wrongly too, and that is the end.
+        ({"children": 1}, {"reason": WRONG, "reflect": " no. The answer is C."}, "0 finish, 1 finish",
+         {"end": "exhausted", "reflect": 1, "wrong": 2}),
+        # A Finish without an answer is closed.
+        ({"children": 1}, {"choice": "Finish", "finish": " Hard to say."}, "0 reason, 1 finish",
+         {"end": "exhausted", "no_answer": 1}),
+        # Every completion was cut: a cut Reason is no step, a cut Finish an answer that did not come.
+        ({}, {"reason": CUT, "forced_finish": CUT}, "0 finish",
+         {"end": "exhausted", "no_answer": 1, "dropped": {"empty": 0, "cut": 3}}),
+        # At the greatest depth a node may only finish, and is not reflected on.
+        ({"children": 1, "max_depth": 2, "rollout_budget": 2, "min_rollouts": 1}, {"finish": WRONG},
+         "0 reason, 1 reason, 2 finish", {"end": "exhausted", "choice": 1, "reflect": 0}),
+        # Every leaf that is no Finish gets one, which is not reflected on.
+        ({"max_nodes": 4}, {"differ": True, "forced_finish": WRONG},
+         "0 reason, 0 reason, 0 reason, 1 finish, 2 finish, 3 finish", {"end": "max_nodes", "reflect": 0}),
+    ],
+)  # fmt: skip
+def test_how_searches_go(given: dict[str, Any], texts: dict[str, Any], nodes: str, stats: dict[str, Any]) -> None:
+    tree = run(numbers(**given), always(**texts))
+    assert ", ".join(f"{node.parent} {node.action}" for node in tree.nodes[1:]) == nodes
+    found = tree.stats | tree.stats["requests"]
+    assert {key: found[key] for key in stats} == stats
+    assert all(node.closed for node in tree.nodes)
 
 
-def test_enough_correct_leaves_end_the_search() -> None:
-    tree = run(numbers(children=2, enough_correct=2), distinct(reason=CORRECT))
-    assert shape(tree) == [(-1, "root"), (0, "finish"), (0, "finish")]
-    assert (tree.stats["end"], tree.stats["forced_nodes"]) == ("enough_correct", 0)
-    assert tree.nodes[0].closed
-
-
-def test_a_search_whose_nodes_are_all_closed_is_exhausted_and_asks_no_more() -> None:
-    """One correct Finish, and nothing else to do: there is no leaf left that could be forced."""
-    tree = run(numbers(), always(reason=CORRECT))
-    assert shape(tree) == [(-1, "root"), (0, "finish")]
-    assert (tree.stats["end"], tree.stats["duplicates"]) == ("exhausted", 2)
-    assert tree.stats["requests"]["forced_finish"] == 0
-
-
-def test_a_node_that_is_sure_gets_one_finish() -> None:
-    """All rollouts correct: node 1 is not asked for a choice, and gets a single Finish."""
-    tree = run(numbers(children=1), always(rollout=CORRECT, finish=CORRECT))
-    assert shape(tree) == [(-1, "root"), (0, "reason"), (1, "finish")]
-    assert tree.stats["requests"]["choice"] == 0
-    # 9 of 10 rollouts reach the threshold of .9 exactly; 8 of 10 do not.
-    for correct, choices in ((9, 0), (8, 1)):
-        rolls = [CORRECT] * correct + [WRONG] * (10 - correct)
-        plain = always(finish=CORRECT, choice="Finish")
-        tree = run(numbers(children=1), lambda r, p=plain, s=rolls: s if r.kind == "rollout" else p(r))
-        assert tree.nodes[1].rollout_value == correct / 10
-        assert tree.stats["requests"]["choice"] == choices
-
-
-def test_a_wrong_finish_gets_one_reflect_and_a_reflect_that_answers_gets_none() -> None:
-    """root -> wrong Finish -> "But wait, ... The answer is C." is a Finish; it is wrong too, and that is the end."""
-    tree = run(numbers(children=1), always(reason=WRONG, reflect=" no. The answer is C."))
-    assert shape(tree) == [(-1, "root"), (0, "finish"), (1, "finish")]
-    assert tree.nodes[2].text == "But wait, no. The answer is C."
-    assert [node.verdict for node in tree.nodes] == [None, Verdict.WRONG, Verdict.WRONG]
-    assert (tree.stats["end"], tree.stats["requests"]["reflect"]) == ("exhausted", 1)
+@pytest.mark.parametrize(("correct", "choices"), [(9, 0), (8, 1)])
+def test_nine_of_ten_rollouts_make_a_node_sure_and_eight_do_not(correct: int, choices: int) -> None:
+    rolls = [CORRECT] * correct + [WRONG] * (10 - correct)
+    plain = always(finish=CORRECT, choice="Finish")
+    tree = run(numbers(children=1), lambda request: rolls if request.kind == "rollout" else plain(request))
+    assert tree.nodes[1].rollout_value == correct / 10
+    assert tree.stats["requests"]["choice"] == choices
 
 
 def test_reflects_on_a_path() -> None:
@@ -286,47 +239,26 @@ def test_reflects_on_a_path() -> None:
         assert tree.stats["end"] == "exhausted"
 
 
-def test_a_reflect_is_read_without_what_it_repeats() -> None:
-    tree = run(numbers(children=1, max_nodes=3), always(reason=WRONG, reflect=" Step 2: But wait, it is low."))
-    assert tree.nodes[2].text == "But wait, it is low."
-    assert tree.nodes[2].action is Action.REFLECT
-
-
-def test_a_finish_without_an_answer_is_closed() -> None:
-    config = numbers(children=1)
-    tree = run(config, always(choice="Finish", finish=" Hard to say."))
-    assert shape(tree) == [(-1, "root"), (0, "reason"), (1, "finish")]
-    assert (tree.nodes[2].verdict, tree.nodes[2].value, tree.nodes[2].closed) == (Verdict.NO_ANSWER, 0.0, True)
-    assert (tree.stats["no_answer"], tree.stats["end"]) == (1, "exhausted")
-
-
-def test_a_finish_ends_with_its_first_answer() -> None:
-    """A policy that goes on after its answer: what follows is left out, and the answer that stands is judged."""
-    text = " So.\n\nStep 3: The answer is A.\n\nStep 4: But wait, no.\n\nStep 5: The answer is B."
-    tree = run(numbers(children=1, reflects=0), always(choice="Finish", finish=text))
-    assert [node.text for node in tree.nodes[2:]] == ["So.", "The answer is A."]
-    assert tree.nodes[-1].verdict is Verdict.WRONG
-
-
-def test_a_cut_reason_is_no_step_but_a_cut_finish_is_an_answer_that_did_not_come() -> None:
-    """With every completion cut, the root has no children; it is closed, and then made to finish all the same."""
-    tree = run(numbers(), always(reason=reply(" The", "length"), forced_finish=reply(" Let us see the", "length")))
-    assert shape(tree) == [(-1, "root"), (0, "finish")]
-    assert tree.nodes[1].verdict is Verdict.NO_ANSWER
-    assert (tree.stats["end"], tree.stats["dropped"]) == ("exhausted", {"empty": 0, "cut": 3})
-    # Cut after the mark of the next step, or after the answer: the step itself is whole.
-    whole = reply(" First.\nStep 2: Seco", "length")
-    assert run(numbers(children=1, max_nodes=2), always(reason=whole)).nodes[1].text == "First."
-    answered = reply(" The answer is B. Moreo", "length")
-    assert run(numbers(children=1), always(reason=answered)).nodes[1].verdict is Verdict.CORRECT
-
-
-def test_a_node_at_the_greatest_depth_may_only_finish() -> None:
-    config = numbers(children=1, max_depth=2, rollout_budget=2, min_rollouts=1)
-    tree = run(config, always(finish=WRONG))
-    assert shape(tree) == [(-1, "root"), (0, "reason"), (1, "reason"), (2, "finish")]
-    assert tree.stats["requests"]["choice"] == 1
-    assert (tree.stats["requests"]["reflect"], tree.stats["end"]) == (0, "exhausted")
+@pytest.mark.parametrize(
+    ("given", "texts", "wanted"),
+    [
+        # A Reflect is read without what it repeats.
+        ({"max_nodes": 3}, {"reason": WRONG, "reflect": " Step 2: But wait, it is low."}, "But wait, it is low."),
+        ({}, {"reason": WRONG, "reflect": " no. The answer is C."}, "But wait, no. The answer is C."),
+        # A policy that goes on after its answer: what follows is left out, and the answer that stands is judged.
+        ({"reflects": 0}, {"choice": "Finish", "finish": " So.\n\nStep 3: The answer is A.\n\nStep 4: But wait, no.\n\n"
+         "Step 5: The answer is B."}, "The answer is A."),
+        # Cut after the mark of the next step, or after the answer: the step itself is whole.
+        ({"max_nodes": 2}, {"reason": reply(" First.\nStep 2: Seco", "length")}, "First."),
+        ({}, {"reason": reply(" The answer is B. Moreo", "length")}, "The answer is B. Moreo"),
+    ],
+)  # fmt: skip
+def test_how_steps_are_read(given: dict[str, Any], texts: dict[str, Any], wanted: str) -> None:
+    tree = run(numbers(children=1, rollout_budget=1, min_rollouts=1, **given), always(**texts))
+    step = next(node for node in tree.nodes if node.text == wanted)
+    verdicts = {"A": Verdict.WRONG, "B": Verdict.CORRECT, "C": Verdict.WRONG}
+    assert step.verdict == (verdicts[step.answer] if step.answer else None)
+    assert (step.action is Action.FINISH) == ("answer is" in wanted)
 
 
 def test_without_rollouts_a_node_takes_the_value_of_its_parent() -> None:
@@ -334,13 +266,6 @@ def test_without_rollouts_a_node_takes_the_value_of_its_parent() -> None:
     tree = run(config, always(forced_finish=CORRECT))
     assert (tree.stats["rollouts"], tree.nodes[1].rollout_value) == (0, None)
     assert tree.nodes[3].value == 1.0
-
-
-def test_forced_finishes_go_to_every_leaf_that_is_none() -> None:
-    tree = run(numbers(max_nodes=4), distinct(forced_finish=WRONG))
-    assert shape(tree) == [(-1, "root"), *[(0, "reason")] * 3, (1, "finish"), (2, "finish"), (3, "finish")]
-    assert all(node.closed for node in tree.nodes), "after the search nothing is open below a forced Finish"
-    assert tree.stats["requests"]["reflect"] == 0
 
 
 def test_a_rollout_does_not_live_on_what_stands_above_it() -> None:
@@ -468,6 +393,7 @@ def test_invariants(both: tuple[SearchConfig, Rollouts]) -> None:
             assert stats["forced_nodes"] == 0
         case "max_nodes":
             assert len(searched) >= config.max_nodes
+            assert correct < rollouts.enough_correct
         case "exhausted":
             assert all(node.closed for node in searched)
     reflected = [r.node for r in asked if r.kind is RequestKind.REFLECT]
@@ -479,75 +405,38 @@ def test_invariants(both: tuple[SearchConfig, Rollouts]) -> None:
 # Through the driver
 
 
-class SlowEngine:
-    """A scripted engine whose answers take their time, each another time, so that trees overtake one another."""
+class Draws:
+    """An engine whose requests are served by `serve`."""
 
-    name, concurrency = "slow", 32
+    name, concurrency = "draws", 32
 
-    def __init__(self, seed: int) -> None:
-        self.inner = ScriptedEngine(noisy_policy)
-        self.usage = self.inner.usage
-        self.rng = random.Random(seed)
-        self.in_flight = self.most_in_flight = 0
+    def __init__(self, serve: Callable[[Prompt, int], Awaitable[list[Completion]]]) -> None:
+        self.serve = serve
+        self.usage = Usage()
 
     async def complete(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> list[Completion]:
-        self.in_flight += 1
-        self.most_in_flight = max(self.most_in_flight, self.in_flight)
-        for _ in range(self.rng.randrange(4)):
-            await asyncio.sleep(0)
-        self.in_flight -= 1
-        return await self.inner.complete(prompt, sampling, n)
-
-
-def test_a_tree_is_the_same_whatever_the_concurrency() -> None:
-    config, rollouts = numbers(max_nodes=25, rollout_budget=4, min_rollouts=2, seed=3)
-    problems = [
-        Problem(id=f"p{i}", question="?", answer="B", options=PROBLEM.options, task=Task.CHOICE) for i in range(40)
-    ]
-
-    async def all_trees(concurrency: int) -> tuple[list[bytes], SlowEngine]:
-        engine = SlowEngine(seed=concurrency)
-        room = asyncio.Semaphore(concurrency)
-
-        async def one(problem: Problem) -> Tree:
-            async with room:
-                return await grow(problem, config, engine, rollouts)
-
-        trees = await asyncio.gather(*(one(problem) for problem in problems))
-        return [json.dumps(dump(tree)).encode() for tree in trees], engine
-
-    alone, quiet = asyncio.run(all_trees(1))
-    together, busy = asyncio.run(all_trees(32))
-    assert alone == together
-    assert len(set(alone)) == len(problems), "and the trees differ from one another"
-    assert quiet.most_in_flight <= config.children
-    assert busy.most_in_flight > 3 * config.children, "many trees were in flight"
+        return await self.serve(prompt, n)
 
 
 def test_a_request_that_cannot_be_served_fails_its_tree_and_leaves_nothing_running() -> None:
     cancelled = []
 
-    class Failing(SlowEngine):
-        async def complete(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> list[Completion]:
-            if "Draw 0." in prompt.prefix:
-                raise EngineError("the prompt is too long")
-            if "Draw 1." in prompt.prefix:
-                try:
-                    await asyncio.sleep(60)
-                except asyncio.CancelledError:
-                    cancelled.append(1)
-                    raise
-            return [reply(f" Draw {i}.") for i in range(n)]
+    async def fails(prompt: Prompt, n: int) -> list[Completion]:
+        if "Draw 0." in prompt.prefix:
+            raise EngineError("the prompt is too long")
+        if "Draw 1." in prompt.prefix:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                cancelled.append(1)
+                raise
+        return [reply(f" Draw {i}.") for i in range(n)]
+
+    async def too_few(prompt: Prompt, n: int) -> list[Completion]:
+        return [reply(" a")] * (n - 1)
 
     with pytest.raises(EngineError, match="too long"):
-        asyncio.run(grow(PROBLEM, SearchConfig(children=2), Failing(0)))
+        asyncio.run(grow(PROBLEM, SearchConfig(children=2), Draws(fails)))
     assert cancelled == [1]
-
-
-def test_an_engine_that_gives_too_few_completions_is_found_out() -> None:
-    class Short(SlowEngine):
-        async def complete(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> list[Completion]:
-            return [reply(" a")] * (n - 1)
-
     with pytest.raises(EngineError, match="2 completions where 3"):
-        asyncio.run(grow(PROBLEM, SearchConfig(), Short(0)))
+        asyncio.run(grow(PROBLEM, SearchConfig(), Draws(too_few)))

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers import Ran, problem, read_jsonl, to_lines, write_jsonl
+from helpers import problem, read_jsonl, run_medsss, to_lines, write_jsonl
 
 from medsss_cli.prompts import CHOICE_TURN
 from medsss_cli.records import Tree, parse
 
-Medsss = Callable[..., Ran]
 SMALL = ["--max-nodes", "12", "--rollouts", "4", "--min-rollouts", "2"]
 
 
@@ -36,8 +33,8 @@ def script(tmp_path: Path) -> list[str]:
     return ["--engine", f"scripted:{write_jsonl(tmp_path / 'script.jsonl', lines)}"]
 
 
-def test_a_pipe(medsss: Medsss, script: list[str]) -> None:
-    ran = medsss(["search", *SMALL, *script, "--seed", "5"], stdin=to_lines(problem(i) for i in range(6))).ok()
+def test_a_pipe(script: list[str]) -> None:
+    ran = run_medsss(["search", *SMALL, *script, "--seed", "5"], stdin=to_lines(problem(i) for i in range(6))).ok()
     assert sorted(tree["id"] for tree in ran.records) == [f"p{i}" for i in range(6)]
     for found in ran.records:
         tree = parse(Tree, found)
@@ -51,37 +48,20 @@ def test_a_pipe(medsss: Medsss, script: list[str]) -> None:
     assert "\x1b" not in ran.stderr
 
 
-def test_bad_lines_and_bad_gold_answers_fail_alone(medsss: Medsss, script: list[str], tmp_path: Path) -> None:
-    path = tmp_path / "in.jsonl"
-    lines = [
-        json.dumps(problem(0)),
-        '{"id": "torn',
-        "[1]",
-        json.dumps(problem(1) | {"answer": "Z"}),
-        json.dumps(problem(2)),
-    ]
-    path.write_text("\n".join(lines) + "\n")
-    ran = medsss(["search", *SMALL, *script, path, "--ordered", "--errors", tmp_path / "errors.jsonl"])
-    assert ran.rc == 1
-    assert [tree["id"] for tree in ran.records] == ["p0", "p2"]
-    assert f"{path}:2:" in ran.stderr
-    errors = read_jsonl(tmp_path / "errors.jsonl")
-    assert len(errors) == 3
-    assert any("p1" in error["error"] and "'Z'" in error["error"] for error in errors)
-
-
-def test_a_request_that_fails_is_the_failure_of_its_record_alone(medsss: Medsss, tmp_path: Path) -> None:
-    """The script has enough for one tree: the others are error records, and the run ends with 1."""
-    lines = [{"text": " It is. The answer is B."}] * 2
-    script = write_jsonl(tmp_path / "script.jsonl", lines)
-    ran = medsss(
-        ["search", "--children", 2, "--engine", f"scripted:{script}", "--concurrency", 1, "--errors", tmp_path / "e"],
-        stdin=to_lines(problem(i) for i in range(3)),
-    )
-    assert ran.rc == 1
-    assert [tree["id"] for tree in ran.records] == ["p0"]
-    errors = read_jsonl(tmp_path / "e")
-    assert [(error["id"], error["stage"]) for error in errors] == [("p1", "search"), ("p2", "search")]
+def test_what_fails_fails_alone(tmp_path: Path) -> None:
+    """A torn line, a gold answer that cannot be read, and a request that cannot be served: the script has enough for
+    the first tree."""
+    script = write_jsonl(tmp_path / "script.jsonl", [{"text": " It is. The answer is B."}] * 2)
+    lines = to_lines([problem(0)]) + '{"id": "torn\n[1]\n' + to_lines([problem(1) | {"answer": "Z"}, problem(2)])
+    options = ["--children", 2, "--engine", f"scripted:{script}", "--concurrency", 1, "--errors", tmp_path / "e"]
+    ran = run_medsss(["search", *options], lines)
+    assert (ran.rc, [tree["id"] for tree in ran.records]) == (1, ["p0"])
+    assert "stdin:2:" in ran.stderr
+    read, item, gold, request = read_jsonl(tmp_path / "e")
+    assert [read["stage"], item["stage"], gold["stage"]] == ["read"] * 3
+    assert "p1" in gold["error"]
+    assert "'Z'" in gold["error"]
+    assert (request["id"], request["stage"]) == ("p2", "search")
 
 
 @pytest.mark.parametrize(
@@ -89,14 +69,29 @@ def test_a_request_that_fails_is_the_failure_of_its_record_alone(medsss: Medsss,
     [
         (["nowhere.jsonl"], "nowhere.jsonl"),
         (["--max-nodes", "0"], "--max-nodes"),
-        (["--top-p", "0"], "--top-p"),
+        (["--top-p", "0"], "--top-p must be above 0 and at most 1, got 0"),
+        (["--temperature", "-1"], "--temperature must be at least 0, got -1"),
+        (["--ucb-c", "nan"], "--ucb-c must be at least 0, got nan"),
         (["--expand", "sideways"], "--expand"),
         (["--engine", "steam"], "steam"),
+        (["--step-aggregation", "last"], "--prm R"),
+        (["--prm-dtype", "float32"], "--prm R"),
+        (["--beam", 2], "--prm R"),
+        (["--prm", "R", "--rollouts", 3], "--rollouts has no meaning"),
+        (["--prm", "R", "--beam", 2, "--max-nodes", 9], "--max-nodes has no meaning in a beam"),
+        (["--prm", "./missing"], "there is no PRM folder"),
+        (["--prm", "POLICY"], "is a policy, not a PRM"),
+        (["--prm", "FOREIGN"], "holds LlamaForCausalLM"),
     ],
 )
-def test_wrong_usage(medsss: Medsss, args: list[str], said: str) -> None:
-    ran = medsss(["search", *args], stdin=to_lines([problem(0)]))
-    assert ran.rc == 2
-    assert said in ran.stderr
+def test_wrong_usage_is_told_at_once(tmp_path: Path, args: list[object], said: str) -> None:
+    for name, card in (("POLICY", '{"kind": "policy"}'), ("FOREIGN", None)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
+        if card:
+            (tmp_path / name / "medsss.json").write_text(card)
+    args = [tmp_path / arg if arg in ("POLICY", "FOREIGN") else arg for arg in args]
+    ran = run_medsss(["search", *args], to_lines([problem(0)]), timeout=30)
+    assert (ran.rc, ran.stdout) == (2, "")
+    assert said in " ".join(ran.stderr.split())
     assert "Traceback" not in ran.stderr
-    assert ran.stdout == ""
