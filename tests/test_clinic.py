@@ -25,11 +25,10 @@ from medsss_cli.clinic.problems import (
     applicable_slips,
     make_problem,
     problems,
-    solution,
     value_key,
     write_steps,
 )
-from medsss_cli.errors import BadRecord, UsageError
+from medsss_cli.errors import BadRecord
 from medsss_cli.prompts import question_text
 from medsss_cli.records import Problem, Task, dump, parse
 from medsss_cli.steps import join_steps, split_steps
@@ -159,17 +158,6 @@ def test_splits_share_no_values(level: int) -> None:
         assert not found[Split.SEED] & found[Split.TEST]
 
 
-def test_corpus_holds_train_problems_only() -> None:
-    held_out = {
-        question_text(p)
-        for split in (Split.SEED, Split.TEST)
-        for level in (1, 2)
-        for p in problems(500, split=split, seed=1, level=level)
-    }
-    for chat in (*islice(chats(5), 1500), *islice(chats(5, level=2), 500)):
-        assert next(m.content for m in chat if m.role == "user") not in held_out
-
-
 def digest(objects: Iterable[Any]) -> str:
     text = "".join(json.dumps(each, ensure_ascii=False) for each in objects)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -196,46 +184,12 @@ def test_the_corpus_is_that_of_the_shipped_policy(level: int, drills: float, exp
     assert digest([dump(m) for m in chat] for chat in islice(chats(0, drills, level), 600)) == expected
 
 
-def test_same_seed_same_problems_and_a_longer_run_begins_the_same() -> None:
+def test_a_longer_run_begins_the_same_and_there_is_no_end() -> None:
     for level in (1, 2):
         assert list(problems(60, seed=3, level=level)) == list(problems(90, seed=3, level=level))[:60]
         assert list(problems(60, seed=3, level=level)) != list(problems(60, seed=4, level=level))
-    assert len({p.id for level in (1, 2, 3) for p in problems(60, seed=3, level=level)}) == 180
-
-
-def test_no_values_twice_while_there_are_new_ones_and_no_end() -> None:
-    seen: dict[str, set[str]] = {}
-    for p in problems(600, seed=1):
-        kind, values = p.meta["clinic"]["kind"], p.meta["clinic"]["values"]
-        seen.setdefault(kind, set()).add(value_key(kind, values))
-    # 40 of each asked for; the smallest kinds have about 50 combinations in a split.
-    assert {len(keys) for keys in seen.values()} == {40}
+    # The smallest kinds have about 50 combinations in a split.
     assert len(list(problems(200, seed=1, kinds=["mean_arterial_pressure"]))) == 200
-
-
-def test_forms() -> None:
-    for p in SOME:
-        assert parse(Problem, dump(p)) == p
-        if p.task is Task.CHOICE:
-            assert p.options is not None
-            assert list(p.options) == list("ABCD")
-            assert len(set(p.options.values())) == 4
-            assert p.options[p.answer] == solution(p).answer
-        else:
-            assert p.options is None
-            float(p.answer)
-    choices = [p.answer for p in problems(600) if p.task is Task.CHOICE]
-    assert 120 < len(choices) < 210  # four kinds of fifteen are choices
-    assert all(0.1 < choices.count(letter) / len(choices) < 0.4 for letter in "ABCD")
-
-
-def test_unknown_names_are_usage_errors() -> None:
-    with pytest.raises(UsageError, match="no clinic kind 'x'"):
-        problems(1, kinds=["x"])
-    with pytest.raises(UsageError, match="no clinic domain"):
-        problems(1, domains=["x"])
-    with pytest.raises(UsageError, match="no kind is in the domains"):
-        problems(1, kinds=["anion_gap"], domains=["fluids"])
 
 
 # Written solutions and slips
@@ -246,7 +200,7 @@ def test_a_right_solution_passes_and_one_with_a_number_changed_does_not(
     level: int, steps_of_answers: tuple[int, int]
 ) -> None:
     rng = Random(level)
-    for index in range(1000):
+    for index in range(1000 // level):
         one = rng.choice(list(KINDS.values()))
         kind, values = (one, one.sample(rng)) if level == 1 else chains.draw(chains.LENGTHS[level], rng)
         p = make_problem(kind, values, rng, str(index))
@@ -430,8 +384,21 @@ def test_command_makes_problems_and_overwrites_a_file_only_when_told(tmp_path: P
     assert (again.rc, "is there already" in again.stderr, read_jsonl(out)) == (2, True, lines)
     run_medsss([*args, "--seed", "1", "--restart"]).ok()
     assert read_jsonl(out)[0]["id"] == "clinic-test-1-0"
-    chosen = run_medsss(["clinic", "--level", 2, "--kind", "qsofa"])
-    assert (chosen.rc, "--level 1" in chosen.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--level", 2, "--kind", "qsofa"], "--level 1"),
+        (["--kind", "x"], "no clinic kind 'x'"),
+        (["--domain", "x"], "no clinic domain"),
+        (["--kind", "anion_gap", "--domain", "fluids"], "no kind is in the domains"),
+        (["--check", "-", "-n", 3], "--check"),
+    ],
+)
+def test_wrong_usage(args: list[object], said: str) -> None:
+    ran = run_medsss(["clinic", *args])
+    assert (ran.rc, said in ran.stderr) == (2, True), ran.stderr
 
 
 def test_command_checks_what_it_writes_and_keeps_its_input(tmp_path: Path) -> None:
@@ -450,7 +417,6 @@ def test_command_checks_what_it_writes_and_keeps_its_input(tmp_path: Path) -> No
     assert counts["4 parts"]["responses"] == 17
     assert set(read_jsonl(out)[0]["meta"]["clinic"]["steps"][0]) == {"right"}
     assert run_medsss(["clinic", "--check", "-"], '{"id": "x"}').rc == 2
-    assert run_medsss(["clinic", "--check", solved, "-n", 3]).rc == 2
 
 
 def test_docs_have_the_table_of_kinds_and_slips() -> None:
