@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import Ran, clean_env, read_jsonl, run_medsss, to_lines, write_jsonl
+from helpers import Ran, clean_env, program, read_jsonl, run_medsss, to_lines, write_jsonl
 from hypothesis import given
 from hypothesis import strategies as st
 from stream_program import PROGRAM, problems
+from trees import record as tree_record
 
 from medsss_cli.errors import EngineError, UsageError
 from medsss_cli.records import Problem, Response, Samples, parse, problem_fields
@@ -70,11 +71,8 @@ def test_shards_are_disjoint_and_together_complete(ids: list[str], count: int) -
     assert sorted(id for part in parts for id in part) == sorted(ids)
 
 
-def test_a_shard_is_the_same_on_every_machine() -> None:
-    assert [id for id in "abcdefgh" if Shard(0, 3).keeps(id)] == ["c", "f"]
-
-
 def test_a_shard_is_named_or_that_of_a_slurm_array(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [id for id in "abcdefgh" if Shard(0, 3).keeps(id)] == ["c", "f"], "on every machine"
     assert Shard.parse("2/8") == Shard(2, 8)
     for wrong in ("8/8", "-1/8", "0/0", "1", "a/b", "1/2/3", "", "auto"):
         with pytest.raises(UsageError):
@@ -109,18 +107,11 @@ def test_another_number_of_shards_is_refused(tmp_path: Path, out: Path) -> None:
 # What is read
 
 
-def test_limit_counts_what_was_done_before(source: Path, out: Path) -> None:
-    assert copy_all(stream(source, out, limit=2)) == ["p0", "p1"]
-    assert copy_all(stream(source, out, limit=2)) == []
-    assert copy_all(stream(source, out, limit=3)) == ["p2"]
-
-
 def test_the_limit_does_not_wait_for_one_more_line() -> None:
-    child = subprocess.Popen([*PROGRAM, "--limit", "2"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=clean_env())
-    assert child.stdin is not None
-    child.stdin.write(to_lines(problems(2)).encode())
-    child.stdin.flush()
-    assert child.wait(120) == 0
+    with start("--limit", 2) as child:
+        child.stdin.write(to_lines(problems(2)).encode())
+        child.stdin.flush()
+        assert child.wait(120) == 0
 
 
 def test_bad_lines_are_reported_counted_and_skipped(tmp_path: Path) -> None:
@@ -147,14 +138,16 @@ def test_strict_stops_at_the_first_bad_line(concurrency: list[str]) -> None:
 
 @pytest.mark.parametrize("concurrency", [[], ["--concurrency", "3"]])
 def test_records_that_fail_do_not_end_the_run(tmp_path: Path, concurrency: list[str]) -> None:
-    """The end says what failed and why; an id with the escape codes of a terminal reaches none."""
+    """The end says what failed and why; an id with the escape codes of a terminal reaches none, and what a library
+    prints does not reach stdout."""
     failing = [{"id": f"\x1b[31m{k}", "question": "fail", "answer": ""} for k in range(5)]
     lines = to_lines([*problems(2), *failing]) + "{\n"
-    done = echo(*concurrency, "--errors", tmp_path / "e.jsonl", stdin=lines)
+    done = echo(*concurrency, "--talk", "--errors", tmp_path / "e.jsonl", stdin=lines)
     assert (done.rc, [record["id"] for record in done.records]) == (1, ["p0", "p1"])
     failed = [error for error in read_jsonl(tmp_path / "e.jsonl") if error["stage"] == "echo"]
     assert [(error["id"], error["error"]) for error in failed] == [(each["id"], "told to fail") for each in failing]
-    said = done.stderr.splitlines()
+    assert done.stderr.count("a library that talks\n") == 2
+    said = done.stderr.replace("a library that talks\n", "").splitlines()
     assert [line for line in said if line.endswith(": echo: told to fail")] == [
         f"\\x1b[31m{k}: echo: told to fail" for k in range(3)
     ]
@@ -187,17 +180,13 @@ def test_three_of_a_cause_are_said_and_the_rest_is_counted(tmp_path: Path, capsy
     assert len(read_jsonl(tmp_path / "e.jsonl")) == 300 + 361
 
 
-def test_what_a_library_prints_does_not_reach_stdout() -> None:
-    done = echo("--talk", stdin=to_lines(problems(2)))
-    assert [record["id"] for record in done.records] == ["p0", "p1"]
-    assert done.stderr.count("a library that talks") == 2
-
-
 # Resume
 
 
 @pytest.mark.parametrize("lines", [1, 3])
 def test_a_finished_run_is_left_alone(source: Path, out: Path, lines: int) -> None:
+    assert copy_all(stream(source, out, limit=2), lines) == ["p0", "p1"]
+    assert copy_all(stream(source, out, limit=2), lines) == [], "the limit counts what was done before"
     copy_all(stream(source, out), lines)
     before = out.read_bytes()
     again = stream(source, out)
@@ -377,18 +366,11 @@ def test_a_limit_says_what_the_rest_would_take(source: Path, capsys: pytest.Capt
 
 def test_what_a_run_has_to_do_is_known_beforehand_where_the_input_is_a_file(source: Path, out: Path) -> None:
     """A wrong total would show a day-long search a wrong time left: what is done, and what others do, is not to do."""
-
-    def expected(out: Path | str = "/dev/null", **options: Any) -> int | None:
-        with stream(source, out, quiet=False, **options) as run:
-            found: int | None = run.expected()
-            return found
-
     write_jsonl(source, problems(40))
-    assert expected() == 40
-    assert expected(limit=7) == 7
-    assert expected(shard=Shard(1, 4)) == 10
     copy_all(stream(source, out, limit=30))
-    assert expected(out) == 10
+    for options, wanted in (({}, 40), ({"limit": 7}, 7), ({"shard": Shard(1, 4)}, 10), ({"out": out}, 10)):
+        with stream(source, quiet=False, **options) as run:
+            assert run.expected() == wanted
 
 
 # Many in flight
@@ -478,10 +460,14 @@ def test_the_work_is_the_same_whatever_the_concurrency(source: Path) -> None:
 # How a run ends
 
 
-def start(*args: object, **pipes: Any) -> Any:
-    command = [*PROGRAM, *(str(arg) for arg in args)]
+def start(*args: object, command: list[str] = PROGRAM, **pipes: Any) -> Any:
     three = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    return subprocess.Popen(command, **three, env=clean_env(), **pipes)
+    return subprocess.Popen([*command, *(str(arg) for arg in args)], **three, env=clean_env(), **pipes)
+
+
+def wait_for_lines(path: Path, count: int) -> None:
+    while not (path.exists() and path.read_bytes().count(b"\n") >= count):
+        time.sleep(0.01)
 
 
 def wait_until_asleep(child: subprocess.Popen[bytes]) -> None:
@@ -546,3 +532,64 @@ def test_closed_descriptors(source: Path) -> None:
     assert "standard output is closed" in closed.stderr
     assert len(shell("2>&-").stdout.splitlines()) == 5
     assert shell("- <&-").returncode == 2
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> Path:
+    """Three that are done at once, and six that take half a minute each."""
+    return write_jsonl(tmp_path / "in.jsonl", [*problems(3), *problems(9, "slow")[3:]])
+
+
+def test_a_signal_lets_what_is_in_flight_finish_and_takes_no_more(source: Path, out: Path) -> None:
+    """Of 200 records, most of a minute's work, the rest is not begun, and those that are done are said."""
+    write_jsonl(source, problems(200))
+    with start(source, "-o", out, "--concurrency", 4, "--pause", 2) as child:
+        wait_for_lines(out, 2)
+        child.send_signal(signal.SIGINT)
+        assert child.wait() == 130
+        said = child.stderr.read().decode()
+    done = read_jsonl(out)
+    assert 2 <= len(done) < 200
+    assert "in flight have 5 s to finish; once more stops at once" in said
+    assert f"{len(done)} done; the same command line goes on with {out}" in said
+    assert said.endswith("medsss: interrupted\n")
+
+
+def test_a_signal_gives_up_what_takes_longer(slow: Path, out: Path) -> None:
+    """SLURM's warning comes half a minute before the kill: what takes longer must not keep the rest from its end."""
+    with start(slow, "-o", out, "--concurrency", 4) as child:
+        wait_for_lines(out, 3)
+        child.send_signal(signal.SIGTERM)
+        assert child.wait() == 143  # what is slow takes half a minute, and five more begin after these
+        said = child.stderr.read().decode()
+    assert "in flight have 5 s to finish" in said
+    assert "3 done; the same command line goes on with" in said
+    assert said.endswith("medsss: terminated\n")
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_stops_at_once(slow: Path, out: Path, signum: int) -> None:
+    with start(slow, "-o", out, "--concurrency", 4) as child:
+        wait_for_lines(out, 3)
+        child.send_signal(signum)
+        assert b"stopping" in child.stderr.readline()
+        child.send_signal(signum)
+        assert child.wait() == 128 + signum
+        assert child.stderr.read() == b"\nmedsss: stopped at once\n"
+    assert [line["id"] for line in read_jsonl(out)] == ["p0", "p1", "p2"]
+    write_jsonl(slow, problems(9))
+    assert "9 read, 6 done, 3 done before" in echo(slow, "-o", out).stderr
+
+
+def test_a_signal_to_a_command_without_asyncio(out: Path) -> None:
+    """`label` works record by record in one thread; its output is whole and it says how to go on."""
+    with start("--to", "sft", "-", "-o", out, command=program("label")) as child:
+        child.stdin.write(to_lines(tree_record(id=f"t{k}") for k in range(3)).encode())
+        child.stdin.flush()
+        wait_for_lines(out, 6)
+        child.send_signal(signal.SIGINT)
+        assert child.wait() == 130
+        said = child.stderr.read().decode()
+    assert len({line["id"] for line in read_jsonl(out)}) == 3
+    assert f"3 done; the same command line goes on with {out}" in said
+    assert "Traceback" not in said
