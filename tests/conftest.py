@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers import Ran, run_medsss
 from tiny_models import make_tiny_model
 
 # Threads that wait for one another on busy cores cost more than they give, and the tests run two at a time.
@@ -38,9 +36,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny policy of random weights."""
     return make_tiny_model(tmp_path_factory.mktemp("base"), spread=0.1)
-
-
-@pytest.fixture(scope="session")
-def medsss() -> Callable[..., Ran]:
-    """`medsss(["label", "--to", "prm", path], stdin=...)`: see `run_medsss`."""
-    return run_medsss

@@ -6,27 +6,24 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers import Ran, clean_env, program
+from helpers import clean_env, program, run_medsss
 
 from medsss_cli import __version__
 from medsss_cli.app import COMMANDS
 
-Medsss = Callable[..., Ran]
-
 HEAVY = ("torch", "transformers", "trl", "datasets", "peft", "accelerate", "pandas")
 
 
-def test_help_names_every_command(medsss: Medsss) -> None:
+def test_help_names_every_command() -> None:
     for args in (["--help"], ["-h"]):
-        shown = medsss(args).ok()
+        shown = run_medsss(args).ok()
         assert all(f"  {name} " in shown.stdout for name in COMMANDS)
         assert shown.stderr == ""
-    assert medsss(["--version"]).ok().stdout == f"medsss {__version__}\n"
-    of_one = medsss(["search", "--help"]).ok().stdout
+    assert run_medsss(["--version"]).ok().stdout == f"medsss {__version__}\n"
+    of_one = run_medsss(["search", "--help"]).ok().stdout
     assert "--config FILE" in of_one
     assert "env var" not in of_one  # two for each option would bury the rest
 
@@ -40,8 +37,8 @@ def test_help_names_every_command(medsss: Medsss) -> None:
         (["eval", "--bogus"], "medsss eval --help lists what there is"),
     ],
 )
-def test_wrong_usage_says_what_there_is(medsss: Medsss, args: list[str], said: str) -> None:
-    done = medsss(args)
+def test_wrong_usage_says_what_there_is(args: list[str], said: str) -> None:
+    done = run_medsss(args)
     assert (done.rc, done.stdout) == (2, "")
     assert said in done.stderr
     assert "Traceback" not in done.stderr

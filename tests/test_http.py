@@ -96,6 +96,8 @@ def test_every_server_keeps_the_promises_of_an_engine(can: Can) -> None:
     assert {(completion.finish_reason, completion.tokens) for completion in brief} == {(FinishReason.LENGTH, 5)}
     assert {completion.finish_reason for completion in full} == {FinishReason.EOS}
     assert all(completion.text.endswith(("A.", "B.")) and completion.prompt_tokens == 6 for completion in full)
+    # Half a nat a token here; where the server gives none, there is none.
+    assert [each.logprob for each in full] == [-0.5 * each.tokens if can.logprobs else None for each in full]
     assert {(each.text, each.tokens) for each in words} == {("Reason", 1), ("Finish", 1)}
     assert (usage.requests, usage.completions) == (4, 28)
 
@@ -135,15 +137,6 @@ def test_one_refusal_is_told_at_once_and_does_not_change_later_draws() -> None:
         later = on([server], work)
     with FaultyServer(CLINIC) as server:
         assert later == one([server], *request)
-
-
-def test_the_log_probability_is_the_sum_over_the_tokens() -> None:
-    """Half a nat a token here. Where the server gives none, there is none."""
-    with FaultyServer(CLINIC) as server:
-        [done] = one([server], ask("Why?"), Sampling(max_tokens=64))
-        assert done.logprob == -0.5 * done.tokens
-    with FaultyServer(CLINIC, can=PLAIN) as server:
-        assert one([server], ask("Why?"), Sampling(max_tokens=64))[0].logprob is None
 
 
 def test_the_draw_does_not_depend_on_the_company_or_the_server() -> None:
@@ -237,22 +230,15 @@ def test_a_server_that_dies_fails_its_records_and_one_that_comes_back_finishes_t
 )
 def test_a_fault_that_stays_ends_with_its_reason_and_the_rest_go_on(fault: str, what: str) -> None:
     async def work(engine: HttpEngine) -> Any:
+        [of_one] = engine.servers
+        patient, of_one.client = of_one.client, of_one.client.with_options(timeout=0.3 if fault == "hang" else 20.0)
         with pytest.raises(EngineError) as caught:
             await engine.complete(ask("a"), Sampling(max_tokens=9))
-        server.faults = lambda number: None
-        for each in engine.servers:  # what this machine needs for a good answer is no matter here
-            each.client = each.client.with_options(timeout=20.0)
+        server.faults, of_one.client = lambda number: None, patient
         return str(caught.value), await engine.complete(ask("b"), Sampling(max_tokens=9))
 
-    with FaultyServer(CLINIC) as server:
-
-        async def broken(engine: HttpEngine) -> Any:
-            server.faults = every(1, fault)
-            for each in engine.servers:
-                each.client = each.client.with_options(timeout=0.3 if fault == "hang" else 20.0)
-            return await work(engine)
-
-        told, fine = on([server], broken, max_retries=0)
+    with FaultyServer(CLINIC, faults=every(1, fault)) as server:
+        told, fine = on([server], work, max_retries=0)
     assert re.search(what, told), told
     assert fine[0].text
 

@@ -129,26 +129,14 @@ def test_the_hub_through_datasets(tmp_path: Path) -> None:
 # Parts
 
 
-def test_parts_and_outputs(tmp_path: Path) -> None:
-    """An output is there whole or not at all, and replaces nothing that it was not told to."""
+def test_parts(tmp_path: Path) -> None:
     rows = [question(n) for n in range(5)]
-    pool = write_jsonl(tmp_path / "pool.jsonl", rows)
+    pool, out = write_jsonl(tmp_path / "pool.jsonl", rows), tmp_path / "out.jsonl"
     assert ids(run_medsss(["load", pool, "--limit", 2]).ok().records) == ["pool-q0", "pool-q1"]
-    out = tmp_path / "out.jsonl"
     counted = run_medsss(["load", pool, "--limit", 0, "-o", out]).ok()
     assert (counted.stdout, out.exists(), "load: 5 read, 0 written" in counted.stderr) == ("", False, True)
     assert run_medsss(["load", pool, "-o", out]).ok().stdout == ""
     assert ids(read_jsonl(out)) == ids(rows)
-    again = run_medsss(["load", pool, "-o", out, "--limit", 1])
-    assert (again.rc, ids(read_jsonl(out))) == (2, ids(rows))
-    assert "--restart" in again.stderr
-    run_medsss(["load", pool, "-o", out, "--limit", 1, "--restart"]).ok()
-    assert ids(read_jsonl(out)) == ["pool-q0"]
-    (tmp_path / "link.jsonl").symlink_to(pool)
-    for given in (["-o", tmp_path / "link.jsonl"], ["--errors", tmp_path / "link.jsonl"]):
-        ran = run_medsss(["load", pool, "--restart", *given])
-        assert (ran.rc, ran.stdout) == (2, "")
-    assert ids(read_jsonl(pool)) == ids(rows)
 
 
 def test_a_shuffle_depends_on_seed_and_ids_alone(tmp_path: Path) -> None:
@@ -214,7 +202,6 @@ def test_tables_that_are_broken(tmp_path: Path) -> None:
         (["--ngram", "1", "{pool}"], "--ngram belongs to --exclude"),
         (["no/such.jsonl"], "cannot read no/such.jsonl"),
         (["hf:a:b:c:d"], "hf:NAME[[:CONFIG]:SPLIT]"),
-        (["-o", "{pool}", "{pool}"], "are the same file"),
         (["{pool}", "--exclude", "/dev/null"], "no problem in /dev/null"),
         (["/dev/null", "--shuffle"], "there is no record to shuffle"),
     ],
@@ -224,7 +211,6 @@ def test_wrong_usage(tmp_path: Path, args: list[str], message: str) -> None:
     ran = run_medsss(["load", *(arg.replace("{pool}", str(pool)) for arg in args)])
     assert (ran.rc, ran.stdout) == (2, "")
     assert message in ran.stderr
-    assert ids(read_jsonl(pool)) == ["pool-q1"]
 
 
 # Contamination
@@ -267,46 +253,40 @@ def test_a_pool_without_its_test_set(tmp_path: Path) -> None:
     assert "30 dropped for their overlap with the test set (30 equal); 10 of them not shown" in ran.stderr
 
 
-def problem(text: str, options: dict[str, str] | None = None, id: str = "p") -> Problem:
-    return Problem(id=id, question=text, answer="A", options=options, task=Task.CHOICE if options else Task.TEXT)
+def problem(text: str, options: dict[str, str] | None = None) -> Problem:
+    return Problem(id="p", question=text, answer="A", options=options, task=Task.CHOICE if options else Task.TEXT)
 
 
-def test_twelve_words_are_no_overlap_and_thirteen_are() -> None:
-    words = [f"word{chr(97 + n)}" for n in range(20)]
-    index = Contamination(similarity=0.0)
-    index.add(problem(" ".join(words)), "test:1")
-    assert index.overlap(problem("other " + " ".join(words[3:15]) + " end")) is None
-    found = index.overlap(problem("other " + " ".join(words[3:16]) + " end"))
-    assert found is not None
-    assert (found.rule, found.place, found.shown) == ("ngram", "test:1", " ".join(words[3:16]))
-    assert len(index) == 1
+WORDS = [f"word{chr(97 + n)}" for n in range(20)]
+TASK = "In this task you get a sentence and a drug name and must name the dose in words"
+TRUE = "Which statement is true?"
+IRON, ZINC = "Iron is stored as ferritin", "Zinc is toxic"
+CHEST = "患者男性六十岁，突发胸痛两小时，心电图示ST段抬高，首选治疗是什么？"
 
 
-def test_boilerplate_is_no_sign() -> None:
-    """The instructions of a task stand in all its problems; they would drop every other set with that task."""
-    task = "In this task you get a sentence and a drug name and must name the dose in words"
-    index = Contamination(similarity=0.0)
-    for n in range(COMMON + 1):
-        index.add(problem(f"{task}: drug{chr(97 + n)}"), f"test:{n}")
-    assert index.overlap(problem(f"{task}: digoxin")) is None
-    few = Contamination(similarity=0.0)
-    few.add(problem(f"{task}: druga"), "test:1")
-    assert few.overlap(problem(f"{task}: digoxin")) is not None
-
-
-def test_a_short_question_needs_its_options_too() -> None:
-    """ "Which statement is true?" is a thousand questions."""
-    index = Contamination()
-    index.add(problem("Which statement is true?", {"A": "Iron is stored as ferritin", "B": "Zinc is toxic"}), "t:1")
-    other = problem("Which statement is true?", {"A": "The aorta has three layers", "B": "Veins have no valves"})
-    assert index.overlap(other) is None
-    shuffled = problem("Which statement is true?", {"A": "Zinc is toxic", "B": "Iron is stored as ferritin"})
-    assert index.overlap(shuffled) is not None
-
-
-def test_chinese_runs_are_of_characters() -> None:
-    index = Contamination(similarity=0.0)
-    index.add(problem("患者男性六十岁，突发胸痛两小时，心电图示ST段抬高，首选治疗是什么？"), "t:1")
-    assert index.overlap(problem("某日，患者男性六十岁，突发胸痛两小时，应做何检查？")) is not None
-    assert index.overlap(problem("患者女性，发热三天，咳嗽，应做何检查？")) is None
-    assert index.overlap(problem("...")) is None
+@pytest.mark.parametrize(
+    ("held", "asked", "rule"),
+    [
+        # Twelve words are no overlap, and thirteen are.
+        ([problem(" ".join(WORDS))], problem(f"other {' '.join(WORDS[3:15])} end"), None),
+        ([problem(" ".join(WORDS))], problem(f"other {' '.join(WORDS[3:16])} end"), "ngram"),
+        # The instructions of a task stand in all its problems; they would drop every other set with that task.
+        ([problem(f"{TASK}: drug{chr(97 + n)}") for n in range(COMMON + 1)], problem(f"{TASK}: digoxin"), None),
+        ([problem(f"{TASK}: druga")], problem(f"{TASK}: digoxin"), "ngram"),
+        # "Which statement is true?" is a thousand questions: it needs its options too.
+        ([problem(TRUE, {"A": IRON, "B": ZINC})], problem(TRUE, {"A": "Veins have valves", "B": "No"}), None),
+        ([problem(TRUE, {"A": IRON, "B": ZINC})], problem(TRUE, {"A": ZINC, "B": IRON}), "equal"),
+        # Chinese runs are of characters.
+        ([problem(CHEST)], problem("某日，患者男性六十岁，突发胸痛两小时，应做何检查？"), "ngram"),
+        ([problem(CHEST)], problem("患者女性，发热三天，咳嗽，应做何检查？"), None),
+        ([problem(CHEST)], problem("..."), None),
+    ],
+)  # fmt: skip
+def test_what_is_an_overlap(held: list[Problem], asked: Problem, rule: str | None) -> None:
+    index = Contamination() if asked.options else Contamination(similarity=0.0)
+    for number, each in enumerate(held):
+        index.add(each, f"test:{number}")
+    found = index.overlap(asked)
+    assert (found and found.rule) == rule
+    if found and "wordd" in asked.question:
+        assert (found.place, found.shown) == ("test:0", " ".join(WORDS[3:16]))

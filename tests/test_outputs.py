@@ -6,15 +6,12 @@ import json
 import os
 import pty
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import Ran, clean_env, problem, program, read_jsonl, to_lines, write_jsonl
+from helpers import clean_env, problem, program, read_jsonl, run_medsss, to_lines, write_jsonl
 from trees import record as tree
-
-Medsss = Callable[..., Ran]
 
 
 def samples(k: int, text: str = "Step 1: It is above 5.0. The answer is B.") -> dict[str, Any]:
@@ -57,58 +54,58 @@ GROWING = ["sample", "search", "label", "bon"]
 
 
 @pytest.mark.parametrize("name", [*WHOLE, *GROWING, "check"])
-def test_no_output_replaces_an_input(medsss: Medsss, tmp_path: Path, script: list[str], name: str) -> None:
+def test_no_output_replaces_an_input(tmp_path: Path, script: list[str], name: str) -> None:
     """`clinic --check s.jsonl -o s.jsonl` emptied s.jsonl and ended with 0."""
     args, records = command(name, script)
     if name == "check":
-        records = medsss(["clinic", "-n", "3", "--solutions"]).ok().records
+        records = run_medsss(["clinic", "-n", "3", "--solutions"]).ok().records
     source = write_jsonl(tmp_path / "s.jsonl", records)
     before = source.read_bytes()
-    ran = medsss([*args, source, source] if name == "view" else [*args, source, "-o", source])
+    ran = run_medsss([*args, source, source] if name == "view" else [*args, source, "-o", source])
     assert (ran.rc, ran.stdout) == (2, "")
     assert "are the same file" in ran.stderr
     assert source.read_bytes() == before
 
 
 @pytest.mark.parametrize("name", [*WHOLE, *GROWING, "clinic"])
-def test_no_output_replaces_what_is_there(medsss: Medsss, tmp_path: Path, script: list[str], name: str) -> None:
+def test_no_output_replaces_what_is_there(tmp_path: Path, script: list[str], name: str) -> None:
     """`-o` of clinic, load, eval and --curriculum overwrote any file."""
     args, records = (["clinic", "-n", "3"], []) if name == "clinic" else command(name, script)
     out = tmp_path / "thesis.txt"
     out.write_text("years of work\n")
     line = [*args, out] if name == "view" else [*args, "-o", out]
-    ran = medsss(line, to_lines(records))
+    ran = run_medsss(line, to_lines(records))
     assert ran.rc == 2
     assert out.read_text() == "years of work\n"
-    assert medsss([*line, "--restart"], to_lines(records)).rc == 0
+    assert run_medsss([*line, "--restart"], to_lines(records)).rc == 0
     assert "years of work" not in out.read_text()
 
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_an_output_that_cannot_be_written_is_found_before_the_work(
-    medsss: Medsss, tmp_path: Path, script: list[str], name: str
+    tmp_path: Path, script: list[str], name: str
 ) -> None:
     """`eval -o /nonexistent/x` failed after the evaluation: here no input is read, so the missing one is not named."""
     args, _ = command(name, script)
     out = tmp_path / "nonexistent" / "x"
-    ran = medsss([*args, out] if name == "view" else [*args, "-o", out], "no record\n" * 9)
+    ran = run_medsss([*args, out] if name == "view" else [*args, "-o", out], "no record\n" * 9)
     assert ran.rc == 2
     assert "cannot write" in ran.stderr
     assert "stdin" not in ran.stderr
 
 
-def test_what_another_command_wrote_is_not_gone_on_with(medsss: Medsss, tmp_path: Path, script: list[str]) -> None:
+def test_what_another_command_wrote_is_not_gone_on_with(tmp_path: Path, script: list[str]) -> None:
     """`sample p -o o`; `clinic -o o`; the same `sample` again: "40 done before", exit 0, and o held bare problems."""
     source, out = tmp_path / "p.jsonl", tmp_path / "o"
-    medsss(["clinic", "-n", "4", "-o", source]).ok()
+    run_medsss(["clinic", "-n", "4", "-o", source]).ok()
     sample = ["sample", source, "-n", "2", "-o", out, *script]
-    medsss(sample).ok()
+    run_medsss(sample).ok()
     drawn = out.read_bytes()
-    assert medsss(["clinic", "-n", "4", "-o", out]).rc == 2
+    assert run_medsss(["clinic", "-n", "4", "-o", out]).rc == 2
     assert out.read_bytes() == drawn
-    medsss(["clinic", "-n", "4", "-o", out, "--restart"]).ok()
-    assert medsss(sample).rc == 2
-    medsss([*sample, "--restart"]).ok()
+    run_medsss(["clinic", "-n", "4", "-o", out, "--restart"]).ok()
+    assert run_medsss(sample).rc == 2
+    run_medsss([*sample, "--restart"]).ok()
     assert all("responses" in record for record in read_jsonl(out))
 
 
@@ -116,22 +113,22 @@ def test_what_another_command_wrote_is_not_gone_on_with(medsss: Medsss, tmp_path
     ("name", "status"),
     [(name, 0) for name in GROWING] + [("curriculum", 2), ("eval", 2), ("report", 2), ("view", 2), ("check", 2)],
 )
-def test_an_empty_input(medsss: Medsss, script: list[str], name: str, status: int) -> None:
+def test_an_empty_input(script: list[str], name: str, status: int) -> None:
     """It ended with 0 in some commands and with 1 in others: what goes record by record has nothing to do, what makes
     one thing of the whole cannot."""
     args = {"report": ["report"], "view": ["view"], "check": ["clinic", "--check", "-"]}.get(name)
-    ran = medsss(args or command(name, script)[0], "")
+    ran = run_medsss(args or command(name, script)[0], "")
     assert (ran.rc, ran.stdout) == (status, "")
     assert ran.stderr.startswith("medsss: ")
 
 
-def test_reports_are_put_together_by_a_wildcard(medsss: Medsss, tmp_path: Path) -> None:
+def test_reports_are_put_together_by_a_wildcard(tmp_path: Path) -> None:
     """Every state file beside them cost 23 lines of warnings."""
     source = write_jsonl(tmp_path / "s.json", [samples(0), samples(1)])
-    medsss(["load", source, "-o", tmp_path / "p.jsonl"]).ok()
+    run_medsss(["load", source, "-o", tmp_path / "p.jsonl"]).ok()
     for name in "ab":
-        medsss(["eval", source, "-o", tmp_path / f"{name}.report.json", "-q"]).ok()
-    shown = medsss(["report", *sorted(tmp_path.glob("*.report.json"))]).ok()
+        run_medsss(["eval", source, "-o", tmp_path / f"{name}.report.json", "-q"]).ok()
+    shown = run_medsss(["report", *sorted(tmp_path.glob("*.report.json"))]).ok()
     assert shown.stderr == ""
     assert json.loads((tmp_path / "a.report.json").read_text())["kind"] == "report"
 

@@ -29,30 +29,20 @@ def test_a_list_is_handed_out_in_order_and_ends_loudly() -> None:
         ask(engine)
     assert engine.usage.completions == 3
     assert [n for _, _, n in engine.requests] == [2, 1, 1]
+    with pytest.raises(EngineError, match="gave 1"):
+        ask(ScriptedEngine(lambda *_: ["x"]), n=2)
 
 
-def test_stop_strings_and_length_cut() -> None:
-    text = " a b\n\nStep 2: c"
-    stop = ask(ScriptedEngine([text]), Sampling(stop=("\n\nStep", "zzz")))[0]
+def test_an_engines_promises_about_text() -> None:
+    """Cut before the stop string and at the limit; of allowed words, one."""
+    text, words = " a b\n\nStep 2: c", Sampling(allowed_tokens=("Reason", "Finish"))
+    [stop] = ask(ScriptedEngine([text]), Sampling(stop=("\n\nStep", "zzz")))
     assert (stop.text, stop.finish_reason, stop.stop) == (" a b", FinishReason.STOP, "\n\nStep")
-    cut = ask(ScriptedEngine([text]), Sampling(max_tokens=1, stop=("\n\nStep",)))[0]
+    [cut] = ask(ScriptedEngine([text]), Sampling(max_tokens=1, stop=("\n\nStep",)))
     assert (cut.text, cut.finish_reason, cut.tokens) == (" a", FinishReason.LENGTH, 1)
-
-
-def test_allowed_words_are_enforced() -> None:
-    words = Sampling(allowed_tokens=("Reason", "Finish"))
     assert ask(ScriptedEngine([" Finish"]), words)[0].text == "Finish"
     with pytest.raises(EngineError, match="only Reason, Finish"):
         ask(ScriptedEngine(["Perhaps"]), words)
-
-
-def test_a_function_sees_the_request() -> None:
-    def reply(prompt: Prompt, sampling: Sampling, n: int) -> list[str]:
-        return [f"{prompt.prefix} {sampling.seed} {i}" for i in range(n)]
-
-    assert [c.text for c in ask(ScriptedEngine(reply), Sampling(seed=3), 2)] == ["Step 1: 3 0", "Step 1: 3 1"]
-    with pytest.raises(EngineError, match="gave 1"):
-        ask(ScriptedEngine(lambda *_: ["x"]), n=2)
 
 
 def open_and_ask(path: Path, n: int) -> list[str]:

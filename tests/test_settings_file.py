@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers import Ran, read_jsonl
+from helpers import read_jsonl, run_medsss
 from trees import record as tree_record
-
-Medsss = Callable[..., Ran]
 
 
 def toml(folder: Path, text: str) -> Path:
@@ -19,22 +16,22 @@ def toml(folder: Path, text: str) -> Path:
     return path
 
 
-def test_command_line_before_environment_before_file_before_default(medsss: Medsss, tmp_path: Path) -> None:
+def test_command_line_before_environment_before_file_before_default(tmp_path: Path) -> None:
     """The file says all five, the environment three, the command line one; `solutions` is left to its default."""
     path = toml(
         tmp_path,
         'count = 9\nseed = 1\n[clinic]\nseed = 2\nkind = ["qsofa", "curb_65"]\nsplit = "test"\noutput = "file.jsonl"\n',
     )
     env = {"MEDSSS_SEED": "3", "MEDSSS_COUNT": "5", "MEDSSS_CLINIC_COUNT": "4", "MEDSSS_OUTPUT": "variable.jsonl"}
-    medsss(["clinic", "--config", path, "-o", "line.jsonl"], env=env, cwd=tmp_path).ok()
+    run_medsss(["clinic", "--config", path, "-o", "line.jsonl"], env=env, cwd=tmp_path).ok()
     written = ["--split", "test", "--kind", "qsofa", "--kind", "curb_65"]
-    assert read_jsonl(tmp_path / "line.jsonl") == medsss(["clinic", "-n", 4, "--seed", 3, *written]).ok().records
+    assert read_jsonl(tmp_path / "line.jsonl") == run_medsss(["clinic", "-n", 4, "--seed", 3, *written]).ok().records
     # The command's own table comes before the top level, and a variable can name the file.
-    medsss(["clinic"], env={"MEDSSS_CONFIG": "run.toml"}, cwd=tmp_path).ok()
-    assert read_jsonl(tmp_path / "file.jsonl") == medsss(["clinic", "-n", 9, "--seed", 2, *written]).ok().records
+    run_medsss(["clinic"], env={"MEDSSS_CONFIG": "run.toml"}, cwd=tmp_path).ok()
+    assert read_jsonl(tmp_path / "file.jsonl") == run_medsss(["clinic", "-n", 9, "--seed", 2, *written]).ok().records
 
 
-def test_one_file_holds_the_whole_loop(medsss: Medsss, tmp_path: Path) -> None:
+def test_one_file_holds_the_whole_loop(tmp_path: Path) -> None:
     """Inputs, a required option, dashes or underscores, a flag named by its opposite; what is of other commands is
     left to them."""
     (tmp_path / "trees.jsonl").write_text(json.dumps(tree_record(id="t0")) + "\n")
@@ -44,8 +41,10 @@ def test_one_file_holds_the_whole_loop(medsss: Medsss, tmp_path: Path) -> None:
         '[label]\ninputs = ["trees.jsonl"]\nto = "sft"\nno-reflect = true\nmax_per_problem = 1\n'
         "[train_prm]\nfull = true\n[search]\nmax-nodes = 3\n",
     )
-    ran = medsss(["label", "--config", path], cwd=tmp_path).ok()
-    direct = medsss(["label", "--to", "sft", "--no-reflect", "--max-per-problem", 1, "-q", tmp_path / "trees.jsonl"])
+    ran = run_medsss(["label", "--config", path], cwd=tmp_path).ok()
+    direct = run_medsss(
+        ["label", "--to", "sft", "--no-reflect", "--max-per-problem", 1, "-q", tmp_path / "trees.jsonl"]
+    )
     assert ran.records == direct.ok().records
     assert len(ran.records) == 1
     assert ran.stderr == ""
@@ -71,40 +70,40 @@ def test_one_file_holds_the_whole_loop(medsss: Medsss, tmp_path: Path) -> None:
     ],
     ids=lambda value: value[:20] if isinstance(value, str) else None,
 )
-def test_a_slip_in_the_file_is_named_and_nothing_runs(
-    medsss: Medsss, tmp_path: Path, text: str, said: list[str]
-) -> None:
+def test_a_slip_in_the_file_is_named_and_nothing_runs(tmp_path: Path, text: str, said: list[str]) -> None:
     toml(tmp_path, text)
-    ran = medsss(["search", "--config", "run.toml"], cwd=tmp_path)
+    ran = run_medsss(["search", "--config", "run.toml"], cwd=tmp_path)
     assert (ran.rc, ran.stdout) == (2, "")
     assert "run.toml" in ran.stderr
     for part in said:
         assert part in ran.stderr
 
 
-def test_a_file_that_is_not_there(medsss: Medsss) -> None:
-    ran = medsss(["search", "--config", "gone.toml"])
+def test_a_file_that_is_not_there() -> None:
+    ran = run_medsss(["search", "--config", "gone.toml"])
     assert (ran.rc, ran.stderr) == (2, "medsss: cannot read --config gone.toml: No such file or directory\n")
 
 
-def test_variables_are_lists_and_flags_too(medsss: Medsss) -> None:
+def test_variables_are_lists_and_flags_too() -> None:
     env = {"MEDSSS_KIND": "qsofa curb_65", "MEDSSS_SOLUTIONS": "yes", "MEDSSS_N": "3", "MEDSSS_SPLIT": ""}
-    records = medsss(["clinic"], env=env).ok().records
-    assert records == medsss(["clinic", "-n", 3, "--kind", "qsofa", "--kind", "curb_65", "--solutions"]).ok().records
+    records = run_medsss(["clinic"], env=env).ok().records
+    assert (
+        records == run_medsss(["clinic", "-n", 3, "--kind", "qsofa", "--kind", "curb_65", "--solutions"]).ok().records
+    )
 
 
-def test_a_misspelt_variable_does_not_pass_silently(medsss: Medsss) -> None:
+def test_a_misspelt_variable_does_not_pass_silently() -> None:
     """A day-long search with another seed than meant. A variable for another command is no slip here."""
-    ran = medsss(["label", "--to", "sft"], stdin="", env={"MEDSSS_LABEL_LIMT": "3"})
+    ran = run_medsss(["label", "--to", "sft"], stdin="", env={"MEDSSS_LABEL_LIMT": "3"})
     assert ran.rc == 2
     assert "MEDSSS_LABEL_LIMT names no option" in ran.stderr
     assert "did you mean MEDSSS_LABEL_LIMIT?" in ran.stderr
     env = {"MEDSSS_SEARCH_UCB_C": "1", "MEDSSS_TRAIN_PRM_LR": "1", "MEDSSS_LIMIT": "2"}
-    assert "MEDSSS" not in medsss(["label", "--to", "sft"], stdin="", env=env).ok().stderr
+    assert "MEDSSS" not in run_medsss(["label", "--to", "sft"], stdin="", env=env).ok().stderr
 
 
-def test_a_wrong_variable_is_named(medsss: Medsss) -> None:
-    bad = medsss(["label", "--to", "sft"], env={"MEDSSS_LIMIT": "few"})
+def test_a_wrong_variable_is_named() -> None:
+    bad = run_medsss(["label", "--to", "sft"], env={"MEDSSS_LIMIT": "few"})
     assert bad.rc == 2
     assert "'--limit': 'few' is not a valid int" in bad.stderr
     assert "(from MEDSSS_LIMIT)" in bad.stderr
