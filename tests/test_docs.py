@@ -22,10 +22,7 @@ PAGES = sorted((ROOT / "docs").rglob("*.md"))
 README = ROOT / "README.md"
 ALL = [README, ROOT / "CHANGELOG.md", *PAGES]
 
-NOT_RUN = {
-    "make test": "it would run this test",
-    "make demo": "run below, by make, with smaller numbers",
-}
+NOT_RUN = {"make test": "it would run this test", "make demo": "run below, by make, with smaller numbers"}
 """Lines of README's console blocks that are not run as they stand, and why."""
 
 SMALLER = {

@@ -306,10 +306,7 @@ def test_ctrl_c_while_a_model_loads(tmp_path: Path, interrupts: int) -> None:
     problems.write_text(to_lines([problem(1)]))
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     process = subprocess.Popen(
-        program("sample", problems, "--device", "cpu"),
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=clean_env(),
+        program("sample", problems, "--device", "cpu"), stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=clean_env()
     )
     assert process.stderr is not None
     assert b"engine hf" in process.stderr.readline()

@@ -33,10 +33,7 @@ def short(where: Where) -> str:
 
 
 def put(path: Path, data: bytes) -> Path:
-    packed = {
-        ".gz": gzip.compress,
-        ".zst": zstd.compress,
-    }.get(path.suffix, lambda same: same)(data)
+    packed = {".gz": gzip.compress, ".zst": zstd.compress}.get(path.suffix, lambda same: same)(data)
     path.write_bytes(packed)
     return path
 

@@ -101,10 +101,7 @@ def test_what_our_other_records_hold_is_left_out() -> None:
         (MEDQA | {"answer_idx": "E"}, "not one of the options A, B"),
         (MEDQA | {"answer_idx": None}, "answer"),
         ({"id": "q", "question": "?", "answer": "B"}, "q: the gold answer is 'B', but there are no options"),
-        (
-            {"id": "q", "question": "?", "answer": "E", "options": {"A": "x", "B": "y"}},
-            "q: .*'E' .* not one of.* A, B",
-        ),
+        ({"id": "q", "question": "?", "answer": "E", "options": {"A": "x", "B": "y"}}, "q: .*'E' .* not one of.* A, B"),
         ({"id": "q", "question": "?\nA. x\nB. y", "answer": "C"}, "q: .*'C' in `answer` is not one of.* A, B"),
         ({"id": "q", "question": "?\nA. x\nB. y\nD. z", "answer": "B"}, "q: line 4 of the question"),
         ({"id": "q", "question": "?\nA. x\nB. y", "answer": "2"}, "q: `answer` is the number 2"),
@@ -296,10 +293,7 @@ def test_maps_for_data_sets_that_are_no_layout() -> None:
     [
         (["question=stem", "answer=data.right"], "n: there is no field `stem`: no stem in id, data, source"),
         (["question=data.steam", "answer=id"], "there is no field `data.steam`: no steam in stem, list, right"),
-        (
-            ["question=data.stem", "options=data.list", "answer=data.right"],
-            "the number 2: does it count .* from 0",
-        ),
+        (["question=data.stem", "options=data.list", "answer=data.right"], "the number 2: does it count .* from 0"),
         (["question=data.stem", "options=data.list", "answer=data.right:0"], "is 2, no position among .* A, B"),
         (["question=data", "answer=id"], "`data` must be a text"),
         (["question=data.stem", "answer=data.right:1"], "the gold answer is '2', but there are no options"),

@@ -101,12 +101,7 @@ def test_the_wheel_runs_outside_the_repository(wheel: Path, tmp_path: Path) -> N
 
     def shell(command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["bash", "-o", "pipefail", "-c", command],
-            cwd=outside,
-            env=env,
-            capture_output=True,
-            text=True,
-            timeout=240,
+            ["bash", "-o", "pipefail", "-c", command], cwd=outside, env=env, capture_output=True, text=True, timeout=240
         )
 
     found = shell("python -c 'import medsss_cli, medsss_cli.commands as c; print(medsss_cli.__file__, c.__file__)'")
