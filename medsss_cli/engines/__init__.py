@@ -15,6 +15,7 @@ from .base import EngineConfig, ModelEngine
 from .hf import open_hf
 from .http import open_http
 from .scripted import ScriptedEngine, open_scripted
+from .thinking import ThinkFirst
 from .vllm import open_vllm
 
 __all__ = ["Engine", "EngineConfig", "Prompt", "Sampling", "open_engine", "resolve_policy"]
@@ -56,7 +57,7 @@ async def open_engine(config: EngineConfig) -> AsyncIterator[Engine]:
                 console.warn(f"{config.policy} has no chat template: {turns}")
             for warning in engine.warnings:
                 console.warn(warning)
-        yield engine
+        yield ThinkFirst(engine, config.thought_tokens) if config.thought_tokens else engine
         if isinstance(engine, ModelEngine) and not console.is_quiet():
             for line in engine.notes():
                 console.note(line)

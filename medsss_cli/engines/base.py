@@ -55,6 +55,14 @@ class EngineConfig:
     max_context: Annotated[int | None, Opt("Longest prompt with its completion, in tokens.", least=1, metavar="N")] = (
         None
     )
+    thought_tokens: Annotated[
+        int | None,
+        Opt(
+            "For a model that thinks first: at most N tokens up to </think>, the other limits being for what follows.",
+            least=1,
+            metavar="N",
+        ),
+    ] = None
     batch_size: Annotated[
         int | None, Opt("Completions at once; default by device and model.", least=1, metavar="N")
     ] = None
@@ -73,9 +81,10 @@ class EngineConfig:
     def __post_init__(self) -> None:
         check(self)
 
-    def writer(self) -> dict[str, str]:
-        """Who writes, for the settings that a run is compared by; without an adapter nothing is said of one."""
-        return {"policy": self.policy} | ({"adapter": self.adapter} if self.adapter else {})
+    def writer(self) -> dict[str, str | int]:
+        """Who writes, for the settings that a run is compared by; nothing is said of what is not given."""
+        given = {"adapter": self.adapter, "thought_tokens": self.thought_tokens}
+        return {"policy": self.policy} | {name: value for name, value in given.items() if value}
 
     @property
     def trust_remote_code(self) -> bool:

@@ -34,6 +34,8 @@ PLAIN_TEMPLATE = (
 _DATE = date(2024, 7, 26)
 _TODAY: dict[str, Any] = {"date_string": _DATE.strftime("%d %b %Y"), "strftime_now": _DATE.strftime}
 
+THOUGHT, THOUGHT_END = "<think>", "</think>"
+
 # Unicode noncharacters mark where a text is cut. They stand for nothing, so any one that the prompt lacks will do.
 _MARKS = tuple(chr(code) for code in range(0xFDD0, 0xFDF0))
 
@@ -85,7 +87,10 @@ def rendered_pieces(tokenizer: Any, prompt: Prompt) -> list[str]:
     messages = [
         {"role": message.role, "content": text} for message, text in zip(prompt.messages, texts[:-1], strict=True)
     ]
-    return (_apply(tokenizer, messages) + texts[-1]).split(mark)
+    opened = _apply(tokenizer, messages)
+    if prompt.prefix and opened.rstrip().endswith(THOUGHT) and THOUGHT_END not in prompt.prefix:
+        opened += f"\n{THOUGHT_END}\n\n"  # the template opens a thought, and steps are none
+    return (opened + texts[-1]).split(mark)
 
 
 def _marked(tokenizer: Any, texts: list[str]) -> tuple[list[str], str]:
