@@ -4,8 +4,9 @@ model for each trajectory."""
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from enum import StrEnum
 from typing import Annotated, Any
@@ -19,7 +20,6 @@ from medsss_cli.errors import BadRecord
 from medsss_cli.labelling.judged import JudgeConfig
 from medsss_cli.labelling.rows import PreferenceRows, PrmRows, SftRows, Source
 from medsss_cli.problems import is_tree, to_samples, to_tree
-from medsss_cli.records import Preference, Prm, Sft
 from medsss_cli.settings import Opt, options_of
 from medsss_cli.stream.jsonl import Where
 from medsss_cli.stream.run import Stream, StreamOptions
@@ -74,13 +74,33 @@ def run(
         refuse_given(_OF_JUDGE, "belongs to --judge")
     kinds: dict[To, SftRows | PreferenceRows | PrmRows] = {To.SFT: sft, To.PREFERENCE: preference, To.PRM: prm}
     rows = kinds[to]
-    config = {"to": str(to), "max_per_problem": max_per_problem}
+    config: dict[str, Any] = {"to": str(to), "max_per_problem": max_per_problem}
     config |= {name: getattr(rows, name) for name in options_of(type(rows))}
     if judge.judge:
-        prm = replace(prm, all_problems=True)
-        sources, nothing = label_by_judge(prm, max_per_problem, policy, judge, stream, _reader(), config)
-    else:
-        sources, nothing = _label(lambda source: rows(source, max_per_problem), stream, config)
+        config["judge"] = policy.writer() | judge.identity()
+    said, nothing = "", Counter[str]()
+    sources: Stream[Source]
+    with (
+        Stream(stream, command="label", parse=_reader(), config=config) as sources,
+        Progress("records", total=sources.expected(), quiet=stream.quiet) as progress,
+    ):
+        if judge.judge:
+            paths = replace(prm, all_problems=True)
+            said = asyncio.run(label_by_judge(sources, progress, nothing, paths, max_per_problem, policy, judge))
+        else:
+            for source in sources:
+                try:
+                    records = rows(source, max_per_problem)
+                except BadRecord as error:
+                    sources.fail(source.id, "label", str(error))
+                    continue
+                if isinstance(records, str):
+                    nothing[records] += 1
+                    records = []
+                sources.write(records)
+                progress.advance()
+    if said and not stream.quiet:
+        note(said)
     # An output without a single record is never left without a word.
     reasons = ", ".join(f"{count} {reason}" for reason, count in nothing.most_common())
     counts = sources.counts
@@ -115,27 +135,3 @@ def _reader() -> Callable[[dict[str, Any], Where], Source]:
         return msgspec.structs.replace(source, id=f"{source.id}@{number}")
 
     return read
-
-
-def _label(
-    make: Callable[[Source], Sequence[Sft | Preference | Prm] | str], stream: StreamOptions, config: dict[str, Any]
-) -> tuple[Stream[Source], Counter[str]]:
-    """Record by record, without an engine; returns why records gave nothing."""
-    nothing: Counter[str] = Counter()
-    sources: Stream[Source]
-    with (
-        Stream(stream, command="label", parse=_reader(), config=config) as sources,
-        Progress("records", total=sources.expected(), quiet=stream.quiet) as progress,
-    ):
-        for source in sources:
-            try:
-                records = make(source)
-            except BadRecord as error:
-                sources.fail(source.id, "label", str(error))
-                continue
-            if isinstance(records, str):
-                nothing[records] += 1
-                records = []
-            sources.write(records)
-            progress.advance()
-    return sources, nothing

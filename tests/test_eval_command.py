@@ -145,18 +145,6 @@ def test_the_table() -> None:
     assert run_medsss(["eval", "-q"], to_lines([samples("a", "BA")])).ok().stderr == ""
 
 
-def test_the_report_names_the_run_that_wrote_its_input(tmp_path: Path) -> None:
-    file = tmp_path / "s.jsonl"
-    run_medsss(["clinic", "-n", 2, "--solutions", "-o", tmp_path / "p.jsonl"]).ok()
-    state = {"command": "sample", "version": "0", "config": {"policy": "P0"}, "seconds": 2.5, "shard": "all"}
-    write_jsonl(file, [samples("a", "BA")])
-    (tmp_path / ".s.jsonl.medsss").write_text(json.dumps(state | {"several_lines": False, "whole_bytes": None}))
-    [report] = run_medsss(["eval", file]).ok().records
-    [run] = report["made_from"]["runs"]
-    assert run == {"input": str(file), "command": "sample", "version": "0", "config": {"policy": "P0"}, "seconds": 2.5}
-    assert report["seconds"] == 2.5
-
-
 def test_the_report_to_a_file(tmp_path: Path) -> None:
     out = tmp_path / "report.json"
     assert run_medsss(["eval", "-o", out], to_lines([samples("a", "BA")])).ok().stdout == ""
@@ -195,30 +183,20 @@ def test_broken_lines_are_named_and_the_rest_is_counted() -> None:
     assert run_medsss(["eval", "--strict"], lines).stdout == ""
 
 
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        (["no-such.jsonl"], "no-such.jsonl"),
-        (["--k", "0"], "--k 0"),
-        (["--k", "a"], "--k a"),
-        (["--extract", "nosuch"], "--extract"),
-    ],
-)
-def test_wrong_usage(args: list[str], message: str) -> None:
-    ran = run_medsss(["eval", *args], to_lines([samples("a", "BA")]))
-    assert (ran.rc, ran.stdout) == (2, "")
-    assert message in ran.stderr
-
-
 # What produced a report
 
 
-def test_the_report_names_its_data(tmp_path: Path) -> None:
+def test_the_report_names_its_data_and_the_run_that_wrote_it(tmp_path: Path) -> None:
     """Two runs over one benchmark have one hash of problems, whatever the order and the answers; others have not."""
     file = write_jsonl(tmp_path / "s.jsonl", [samples("a", "BA"), samples("b", "BB")])
+    run = {"command": "sample", "version": "0", "config": {"policy": "P0"}, "seconds": 2.5}
+    state = {"shard": "all", "several_lines": False, "whole_bytes": None}
+    (tmp_path / ".s.jsonl.medsss").write_text(json.dumps(run | state))
     [report] = run_medsss(["eval", file]).ok().records
     made = report["made_from"]
     assert made["sha256"] == {str(file): hashlib.sha256(file.read_bytes()).hexdigest()}
+    assert made["runs"] == [{"input": str(file), **run}]
+    assert report["seconds"] == 2.5
     other = report_of([], samples("b", "AA"), samples("a", "AA"))
     assert other["made_from"]["problems_hash"] == made["problems_hash"]
     assert other["made_from"]["sha256"] == {"-": None}
@@ -279,6 +257,10 @@ def test_compare(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
+        (["no-such.jsonl"], "no-such.jsonl"),
+        (["--k", "0"], "--k 0"),
+        (["--k", "a"], "--k a"),
+        (["--extract", "nosuch"], "--extract"),
         (["--compare", "a", "b", "c"], "input files have no place beside --compare"),
         (["--compare", "a", "b", "--steps"], "--steps has no place beside --compare"),
         (["--compare", "a", "b", "--plot", "x.png"], "--plot has no place beside --compare"),
@@ -290,7 +272,7 @@ def test_compare(tmp_path: Path) -> None:
         (["--plot", "curve.txt"], "not the name of a figure"),
     ],
 )
-def test_options_at_odds(args: list[str], message: str) -> None:
+def test_wrong_usage(args: list[str], message: str) -> None:
     ran = run_medsss(["eval", *args], to_lines([samples("a", "B")]))
     assert (ran.rc, ran.stdout) == (2, "")
     assert message in ran.stderr

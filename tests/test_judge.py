@@ -12,13 +12,11 @@ from tiny_models import make_tiny_tokenizer
 from trees import ROOT, node, nodes
 from trees import record as tree_record
 
-from medsss_cli.clinic.problems import problems, write_steps
 from medsss_cli.engines.scripted import ScriptedEngine
 from medsss_cli.labelling.documents import documents_of
 from medsss_cli.labelling.judged import JUDGE_PROMPT, JudgeConfig, judge_prompt, judged_labels, read_verdicts
 from medsss_cli.records import Prm, Problem, Task, dump, parse
 from medsss_cli.requests import derive_seed
-from medsss_cli.steps import join_steps
 from medsss_cli.stream.jsonl import Where
 from medsss_cli.training.prm import prm_rows
 from medsss_cli.training.rows import Counts
@@ -145,9 +143,8 @@ def test_every_trajectory_of_a_tree_is_judged(tmp_path: Path) -> None:
     assert rows[0].completions[0] == ROOT
     assert rows[0].meta["label"] == {"labels": "judge", "judge": "builtin:clinic"}
     assert "4 trajectories, 3 steps right, 4 wrong, 4 not judged; 1 trajectories without any judgement" in ran.stderr
-    assert "checker" not in ran.stderr
-    fewer = judge(tmp_path, [tree_record(nodes=[*nodes(), unclear])], script, "--max-per-problem", "1").ok()
-    assert fewer.records == ran.records[:1]
+    fewer = judge(tmp_path, [tree_record(nodes=[*nodes(), unclear])], script, "--max-per-problem", "1", "-q").ok()
+    assert (fewer.records, fewer.stderr) == (ran.records[:1], "")
 
 
 def test_answers_are_judged_and_what_comes_out_trains_a_prm(tmp_path: Path) -> None:
@@ -169,22 +166,6 @@ def test_answers_are_judged_and_what_comes_out_trains_a_prm(tmp_path: Path) -> N
     rows = list(prm_rows(((Where("x", i), row) for i, row in enumerate(ran.records)), tokenizer, counts))
     assert [row.columns["labels"] for row in rows] == [[0.0, 0.0], [1.0]]
     assert counts.bad == 0
-
-
-def test_on_the_clinic_the_checker_is_the_judges_reference(tmp_path: Path) -> None:
-    """The judge is right about the right solution (3 of 3) and finds the mistake of the other one step late: 1 1 0
-    against 1 0 0."""
-    problem = next(each for each in problems(200, seed=1) if len(write_steps(each)) == 4)
-    right = write_steps(problem)
-    wrong = [*right[:2], "1 + 1 = 3.", right[3]]
-    script = [
-        {"match": "1 + 1 = 3", "texts": ["Step 1: right\nStep 2: right\nStep 3: wrong"]},
-        {"match": "Judge the steps", "texts": ["Step 1: right\nStep 2: right\nStep 3: right"]},
-    ]
-    ran = judge(tmp_path, [samples(problem, join_steps(right), join_steps(wrong))], script).ok()
-    assert "judge: agrees with the clinic's checker on 5 of 6 (83.3%) steps" in ran.stderr
-    quiet = judge(tmp_path, [samples(problem, join_steps(right))], script, "-q").ok()
-    assert quiet.stderr == ""
 
 
 def test_the_judge_is_shown_the_documents_of_a_record(tmp_path: Path) -> None:

@@ -38,9 +38,8 @@ def test_sft_options() -> None:
     assert len(every) == 2
     # Who is taught "B. But wait, ... A" is taught the wrong B too: it can be left out.
     assert "But wait" in every[1]
-    for option in (["--max-per-problem", "1"], ["--no-reflect"]):
-        ran = run_medsss(["label", "--to", "sft", *option], stdin).ok()
-        assert [row["completion"][0]["content"] for row in ran.records] == every[:1]
+    ran = run_medsss(["label", "--to", "sft", "--no-reflect"], stdin).ok()
+    assert [row["completion"][0]["content"] for row in ran.records] == every[:1]
 
 
 def test_preference() -> None:
@@ -71,22 +70,17 @@ def test_prm() -> None:
     assert rows[0].meta["label"] == {"labels": "dual", "values": "backed-up"}
 
 
-def test_prm_on_other_values() -> None:
-    """A wrong step that a Reflect made good has a backed-up value: hard labels would call it right. Its own rollouts
-    know better (test_labels.py has all kinds of values by hand)."""
+def test_prm_options() -> None:
+    """Values and labels of all kinds stand by hand in test_labels.py. Of at most two trajectories one is right."""
     table = nodes()
     table[1] |= {"rollouts": 4, "rollout_value": 0.5}
     table[2] |= {"rollouts": 4, "rollout_value": 0.0}
-    args = ["label", "--to", "prm", "--labels", "hard", "--values", "pooled"]
-    rows = run_medsss(args, to_lines([record(nodes=table)])).ok().records
+    stdin = to_lines([record(nodes=table)])
+    rows = run_medsss(["label", "--to", "prm", "--labels", "hard", "--values", "pooled"], stdin).ok().records
     assert [row["labels"] for row in rows] == [[None, 1, 1], [None, 1, 0], [None, 0, 0, 1, 1]]
     assert rows[0]["meta"]["label"] == {"labels": "hard", "values": "pooled"}
-
-
-def test_prm_options() -> None:
-    stdin = to_lines([record()])
     soft = run_medsss(["label", "--to", "prm", "--labels", "soft", "--max-per-problem", "2"], stdin).ok()
-    assert [row["labels"] for row in soft.records] == [[None, 0.9, 1.0], [None, 0.9, 0.0]]  # one right, one wrong
+    assert [row["labels"] for row in soft.records] == [[None, 0.9, 1.0], [None, 0.9, 0.0]]
 
 
 def test_only_problems_with_both_verdicts_unless_all() -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
-from itertools import combinations
+from collections.abc import Sequence
 from statistics import fmean
 
 import numpy as np
@@ -26,14 +25,8 @@ from medsss_cli.evaluation.measures import (
     vote_columns,
     votes_at_k,
 )
-from medsss_cli.selection import AnswerAggregation, select
 
 Z = 1.959963984540054
-
-
-def over_subsets(n: int, k: int, good: Callable[[Sequence[int]], bool]) -> float:
-    """The share of the subsets of k of n, in list order, for which `good` holds."""
-    return fmean(good(subset) for subset in combinations(range(n), k))
 
 
 def columns_of(answers: Sequence[str | None], *right: str) -> list[int]:
@@ -68,38 +61,6 @@ def test_majority_by_hand() -> None:
     assert majority_at_k(columns_of("ABB", "B"), 3) == 1.0
     assert majority_at_k(columns_of([None, None, "B"], "B"), 2) == pytest.approx(2 / 3)
     assert majority_at_k(columns_of([None, None]), 1) == 0.0
-
-
-grid = st.sampled_from([0.0, 0.125, 0.25, 0.5, 0.75, 1.0])
-candidates = st.lists(st.tuples(st.sampled_from(["A", "B", "C", None]), grid, grid), min_size=1, max_size=8)
-
-
-@settings(max_examples=80, deadline=None)
-@given(candidates, st.sets(st.sampled_from("ABC")))
-def test_every_curve_is_what_select_does_on_every_subset(
-    rows: list[tuple[str | None, float, float]], gold: set[str]
-) -> None:
-    """Several answers may be right: "84" and "84.0 mmHg" where they have different keys."""
-    answers = [row[0] for row in rows]
-    correct = [answer in gold for answer in answers]
-    columns = vote_columns(answers, correct)
-    n = len(rows)
-
-    def chance(scores: Sequence[float], how: AnswerAggregation, k: int) -> float:
-        def good(subset: Sequence[int]) -> bool:
-            return correct[subset[select([answers[i] for i in subset], [scores[i] for i in subset], how)]]
-
-        return over_subsets(n, k, good)
-
-    scores_AN = [[row[i] for row in rows] for i in (1, 2)]
-    for k in range(1, n + 1):
-        votes = votes_at_k(columns, np.asarray(scores_AN), k, [0])
-        assert pass_at_k(n, sum(correct), k) == pytest.approx(over_subsets(n, k, lambda s: any(correct[i] for i in s)))
-        assert majority_at_k(columns, k) == pytest.approx(chance([0.5] * n, AnswerAggregation.MAJORITY, k))
-        for row, scores in enumerate(scores_AN):
-            assert best_of_k(scores, columns, k) == pytest.approx(chance(scores, AnswerAggregation.MAX, k))
-            assert votes.by_sum[row] == pytest.approx(chance(scores, AnswerAggregation.VOTE_SUM, k))
-            assert votes.by_mean[row] == pytest.approx(chance(scores, AnswerAggregation.VOTE_MEAN, k))
 
 
 def test_votes_that_are_drawn_are_near_what_they_estimate() -> None:

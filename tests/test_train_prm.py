@@ -158,7 +158,6 @@ def test_it_learns_what_separates_steps_and_a_scorer_reads_it(base: Path, tmp_pa
 
     card = json.loads((out / "medsss.json").read_text())
     assert (card["kind"], card["convention"], card["data"]["rows"]) == ("prm", "medsss", 64)
-    assert card["data"]["notes"]["label_kinds"] == {"hard": 64}
     assert card["data"]["notes"]["labelled_steps"] == 128
     assert not (out / ".training").exists()
     assert not list(out.glob("*.bin"))

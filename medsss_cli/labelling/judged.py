@@ -18,7 +18,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from ..answers.readers import after_thought
 from ..errors import UsageError
@@ -161,6 +161,10 @@ class JudgeConfig:
                     hint=f"write {', '.join(f'{{{each}}}' for each in _PLACES)} where they are to stand",
                 )
         return text
+
+    def identity(self) -> dict[str, Any]:
+        """What the labels depend on, beside the model."""
+        return {"prompt": self.template(), "temperature": self.temperature, "max_tokens": self.max_tokens}
 
     async def labels(self, engine: Engine, template: str, record: Prm, number: int) -> list[float | None]:
         """The labels of the steps of a record, the `number`-th trajectory of its problem. Raises EngineError."""

@@ -131,8 +131,7 @@ def sft_rows(
 def preference_rows(
     rows: Source, tokenizer: PreTrainedTokenizerBase, end: list[int], counts: Counts, on_bad: OnBad = lambda *_: None
 ) -> Iterable[Row]:
-    """preference records as `prompt_ids`, `chosen_ids`, `rejected_ids`. Notes: how many of each kind, and open
-    turns."""
+    """preference records as `prompt_ids`, `chosen_ids`, `rejected_ids`."""
 
     def read(data: dict[str, Any], where: Where) -> tuple[Preference, tuple[str, str]]:
         if "chosen" not in data:
@@ -144,14 +143,10 @@ def preference_rows(
             raise BadRecord(f"record {record.id}: chosen and rejected are the same text")
         return record, (chosen, rejected)
 
-    kinds: dict[str, int] = {}
-    counts.notes = {"kinds": kinds, "open_turns": 0}
     for record, texts in usable(rows, read, counts, on_bad):
         ends = [end if is_complete(record.kind, text) else None for text in texts]
         asked, good = turn_ids(tokenizer, tuple(record.prompt), texts[0], ends[0])
         _, poor = turn_ids(tokenizer, tuple(record.prompt), texts[1], ends[1])
-        kinds[record.kind] = kinds.get(record.kind, 0) + 1
-        counts.notes["open_turns"] += ends.count(None)
         columns = {"prompt_ids": asked, "chosen_ids": good, "rejected_ids": poor}
         yield Row(record.id, len(asked) + max(len(good), len(poor)), columns)
 

@@ -65,17 +65,14 @@ def prm_rows(
     rows: Source, tokenizer: PreTrainedTokenizerBase, counts: Counts, on_bad: OnBad = lambda *_: None
 ) -> Iterable[Row]:
     """Prm records as ids, read-outs and labels; unlabelled steps have no read-out. `group` is one number for all
-    records with the same prompt. Notes for the card: `label_kinds` (by `meta.labels`), `unlabelled` records,
-    `labelled_steps`, records whose `prompt_is_not_the_question`."""
-    kinds: dict[str, int] = {}
-    counts.notes = {"label_kinds": kinds, "unlabelled": 0, "labelled_steps": 0, "prompt_is_not_the_question": 0}
+    records with the same prompt. Notes for the card: `unlabelled` records, `labelled_steps`, records whose
+    `prompt_is_not_the_question`."""
+    counts.notes = {"unlabelled": 0, "labelled_steps": 0, "prompt_is_not_the_question": 0}
     for record in usable(rows, to_prm, counts, on_bad):
         pairs = [(step, float(label)) for step, label in enumerate(record.labels) if label is not None]
         if not pairs:
             counts.notes["unlabelled"] += 1
             continue
-        if isinstance(kind := record.meta.get("labels"), str):
-            kinds[kind] = kinds.get(kind, 0) + 1
         counts.notes["labelled_steps"] += len(pairs)
         counts.notes["prompt_is_not_the_question"] += record.prompt != question_text(record)
         encoded = encode(tokenizer, record.prompt, record.completions)
