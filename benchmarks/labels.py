@@ -35,8 +35,12 @@ class Kind(NamedTuple):
 
 
 KINDS = [Kind(labels) for labels in ("hard", "soft", "monotone", "dual", "dual-soft", "published")]
-KINDS += [Kind("dual", values) for values in ("backed-up", "pooled", "contrasted")] + [Kind("soft", "contrasted")]
-KINDS += [Kind("dual", values, "prm.few") for values in ("backed-up", "rollout", "contrasted")]
+KINDS += [Kind("dual", "backed-up"), Kind("dual", "pooled"), Kind("hard", "contrasted"), Kind("soft", "contrasted")]
+KINDS += [
+    Kind("dual", "backed-up", "prm.few"),
+    Kind("dual", "rollout", "prm.few"),
+    Kind("hard", "contrasted", "prm.few"),
+]
 FEW = ("--max-nodes", "12", "--rollouts", "2", "--min-rollouts", "1", "--reflects", "0")
 SHORT = ("--max-tokens", "160", "--max-step-tokens", "60", "--engine", "hf")
 TRAIN = ("--full", "--lr", "5e-4", "--epochs", "4", "--batch-size", "8", "--accumulation", "1")
