@@ -20,7 +20,7 @@ import os
 import re
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -57,13 +57,11 @@ _PROBE = Prompt(
 
 @dataclass(slots=True, eq=False)
 class Server:
-    """One base URL and, once it is `known`, what it can do. `load` counts completions in flight; it rests until
-    `rests_until`."""
+    """One base URL and what it can do. `load` counts completions in flight; it rests until `rests_until`."""
 
     url: str
     client: Any
     model: str = ""
-    known: bool = False
     full: bool = False  # takes token ids, n, logit_bias, logprobs and vLLM's own fields, all in one request
     bias: bool = False  # takes logit_bias
     tells_stop: bool = False  # which stop string ended a text; one that does not gets none, and the text is cut here
@@ -74,7 +72,6 @@ class Server:
     rest: float = _REST[0]
     rests_until: float = 0.0
     reason: str = ""
-    meeting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def let_rest(self) -> None:
         now = time.monotonic()
@@ -88,7 +85,7 @@ class Server:
         line += f", {self.retried} tried again" if self.retried else ""
         if not self.reason:
             return line
-        down = not self.known or self.rests_until > time.monotonic()
+        down = self.rests_until > time.monotonic()
         return f"{line}, {'down' if down else 'failed for a while'}: {self.reason}"
 
 
@@ -131,16 +128,17 @@ class HttpEngine(ModelEngine):
         """Get to know the servers. Raises UsageError where none can be used, and for one that is there and is not what
         the command line says."""
         deadline = time.monotonic() + _OPENING
-        while not any([await self._meets(server) for server in self.servers]):
+        while not (there := [server for server in self.servers if await self._meets(server)]):
             if time.monotonic() > deadline:
                 reasons = "; ".join(f"{server.url}: {server.reason}" for server in self.servers)
                 raise UsageError(f"no server answers ({reasons})", hint="is it up, and is --base-url right?")
             await asyncio.sleep(0.5)
-        self._many = all(server.full for server in self.servers if server.known)
+        self._many = all(server.full for server in there)
         for server in self.servers:
-            if not server.known:
-                self.warnings.append(f"{server.url} does not answer yet ({server.reason}): it is used once it does")
-                server.let_rest()
+            if server not in there:
+                self.warnings.append(f"{server.url} does not answer ({server.reason}): this run goes without it")
+                await server.client.close()
+        self.servers = there
 
     async def _meets(self, server: Server) -> bool:
         """Whether `server` answers; its model and what it can do are known then, else the `reason`."""
@@ -149,27 +147,10 @@ class HttpEngine(ModelEngine):
             if self.tokenizer is None:  # its import takes seconds: a wrong URL is told before
                 await self._worker.do(self._load_tokenizer)
             await self._find_out(server)
-            server.known, server.reason = True, ""
+            return True
         except (_Fault, EngineError) as error:
             server.reason = str(error)
-        return server.known
-
-    async def _meet_late(self, server: Server) -> None:
-        """Get to know a server that was away when the engine was opened, for all requests that were brought to it.
-        Raises _Fault where it is of no use."""
-        async with server.meeting:
-            if server.known:
-                return
-            if server.rests_until > time.monotonic():
-                raise _Fault(server.reason)
-            try:
-                if not await self._meets(server):
-                    raise _Fault(server.reason)
-            except UsageError as error:
-                raise _Fault(str(error)) from None
-            if self._many and not server.full:
-                server.known = False
-                raise _Fault("it can do less than the other servers: name it alone, or leave it out")
+            return False
 
     async def _list_models(self, server: Server) -> None:
         """Ask for the server's models, and settle on one."""
@@ -232,7 +213,7 @@ class HttpEngine(ModelEngine):
                 return []
             return [each for each in answer["choices"] if each["text"].strip() == spelled]
 
-        server.full = server.own_bos = False
+        server.full = server.own_bos = False  # a try before may have broken off
         try:
             answer = await self._request(server, self._body(server, plain, 0, 1))
         except EngineError as error:
@@ -272,8 +253,6 @@ class HttpEngine(ModelEngine):
             server = await self._pick(visit)
             server.load += count
             try:
-                if not server.known:
-                    await self._meet_late(server)
                 if asked.words and not server.bias:
                     raise EngineError(
                         f"{server.url} cannot be told to choose among words (logit_bias)",
