@@ -229,12 +229,11 @@ def test_a_pool_without_its_test_set(tmp_path: Path) -> None:
         question(1, question=VIGNETTE.upper()),
         question(2, question="Seen elsewhere: " + VIGNETTE.replace("31", "32").replace("the cause?", "to be done?")),
         question(3, question="Case 2: which drug", options={"A": "Aspirin", "B": "Heparin"}),
-        question(4, question="Case 2: which drugs?", options={"A": "Heparin", "B": "Aspirin"}),
-        question(5, question="A man of 60 has gout. Which enzyme is inhibited by the usual drug?"),
+        question(4, question="A man of 60 has gout. Which enzyme is inhibited by the usual drug?"),
     ]
     pool = write_jsonl(tmp_path / "pool.jsonl", rows)
     ran = run_medsss(["load", pool, "--exclude", test]).ok()
-    assert ids(ran.records) == ["pool-q5"]
+    assert ids(ran.records) == ["pool-q4"]
     lines = ran.stderr.splitlines()
     assert f"{pool}:1: pool-q1 dropped (equal): {test}:1 (test-q1): the same question and options" in lines
     assert any(
@@ -242,11 +241,9 @@ def test_a_pool_without_its_test_set(tmp_path: Path) -> None:
         for line in lines
     )
     assert f"{pool}:3: pool-q3 dropped (equal): {test}:2 (test-q2): the same question and options" in lines
-    assert any(line.startswith(f"{pool}:4: pool-q4 dropped (similar): {test}:2 (test-q2): 9") for line in lines)
-    assert "medsss: load: 4 dropped for their overlap with the test set (2 equal, 1 ngram, 1 similar)" in lines
+    assert "medsss: load: 3 dropped for their overlap with the test set (2 equal, 1 ngram)" in lines
     loose = run_medsss(["load", pool, "--exclude", test, "--ngram", 40]).ok()
-    assert ids(loose.records) == ["pool-q5"]
-    assert "pool-q2 dropped (similar)" in loose.stderr
+    assert ids(loose.records) == ["pool-q2", "pool-q4"]
     many = write_jsonl(tmp_path / "many.jsonl", [question(n) for n in range(30)])
     ran = run_medsss(["load", many, "--exclude", many]).ok()
     assert (ran.stdout, ran.stderr.count(" dropped (equal)")) == ("", 20)
@@ -283,7 +280,7 @@ CHEST = "患者男性六十岁，突发胸痛两小时，心电图示ST段抬高
     ],
 )  # fmt: skip
 def test_what_is_an_overlap(held: list[Problem], asked: Problem, rule: str | None) -> None:
-    index = Contamination() if asked.options else Contamination(similarity=0.0)
+    index = Contamination()
     for number, each in enumerate(held):
         index.add(each, f"test:{number}")
     found = index.overlap(asked)

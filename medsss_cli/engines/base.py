@@ -32,9 +32,12 @@ class EngineConfig:
 
     policy: Annotated[
         str,
-        Opt("A model folder, a hub name OWNER/NAME (@REVISION pins it), or builtin:clinic.", metavar="MODEL", group=""),
+        Opt(
+            "A model or LoRA folder, a hub name OWNER/NAME (@REVISION pins it), or builtin:clinic.",
+            metavar="MODEL",
+            group="",
+        ),
     ] = "builtin:clinic"
-    adapter: Annotated[str | None, Opt("A LoRA adapter on top of --policy.", metavar="DIR")] = None
     engine: Annotated[
         str,
         Opt(
@@ -83,8 +86,8 @@ class EngineConfig:
 
     def writer(self) -> dict[str, str | int]:
         """Who writes, for the settings that a run is compared by; nothing is said of what is not given."""
-        given = {"adapter": self.adapter, "thought_tokens": self.thought_tokens}
-        return {"policy": self.policy} | {name: value for name, value in given.items() if value}
+        thinks: dict[str, str | int] = {"thought_tokens": self.thought_tokens} if self.thought_tokens else {}
+        return {"policy": self.policy} | thinks
 
     @property
     def trust_remote_code(self) -> bool:
