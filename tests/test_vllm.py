@@ -97,8 +97,8 @@ def make_adapter(base: Path, folder: Path, seed: int) -> Path:
 
 @needs_vllm
 def test_adapters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A policy that is an adapter, merged or applied at run time as on a GPU, says what the hf engine says. The folder's
-    sampling defaults would change both, and do not."""
+    """A policy that is an adapter, merged or applied at run time as on a GPU, says what the hf engine says. The
+    folder's sampling defaults would change both, and do not."""
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
