@@ -42,7 +42,8 @@ class Listening:
     """An engine that remembers what it was asked."""
 
     def __init__(self, engine: Engine) -> None:
-        self.name, self.concurrency, self.usage = engine.name, engine.concurrency, engine.usage
+        self.name, self.concurrency = engine.name, engine.concurrency
+        self.tokens = self.prompt_tokens = 0
         self._engine = engine
         self.asked: list[tuple[Prompt, Sampling, int]] = []
         self.replies: dict[tuple[Prompt, Sampling, int], list[Completion]] = {}
@@ -54,6 +55,8 @@ class Listening:
         self._changes.append((time.perf_counter(), n))
         self.replies[request] = reply = await self._engine.complete(*request)
         self._changes.append((time.perf_counter(), -n))
+        self.tokens += sum(each.tokens for each in reply)
+        self.prompt_tokens += reply[0].prompt_tokens
         return reply
 
     def in_flight(self, since: float, parts: int = 10) -> list[int]:
@@ -75,7 +78,7 @@ class Replay:
     name = "replay"
 
     def __init__(self, heard: Listening) -> None:
-        self.concurrency, self.usage = heard.concurrency, heard.usage
+        self.concurrency = heard.concurrency
         self._replies = heard.replies
 
     async def complete(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> list[Completion]:
@@ -113,12 +116,12 @@ async def phase(spec: EngineConfig, work: Callable[[Listening], Awaitable[Any]])
     async with open_engine(spec) as opened:
         engine = Listening(opened)
         await opened.complete(Prompt((Message("user", "warm"),)), Sampling(max_tokens=2))
-        before = (engine.usage.tokens, engine.usage.prompt_tokens)
         start, cpu = time.perf_counter(), time.process_time()
         result = await work(engine)
         took = (time.perf_counter() - start, time.process_time() - cpu)
-        used = (engine.usage.tokens - before[0], engine.usage.prompt_tokens - before[1])
-        return Phase(*took, *used, len(engine.asked), engine.in_flight(start), result), engine
+        return Phase(
+            *took, engine.tokens, engine.prompt_tokens, len(engine.asked), engine.in_flight(start), result
+        ), engine
 
 
 async def trees(chosen: list[Problem], config: SearchConfig, engine: Engine, in_flight: int) -> list[Tree]:

@@ -42,8 +42,8 @@ class LoadOptions:
     sources: Annotated[
         tuple[str, ...],
         Opt(
-            "Files (JSON, JSON lines, csv, tsv, parquet; .gz, .zst), folders, hf:NAME[[:CONFIG]:SPLIT][@REVISION], `-` "
-            "or nothing for stdin.",
+            "Files (JSON, JSON lines, csv, tsv, parquet; .gz, .zst), hf:NAME[[:CONFIG]:SPLIT][@REVISION], `-` or "
+            "nothing for stdin.",
             argument=True,
             metavar="[SOURCE]...",
         ),

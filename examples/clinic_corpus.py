@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from random import Random
 
 from medsss_cli.clinic import chains
 from medsss_cli.clinic.kinds import KINDS
 from medsss_cli.clinic.problems import (
     Split,
-    applicable_slips,
     conclude,
     make_problem,
     read_meta,
@@ -27,6 +27,7 @@ from medsss_cli.clinic.problems import (
     stated,
     write_steps,
 )
+from medsss_cli.errors import BadRecord
 from medsss_cli.prompts import CHOICE_TURN, CHOICES, answer_messages
 from medsss_cli.records import Message, Problem
 from medsss_cli.steps import join_steps
@@ -100,6 +101,19 @@ def drill(rng: Random) -> list[Message]:
     sums = rng.sample(sums, 5)
     asked = ", ".join(left for left, _ in sums)
     return [Message("user", asked), Message("assistant", " ".join(f"{left} = {right}." for left, right in sums))]
+
+
+def applicable_slips(problem: Problem) -> list[str]:
+    """The slips of the problem's kind that change its answer (a forgotten point for age does nothing at 40)."""
+    kind, _ = read_meta(problem)
+    gold = solution(problem).answer
+    found = []
+    for slip in kind.slips:
+        with suppress(BadRecord):  # a mistake that a chain cannot carry on
+            answer = solution(problem, slip).answer
+            if answer != gold and (problem.options is None or answer in problem.options.values()):
+                found.append(slip)
+    return found
 
 
 def pick_slip(problem: Problem, rng: Random, sharpness: int = 1) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -61,23 +60,6 @@ class Completion:
     logprob: float | None = field(default=None, compare=False)
 
 
-@dataclass(slots=True)
-class Usage:
-    """What an engine has done since it was opened."""
-
-    requests: int = 0
-    completions: int = 0
-    prompt_tokens: int = 0
-    tokens: int = 0
-
-    def add(self, prompt_tokens: int, done: Sequence[Completion]) -> None:
-        """A request was served."""
-        self.requests += 1
-        self.completions += len(done)
-        self.prompt_tokens += prompt_tokens
-        self.tokens += sum(completion.tokens for completion in done)
-
-
 class Engine(Protocol):
     """Many `complete` calls may be awaited at once; an engine serves them together.
 
@@ -87,7 +69,6 @@ class Engine(Protocol):
 
     name: str
     concurrency: int
-    usage: Usage
 
     async def complete(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> list[Completion]: ...
 

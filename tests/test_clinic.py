@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from clinic_corpus import chats, correction
+from clinic_corpus import applicable_slips, chats, correction
 from helpers import read_jsonl, run_medsss
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from medsss_cli.clinic import chains
 from medsss_cli.clinic.checker import StepVerdict, answer_is_right, check, check_steps, gold_labels, parse_sum
 from medsss_cli.clinic.kinds import KINDS
-from medsss_cli.clinic.problems import Split, applicable_slips, make_problem, problems, value_key, write_steps
+from medsss_cli.clinic.problems import Split, make_problem, problems, value_key, write_steps
 from medsss_cli.errors import BadRecord
 from medsss_cli.prompts import question_text
 from medsss_cli.records import Problem, Task, dump, parse

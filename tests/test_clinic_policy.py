@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clinic_corpus import chats
+from clinic_corpus import applicable_slips, chats
 from helpers import run_medsss, write_jsonl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from make_clinic_policy import encode
 
 import medsss_cli.clinic
-from medsss_cli.clinic.problems import Split, applicable_slips, problems, write_steps
+from medsss_cli.clinic.problems import Split, problems, write_steps
 from medsss_cli.models import resolve_policy
 from medsss_cli.prompts import CHOICES, question_text
 from medsss_cli.records import dump

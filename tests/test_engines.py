@@ -173,19 +173,14 @@ def test_a_completion_depends_on_its_request_alone(any_engine: Any) -> None:
     assert together == [alone[number] for number in order]
 
 
-def test_n_completions_are_n_draws_fewer_are_the_beginning_of_more_and_all_are_counted(any_engine: Any) -> None:
+def test_n_completions_are_n_draws_and_fewer_are_the_beginning_of_more(any_engine: Any) -> None:
     sampling = Sampling(max_tokens=60, seed=3)
-    before = replace(any_engine.engine.usage)
     several, others, fewer = any_engine.together(
         [(GAP, sampling, 8), (GAP, replace(sampling, seed=4), 8), (GAP, sampling, 2)]
     )
     assert len({each.text for each in several}) > 3
     assert not {each.text for each in several[1:]} <= {each.text for each in others}
     assert fewer == several[:2]
-    now = any_engine.engine.usage
-    assert (now.requests - before.requests, now.completions - before.completions) == (3, 18)
-    assert now.tokens - before.tokens == sum(each.tokens for each in several + others + fewer)
-    assert now.prompt_tokens - before.prompt_tokens == 3 * several[0].prompt_tokens
     assert any_engine.ask(GAP, sampling, 0) == []
 
 

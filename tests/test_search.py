@@ -18,7 +18,7 @@ from medsss_cli.answers import judge
 from medsss_cli.errors import BadRecord, EngineError
 from medsss_cli.prompts import Prompting
 from medsss_cli.records import Action, Problem, Task, Tree, Verdict, dump, parse
-from medsss_cli.requests import Completion, FinishReason, Prompt, Sampling, Usage
+from medsss_cli.requests import Completion, FinishReason, Prompt, Sampling
 from medsss_cli.search.backup import back_up
 from medsss_cli.search.config import Expand, SearchConfig, as_record
 from medsss_cli.search.drawing import Request, RequestKind
@@ -412,7 +412,6 @@ class Draws:
 
     def __init__(self, serve: Callable[[Prompt, int], Awaitable[list[Completion]]]) -> None:
         self.serve = serve
-        self.usage = Usage()
 
     async def complete(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> list[Completion]:
         return await self.serve(prompt, n)

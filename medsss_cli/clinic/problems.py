@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from enum import StrEnum
 from random import Random
 
@@ -150,19 +149,6 @@ def solution(problem: Problem, slip: str | None = None) -> Solution:
         return kind.solve(values, slip)
     except (KeyError, TypeError, ValueError, ZeroDivisionError, StopIteration) as error:
         raise BadRecord(f"{problem.id}: the values under meta.clinic do not fit {kind.name}: {error!r}") from None
-
-
-def applicable_slips(problem: Problem) -> list[str]:
-    """The slips of the problem's kind that change its answer (a forgotten point for age does nothing at 40)."""
-    kind, _ = read_meta(problem)
-    gold = solution(problem).answer
-    found = []
-    for slip in kind.slips:
-        with suppress(BadRecord):  # a mistake that a chain cannot carry on
-            answer = solution(problem, slip).answer
-            if answer != gold and (problem.options is None or answer in problem.options.values()):
-                found.append(slip)
-    return found
 
 
 def stated(problem: Problem, answer: str) -> str:

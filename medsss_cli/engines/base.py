@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar, TypeVar, cast
 
 from ..errors import EngineError, UsageError
 from ..models import Device, Dtype
-from ..requests import Completion, Prompt, Sampling, Usage
+from ..requests import Completion, Prompt, Sampling
 from ..settings import Opt, check
 from .rendering import first_tokens, render
 
@@ -154,7 +154,6 @@ class ModelEngine(ABC):
     tokenizer: Any
 
     def __init__(self) -> None:
-        self.usage = Usage()
         self.warnings: list[str] = []
         self.closed = False
         self._running: set[asyncio.Task[list[Completion]]] = set()
@@ -174,7 +173,7 @@ class ModelEngine(ABC):
         running = asyncio.ensure_future(self._write(Asked(prompt, ids, sampling, wanted, limit, words)))
         self._running.add(running)
         try:
-            done = await running * (n // wanted)
+            return await running * (n // wanted)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
@@ -182,8 +181,6 @@ class ModelEngine(ABC):
             raise EngineError("the engine was closed while the request was running") from None
         finally:
             self._running.discard(running)
-        self.usage.add(len(ids), done)
-        return done
 
     @abstractmethod
     async def _write(self, asked: Asked) -> list[Completion]:

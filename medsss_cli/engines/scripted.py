@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Any
 
 from ..errors import BadRecord, EngineError, UsageError
-from ..requests import Completion, FinishReason, Prompt, Sampling, Usage
+from ..requests import Completion, FinishReason, Prompt, Sampling
 from ..stream.jsonl import Where, read_records
 from .rendering import first_stop
 
@@ -34,7 +34,7 @@ class ScriptedEngine:
     def __init__(self, source: Source) -> None:
         self._ask = source if callable(source) else self._take
         self._script: Iterator[str | Completion] = iter(()) if callable(source) else iter(source)
-        self.usage = Usage()
+        self._given = 0
         self.requests: list[tuple[Prompt, Sampling, int]] = []
 
     async def complete(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> list[Completion]:
@@ -45,14 +45,13 @@ class ScriptedEngine:
             raise EngineError(f"the script gave {len(given)} completions where {n} were asked for")
         length = sum(len(_TOKEN.findall(message.content)) for message in prompt.messages)
         length += len(_TOKEN.findall(prompt.prefix))
-        done = [item if isinstance(item, Completion) else _complete(item, sampling, length) for item in given]
-        self.usage.add(length, done)
-        return done
+        return [item if isinstance(item, Completion) else _complete(item, sampling, length) for item in given]
 
     def _take(self, prompt: Prompt, sampling: Sampling, n: int) -> list[str | Completion]:
         found = list(islice(self._script, n))
+        self._given += len(found)
         if len(found) < n:
-            raise EngineError(f"the script ended after {self.usage.completions + len(found)} completions")
+            raise EngineError(f"the script ended after {self._given} completions")
         return found
 
 

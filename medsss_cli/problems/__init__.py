@@ -1,7 +1,7 @@
 """Public data as problems, recognised row by row.
 
 layouts.py has one function for each layout, rows.py what they share and `--map`, options.py reads options,
-authors_trees.py the authors' tree files, sources.py the places where rows come from (files, folders, the hub);
+authors_trees.py the authors' tree files, sources.py the places where rows come from (files, the hub);
 contamination.py and curriculum.py choose among problems.
 """
 

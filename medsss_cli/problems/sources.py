@@ -1,5 +1,5 @@
-"""Where rows come from: files of several formats, folders of them, stdin, and data sets of the hub. Rows only: what
-they mean is the layouts' business.
+"""Where rows come from: files of several formats, stdin, and data sets of the hub. What they mean is the layouts'
+business.
 
 A file is read by its name: `.csv`, `.tsv` and `.parquet` as tables, `.json` also as one object that holds the rows, all
 else as JSON lines or a JSON array. `.gz` and `.zst` may follow. Nothing touches the network but `hf:`.
@@ -10,9 +10,8 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-import os
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 import orjson
@@ -26,25 +25,10 @@ SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 
 
 def find_sources(named: Sequence[str]) -> list[str]:
-    """The files, `-` and `hf:` names that `named` stands for, folders replaced by the data files in them, sorted by
-    path. No name at all is stdin. Raises UsageError for what cannot be read and for a folder without data files."""
-    found: list[str] = []
-    for name in named or ("-",):
-        if name.startswith("hf:"):
-            found.append(name)
-        elif name != "-" and os.path.isdir(name):
-            inside = [
-                str(path)
-                for path in sorted(Path(name).rglob("*"))
-                if path.is_file() and _format(str(path)) and not any(part.startswith(".") for part in path.parts[1:])
-            ]
-            if not inside:
-                raise UsageError(f"the folder {name} holds no data files", hint=f"read are {', '.join(SUFFIXES)}")
-            found += inside
-        else:
-            check_inputs([name])
-            found.append(name)
-    return found
+    """The files, `-` and `hf:` names to read; no name at all is stdin. Raises UsageError for what cannot be read."""
+    sources = list(named) or ["-"]
+    check_inputs([source for source in sources if not source.startswith("hf:")])
+    return sources
 
 
 def read_rows(source: str, *, on_bad: OnBad) -> Rows:

@@ -85,19 +85,4 @@ class GrowingTree:
 
     def records(self) -> list[Node]:
         """The nodes as they are written."""
-        return [
-            Node(
-                parent=node.parent,
-                depth=node.depth,
-                action=node.action,
-                text=node.text,
-                rollouts=node.rollouts,
-                rollout_value=node.rollout_value,
-                value=node.value,
-                visits=node.visits,
-                answer=node.answer,
-                verdict=node.verdict,
-                closed=node.closed,
-            )
-            for node in self.nodes
-        ]
+        return [Node(**{name: getattr(node, name) for name in Node.__struct_fields__}) for node in self.nodes]
