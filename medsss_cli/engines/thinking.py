@@ -16,7 +16,7 @@ class ThinkFirst:
 
     def __init__(self, engine: Engine, budget: int) -> None:
         self.engine, self.budget = engine, budget
-        self.name, self.concurrency, self.usage = engine.name, engine.concurrency, engine.usage
+        self.name, self.concurrency = engine.name, engine.concurrency
 
     async def complete(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> list[Completion]:
         if prompt.prefix or sampling.allowed_tokens:
