@@ -28,26 +28,14 @@ __all__ = ["Extract", "Judgement", "answer_key", "check_gold", "judge", "states_
 
 
 class Extract(StrEnum):
-    """Which readers read: a named set, or one reader by itself."""
+    """Which readers read."""
 
-    FLEXIBLE = "flexible"  # all readers
-    STRICT = "strict"  # those of an announced answer
+    FLEXIBLE = "flexible"  # all
+    STRICT = "strict"  # those of an announced answer (`ANNOUNCED`)
     PUBLISHED = "published"  # as the authors' released evaluation does (published.py)
-    BOXED = "boxed"
-    TAG = "tag"
-    JSON = "json"
-    STATEMENT = "statement"
-    CORRECT = "correct"
-    FIRST_LINE = "first_line"
-    CONCLUSION = "conclusion"
-    LAST_LINE = "last_line"
 
-    @property
-    def readers(self) -> tuple[str, ...]:
-        """The names of the readers, in order."""
-        if self is Extract.FLEXIBLE:
-            return tuple(READERS)
-        return ("boxed", "tag", "json", "statement") if self is Extract.STRICT else (self.value,)
+
+ANNOUNCED = ("boxed", "tag", "json", "statement")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +68,9 @@ def judge(problem: Problem, text: str, extract: Extract = Extract.FLEXIBLE) -> J
     if extract is Extract.PUBLISHED:
         return _published(problem, text)
     text = after_thought(text)
-    names = [name for name in extract.readers if not (name == "first_line" and problem.task is Task.TEXT)]  # a thought
+    names = [name for name in READERS if extract is Extract.FLEXIBLE or name in ANNOUNCED]
+    if problem.task is Task.TEXT and "first_line" in names:
+        names.remove("first_line")  # it is a thought
     found = [(place, name) for name in names for place in READERS[name](text)]
     for place, name in sorted((each for each in found if each[0].stated), key=lambda each: -each[0].at):
         answer = UNSURE if place.withdrawn else read(place)
