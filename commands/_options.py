@@ -1,11 +1,6 @@
-"""Options made of annotated dataclasses: `@options` is what every command stands on.
-
-    @options
-    def run(*, search: SearchConfig, stream: StreamOptions) -> None:
-
-A parameter whose type is a dataclass stands as one option for each of its fields that says `Opt` (settings.py), and the
-command is handed the dataclass. So each option has one spelling, one help text and one range everywhere.
-"""
+"""Options made of annotated dataclasses: a parameter of a command whose type is a dataclass stands as one option for
+each of its fields that says `Opt` (settings.py). So each option has one spelling, one help text and one range
+everywhere."""
 
 from __future__ import annotations
 

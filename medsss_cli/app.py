@@ -1,12 +1,9 @@
 """The program `medsss`: the table of commands, and the one place where errors become messages and exit statuses.
 
-A command's module is named here as a string and imported when it is the one that was asked for, so that `medsss --help`
-and the commands without a model never wait for torch. Options from a file and from the environment: `settings_file.py`.
+A command's module is imported when it is the one that was asked for, so `medsss --help` never waits for torch.
 
-Exit status: 0 all done; 1 some records failed; 2 wrong usage; 130 interrupted (Ctrl-C), 143 terminated (SIGTERM).
-A reader that goes away (`medsss clinic | head -1`) ends the program quietly with 0: the reader has what it wanted, and
-a script under `set -o pipefail` goes on.
-"""
+Exit status: 0 all done; 1 some records failed; 2 wrong usage; 130 interrupted (Ctrl-C), 143 terminated (SIGTERM). A
+reader that goes away (`medsss clinic | head -1`) ends the program quietly with 0: it has what it wanted."""
 
 from __future__ import annotations
 

@@ -1,20 +1,12 @@
-"""Put wrong answers right: a policy is told that its answer is wrong, looks for the mistake, and writes the solution
-anew; a rule judges the result. What `sample --correct` does to one record; no streams.
+"""Put wrong answers right: what `sample --correct` does to one record.
 
-native    The answer is continued by the search's Reflect ("Step k: But wait,"), one step. What it says becomes a step
-          of its own, without "But wait," and without the sentence that calls the answer wrong. It takes the place of
+native    The search's Reflect ("Step k: But wait,") continues the answer by one step. What it says takes the place of
           the step that it resembles most (`mended_step`, `replaced`), and from there the policy finishes the solution.
-          So the correction is a clean solution that parts from the wrong one at the mistake: two requests a try.
 instruct  One request shows the wrong answer: the mistake is to be named in a line of its own, which is left out, and
           the whole solution to be written anew.
 
-What stands between the two is why the correction is not the wrong answer followed by "But wait, ...": as `chosen` of a
-DPO pair that holds all of `rejected` at its beginning, it would teach nothing but to go on after an answer, a right one
-too.
-
-A response is worked on that is wrong, or that says no answer though it was not cut off at the token limit; that is no
-correction itself; and that has no correct correction yet, so a second run tries the others again.
-"""
+So a correction is a clean solution that parts from the wrong one at the mistake. The wrong answer followed by "But
+wait, ..." would, as `chosen` of a DPO pair, teach nothing but to go on after an answer."""
 
 from __future__ import annotations
 
@@ -40,7 +32,8 @@ _WORDS = re.compile(r"[\u3400-\u9fff]|[^\W_]+|[^\w\s]")
 
 
 def to_correct(samples: Samples) -> list[int]:
-    """The indices of the responses that are worked on (see the module)."""
+    """The indices of the responses that are worked on: wrong ones, and those that say no answer though they were not
+    cut off, that are no corrections themselves and have no correct one yet."""
     done = {
         response.corrects
         for response in samples.responses

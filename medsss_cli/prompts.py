@@ -1,19 +1,12 @@
 """What the policy is asked: a problem and its steps so far -> a chat. Nothing here samples, parses or judges.
 
-Two ways of asking, `Prompting`:
+native    For a policy that was trained to write "Step k: ...": the user turn is the question alone; the steps so far
+          are the beginning of the open assistant turn. Only the choice between Reason and Finish is a turn of its own.
+instruct  For a general instruction-tuned model: the first user turn holds a role, how to write steps, a worked example
+          and the question; the steps so far are an assistant turn; a second user turn says what to do now; the open
+          assistant turn is begun with the mark of the next step.
 
-native    for a policy that was trained to write "Step k: ..." (the built-in clinic policy, and everything that
-          `train-policy` makes). The user turn is the question alone; the steps so far are the beginning of the open
-          assistant turn, and the policy goes on. Only the choice between Reason and Finish is a turn of its own.
-instruct  for the first iteration with a general instruction-tuned model. The first user turn holds an expert's role,
-          how to write steps, a worked example and the question; the steps so far are an assistant turn; a second user
-          turn says what to do now; the open assistant turn is begun with the mark of the next step.
-
-All words are ours. What differs from the authors' prompts: docs/algorithms.md, departures 13 to 15.
-
-The thought template and the correction are those of MedCritical and ReasonMed, changed as docs/internals/recipes.md
-says.
-"""
+All words are ours: docs/algorithms.md, departures 13 to 15, and docs/internals/recipes.md."""
 
 from __future__ import annotations
 

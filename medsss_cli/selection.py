@@ -1,15 +1,8 @@
 """Which of N candidates is selected, from their answers and scores. Pure: no records, no PRM.
 
-An *answer* here is a normalised string (`answers.answer_key`), None where the candidate states none. The rules of
-all four ways:
-
-- Candidates without an answer (None) are never selected while any candidate has one; if none has one, all are taken to
-  share one empty answer and the score decides.
-- Ties go to the candidate, or the answer, that comes first in the list. For `majority`, `vote-sum` and `vote-mean` the
-  answer whose first vote came first wins; within the winning answer the candidate with the highest score is
-  selected, the first of equals.
-- N candidates are N votes, whatever k was asked for; an empty list is a ValueError, as nothing can be selected.
-"""
+An *answer* here is a normalised string (`answers.answer_key`), None where the candidate states none; such a candidate
+is never selected while any has an answer. Ties go to the candidate, or the answer, that comes first in the list; within
+the winning answer the highest score is selected, the first of equals."""
 
 from __future__ import annotations
 

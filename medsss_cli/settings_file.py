@@ -1,18 +1,9 @@
 """Options from `--config FILE` and from MEDSSS_* variables.
 
 The first that says an option counts: the command line; MEDSSS_SEARCH_POLICY, for one command; MEDSSS_POLICY, for every
-command that has --policy; the file; the default. A file:
-
-    policy = "out/P0"                # for every command that has --policy
-
-    [search]                         # for one command; it comes before the top level
-    inputs = ["seed.jsonl"]
-    max-nodes = 40
-    strict = true
-
-Typer reads variables (`envvar`) and defaults from a dict (`default_map`) by itself. Here is what it lacks: a variable
-for all commands, and an error for a key or a variable that is misspelt.
-"""
+command that has --policy; the file, its table [search] before its top level; the default. Keys are options without the
+dashes, and `inputs`. Typer reads variables (`envvar`) and defaults from a dict (`default_map`) by itself; here is what
+it lacks: a variable for all commands, and an error for a key or a variable that is misspelt."""
 
 from __future__ import annotations
 

@@ -1,16 +1,5 @@
-"""What an instructed teacher writes, as an answer in our steps: its marks made ours, and what must not be learnt from
-found. No prompting and no judging.
-
-Real input, from a chat model that was asked for steps:
-
-    <think>The user wants ...</think>
-    Sure! Here is the solution.
-
-    **Step 1: Plan:** work out the volume, then ...
-
-    ### Step 2:
-    The dose is ...
-"""
+"""What an instructed teacher writes, as an answer in our steps: its marks ("**Step 1: Plan:**", "### Step 2:") made
+ours, what stands before them left out, and what must not be learnt from found. No prompting and no judging."""
 
 from __future__ import annotations
 

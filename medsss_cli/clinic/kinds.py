@@ -1,12 +1,9 @@
 """The kinds of problem in the clinic: what each draws, asks and writes, right and with the slips that people make.
+Splits, options and ids are `problems.py`.
 
-A kind is a clinical formula or rule with numbers small enough that each step is one short operation. It knows no
-splits, options, letters or ids (`problems.py`) and judges nothing (`checker.py`).
-
-The shares beside the slips say how much of the policy's training corpus makes that mistake. They are high on purpose:
-for some kinds the usual mistake is commoner than the right method, so that the shipped policy is wrong there by
-majority, and search and a process reward model have something to win (docs/clinic.md).
-"""
+A kind is a clinical formula or rule with numbers small enough that each step is one short operation. The shares beside
+the slips say how much of the policy's training corpus makes that mistake: for some kinds it is commoner than the right
+method, so that search and a reward model have something to win."""
 
 from __future__ import annotations
 

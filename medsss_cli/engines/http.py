@@ -3,13 +3,9 @@
 Prompts are rendered here, with the tokenizer of `--policy`. The openai client tries again what was busy, failed or
 broke off; a server that goes on failing rests for a while, and its requests go to another one.
 
-When a server is first seen, requests of one token find out what it can do (`Server`). One that can all (vLLM, SGLang)
-is sent token ids and all n completions in one request. A lesser one is sent what all can: the rendered text, without
-the BOS that it would add a second time, and one request per completion. All servers of a run are asked in one way, so
-a completion does not depend on which one answered.
-
-Seeds are cut to 31 bits, which is what all servers take; whether a seed fixes the draw is the server's affair.
-"""
+Requests of one token find out what a server can do (`Server`). One that can all (vLLM, SGLang) is sent token ids and
+all n completions in one request; a lesser one the rendered text, and one request per completion. All servers of a run
+are asked in one way, so a completion does not depend on which one answered."""
 
 from __future__ import annotations
 
@@ -40,7 +36,7 @@ SEQUENCES = 1024
 
 _OPENING = 10.0  # seconds to find a first server
 _REST = (0.5, 10.0)  # seconds that a server is left alone after it failed: at first, and at most
-_SEED_MASK = (1 << 31) - 1
+_SEED_MASK = (1 << 31) - 1  # what all servers take; whether a seed fixes the draw is the server's affair
 _URL_HINT = "the base of an API usually ends in /v1: --base-url http://HOST:8000/v1"
 _CLIENT = ("model", "timeout", "max_retries", "trust_remote_code")
 

@@ -10,8 +10,8 @@ at the cut.)
 
 from __future__ import annotations
 
+import functools
 import re
-import weakref
 from collections.abc import Sequence
 from datetime import date
 from typing import Any
@@ -40,22 +40,16 @@ THOUGHT, THOUGHT_END = "<think>", "</think>"
 _MARKS = tuple(chr(code) for code in range(0xFDD0, 0xFDF0))
 
 
-_guards: weakref.WeakKeyDictionary[Any, re.Pattern[str]] = weakref.WeakKeyDictionary()
-
-
+@functools.lru_cache(8)
 def _guard(tokenizer: Any) -> re.Pattern[str]:
     """What finds special tokens in plain text."""
-    if (found := _guards.get(tokenizer)) is None:
-        # Some tokenizers mark turns with added tokens that are not flagged special: what the template writes counts.
-        frame = _apply(tokenizer, [{"role": "user", "content": "x"}])
-        added = tokenizer.added_tokens_decoder.values()
-        words = {
-            token.content for token in added if token.special or (token.content.strip() and token.content in frame)
-        } - {""}
-        # The longest first, so that a special token within another one is found as the whole.
-        spelled = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
-        found = _guards[tokenizer] = re.compile(spelled or r"(?!)")
-    return found
+    # Some tokenizers mark turns with added tokens that are not flagged special: what the template writes counts.
+    frame = _apply(tokenizer, [{"role": "user", "content": "x"}])
+    added = tokenizer.added_tokens_decoder.values()
+    words = {token.content for token in added if token.special or (token.content.strip() and token.content in frame)}
+    # The longest first, so that a special token within another one is found as the whole.
+    spelled = "|".join(re.escape(word) for word in sorted(words - {""}, key=len, reverse=True))
+    return re.compile(spelled or r"(?!)")
 
 
 def _apply(tokenizer: Any, messages: list[dict[str, str]], *, goes_on: bool = True) -> str:

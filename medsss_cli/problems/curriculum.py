@@ -1,12 +1,8 @@
 """Choose the problems that are worth a search: the policy fails some of them, and of those it fails the most.
 
-Per dataset, a problem that the policy always gets right is left out, and the K with the lowest pass rate stay (paper,
-section 4.1, seed selection). Ties go by a hash of the id, so that the choice depends neither on the order of the input
-nor on the order in which answers came. Memory: K problems per dataset, however many are offered.
-
-A band of pass rates leaves out the hopeless ones: with 0.05:1, what was never right in 16 answers. Of a weak policy the
-K with the lowest rate are all of that kind, and their trees hold no correct trajectory.
-"""
+Per dataset, a problem that is always right is left out, and the K with the lowest pass rate stay (paper, section 4.1).
+Ties go by a hash of the id, so that the choice depends on no order. Memory: K problems per dataset. A band of pass
+rates leaves out the hopeless ones, whose trees would hold no correct trajectory."""
 
 from __future__ import annotations
 

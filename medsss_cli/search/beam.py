@@ -1,18 +1,10 @@
-"""A step beam that a process reward model guides: it grows a tree by the same parts as the search, and differs in which
-leaves are expanded.
+"""A step beam that a process reward model guides: it grows a tree by the parts of the search.
 
 W paths are open at a time. Each round draws `children` next steps for every open path (W times as many for the root,
-which stands for all W), has all new nodes valued in one valuation, and ranks them by their own values; of equals the
-one that was drawn first is better. The best W are kept open, the others are closed.
-
-- A step that states the answer is a Finish. Every Finish is a candidate, whatever its rank: it has been paid for.
-- A Finish among the best keeps its place for good, so the beam becomes narrower and comes to an end: when no path is
-  open, or at `max_depth` steps. Then the open paths are made to finish.
-- Equal siblings are one; empty steps, and steps that were cut before their end, are dropped.
-
-Where this differs from beam search over tokens: Finishes stay candidates outside the beam, and nothing is normalised by
-length but by the choice of the aggregate.
-"""
+which stands for all W), has all new nodes valued at once, keeps the best W open and closes the others; of equals the
+one that was drawn first is better. A Finish is a candidate whatever its rank, and one among the best W keeps its place
+for good. So the beam becomes narrower, and ends when no path is open, or at `max_depth` steps; then open paths must
+finish."""
 
 from __future__ import annotations
 

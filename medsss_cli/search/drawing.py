@@ -1,13 +1,9 @@
 """What is asked of the policy for a node, and how its replies are read as branches of a tree. Pure: requests are
 yielded, completions are sent.
 
-What a reply gives:
-
 - A Reason or Reflect gives its first step. One that states the answer is a Finish.
 - A Finish gives all its steps up to the first that states the answer: Reasons and, at the end, a Finish.
-- An empty step, and a Reason or Reflect that was cut before its end, give nothing. A Finish that was cut is kept: it is
-  an answer that did not come.
-"""
+- An empty step, and a Reason or Reflect that was cut before its end, give nothing."""
 
 from __future__ import annotations
 

@@ -1,12 +1,8 @@
-"""The tree search of MedS3 (arXiv 2501.12051, section 3.2) as a pure generator: problem, numbers and completions in,
-tree out. It knows no engine, no clock and no randomness of its own; it yields batches of requests and is sent their
-completions. `driver.grow` runs it against an engine.
+"""The tree search of MedS3 (arXiv 2501.12051, section 3.2) as a pure generator: it knows no engine, no clock and no
+randomness; it yields batches of requests and is sent their completions. `driver.grow` runs it against an engine.
 
 One round: select the open leaf of the greatest upper confidence bound (`selection`), expand it (`drawing`), evaluate
-the new nodes (`values`), back their values up (`backup`). Requests that do not depend on one another are yielded
-together: first the choices of an expansion, then all its Reasons and Finishes, then what its new nodes are valued by.
-
-What an expansion gives, by the leaf:
+the new nodes (`values`), back their values up (`backup`). What an expansion gives, by the leaf:
 
 - a Finish that is wrong: one Reflect, which is told so, begins "But wait," and keeps one step;
 - the root: `children` Reasons;
@@ -14,10 +10,7 @@ What an expansion gives, by the leaf:
 - any other: the policy is asked `children` times for Reason or Finish, and each choice is carried out.
 
 The search ends with enough Finishes, at `max_nodes` nodes, or when every node is closed. In the last two cases every
-leaf that is no Finish gets one, those of the greatest value first. `beam` grows a tree by the same parts.
-
-Where this departs from the paper and from the authors' code: docs/algorithms.md, departures 1 to 12.
-"""
+leaf that is no Finish gets one. Departures from the paper and the authors' code: docs/algorithms.md, 1 to 12."""
 
 from __future__ import annotations
 

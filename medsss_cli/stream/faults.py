@@ -1,10 +1,4 @@
-"""What is wrong with the input, said one way by all commands: the first three of a cause in full, then their count.
-
-with Faults(errors=errors, strict=strict) as faults:
-    for where, record in read_records(inputs, parse, on_bad=faults.bad):
-        ...
-raise typer.Exit(faults.exit_code)
-"""
+"""What is wrong with the input, said one way by all commands: the first three of a cause in full, then their count."""
 
 from __future__ import annotations
 

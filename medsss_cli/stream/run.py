@@ -1,11 +1,6 @@
-"""The run loop of every command that works record by record: what to read, what is done already, what failed.
-
-A `Stream` is opened on the options that all such commands share. Iterated, it gives the records that this run has to
-do; `write` takes the results of one of them, `fail` its failure. `run_concurrently` keeps many in flight. How a run
-goes on after a stop is `resume.py`.
-
-This module knows no engine. It prints only what the user must see of the stream itself, through `console`.
-"""
+"""The run loop of every command that works record by record. A `Stream` is opened on the options that all such commands
+share; iterated, it gives the records that this run has to do; `write` takes the results of one of them, `fail` its
+failure. `run_concurrently` keeps many in flight. How a run goes on after a stop is `resume.py`."""
 
 from __future__ import annotations
 
