@@ -53,7 +53,7 @@ async def label_by_judge(
             progress.advance()
             return records
 
-        await run_concurrently(sources, label, stage="judge", concurrency=policy.concurrency or engine.concurrency)
+        await run_concurrently(sources, label, stage="judge", concurrency=engine.concurrency)
     left_out = f"; {seen['unread']} trajectories without any judgement left out" if seen["unread"] else ""
     return (
         f"judge: {seen['trajectories']} trajectories, {seen['right']} steps right, {seen['wrong']} wrong, "

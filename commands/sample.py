@@ -160,8 +160,7 @@ def _run(
                     tally.add(new)
                     return [record]
 
-                most = policy.concurrency or engine.concurrency
-                await run_concurrently(stream, one, stage="sample", concurrency=most)
+                await run_concurrently(stream, one, stage="sample", concurrency=engine.concurrency)
 
         asyncio.run(whole())
     if not options.quiet:

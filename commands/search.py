@@ -84,7 +84,7 @@ def run(
                 trees,
                 tree_of,
                 stage="search",
-                concurrency=policy.concurrency or engine.concurrency,
+                concurrency=engine.concurrency,
                 on_done=lambda _, made: watcher.done(made),
             )
         if scorer:

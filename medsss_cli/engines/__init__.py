@@ -51,6 +51,7 @@ async def open_engine(config: EngineConfig) -> AsyncIterator[Engine]:
     async with contextlib.AsyncExitStack() as stack:
         with console.doing(f"loading {config.policy}"):
             engine: ModelEngine | ScriptedEngine = await stack.enter_async_context(opened)
+        engine.concurrency = config.concurrency or engine.concurrency
         if isinstance(engine, ModelEngine):
             if not getattr(engine.tokenizer, "chat_template", None):
                 console.warn(

@@ -84,7 +84,7 @@ class HfEngine(ModelEngine):
         weights = sum(each.numel() for each in self.model.parameters())
         small = self.model.device.type == "cuda" or weights < 4_000_000
         self.slots = config.batch_size or (256 if small else 128 if weights < 50_000_000 else 32)
-        self.concurrency = config.concurrency or max(8, self.slots // 2)
+        self.concurrency = max(8, self.slots // 2)
         self._waiting: list[_Row] = []
         self._news = asyncio.Event()
 

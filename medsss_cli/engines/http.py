@@ -109,8 +109,7 @@ class HttpEngine(ModelEngine):
             Server(url, AsyncOpenAI(base_url=url, api_key=self._key or "none", **settings))
             for url in base_urls(config.base_url)
         ]
-        most = min((config.batch_size or SEQUENCES) // 8, 128) * len(self.servers)
-        self.concurrency = config.concurrency or max(8, most)
+        self.concurrency = max(8, min((config.batch_size or SEQUENCES) // 8, 128) * len(self.servers))
         self.context = config.max_context  # and no longer than the servers tell
         self.tokenizer = None
         self._worker = Worker()

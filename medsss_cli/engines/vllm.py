@@ -110,7 +110,7 @@ class VllmEngine(ModelEngine):
         self._spell = Speller(self.tokenizer)
         self.context: int = int(model.max_model_len)
         self.slots = int(settings.scheduler_config.max_num_seqs)
-        self.concurrency = config.concurrency or max(8, self.slots // 2)
+        self.concurrency = max(8, self.slots // 2)
         self._numbers = itertools.count()
         self._inbox: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
 
