@@ -161,14 +161,11 @@ class ModelEngine(ABC):
     async def complete(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> list[Completion]:
         """n completions of `prompt`; `max_tokens` is cut to the room that there is. Raises EngineError for a request
         that cannot be served, as one whose prompt leaves no room in the context."""
-        _check_request(sampling, n)
         if self.closed:
             raise EngineError("the engine is closed")
         ids = _rendered(self.tokenizer, prompt)
         limit = _room(ids, sampling, self.context)
         words = _first_tokens(self.tokenizer, prompt, sampling.allowed_tokens) if sampling.allowed_tokens else []
-        if n == 0:
-            return []
         wanted = 1 if sampling.temperature == 0 else n  # greedy ones are all the same
         running = asyncio.ensure_future(self._write(Asked(prompt, ids, sampling, wanted, limit, words)))
         self._running.add(running)
@@ -197,21 +194,8 @@ class ModelEngine(ABC):
             running.cancel()
 
 
-def _check_request(sampling: Sampling, n: int) -> None:
-    """Raises EngineError for a request that no engine can serve."""
-    if n < 0 or sampling.max_tokens < 1 or sampling.temperature < 0 or not 0 < sampling.top_p <= 1:
-        raise EngineError(
-            "a request needs n >= 0, max_tokens >= 1, temperature >= 0 and top_p in (0, 1], "
-            f"got n={n}, {sampling.max_tokens}, {sampling.temperature}, {sampling.top_p}"
-        )
-    if "" in sampling.stop or "" in sampling.allowed_tokens:
-        raise EngineError("a stop string or an allowed word is empty")
-
-
 def _room(ids: Sequence[int], sampling: Sampling, context: int | None) -> int:
     """How many tokens a completion of the prompt `ids` may have. Raises EngineError where the context leaves none."""
-    if not ids:
-        raise EngineError("the prompt has no tokens")
     if context is not None and len(ids) >= context:
         raise EngineError(
             f"the prompt has {len(ids)} tokens and the context holds {context}: no room for an answer",

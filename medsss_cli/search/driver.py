@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias, TypeVar
 
 from ..answers import judge
-from ..errors import EngineError, UsageError
 from ..records import Problem, Tree
 from ..requests import Completion, Engine
 from .beam import beam
@@ -34,7 +33,7 @@ async def grow(
     """The tree of `problem`; `values` are by rollouts unless said otherwise, `score` is for a reward model's.
 
     Raises EngineError when a request cannot be served (the other requests of its batch are then cancelled), BadRecord
-    when the gold answer cannot be read, UsageError for a reward model's values without `score`.
+    when the gold answer cannot be read.
     """
     values = values or Rollouts()
     if isinstance(values, RewardModel) and values.beam:
@@ -51,11 +50,10 @@ async def converse(talk: Talk[_T], problem: Problem, engine: Engine, *, score: S
         batch = next(talk)
         while True:
             if isinstance(batch, Valuation):
-                if score is None:
-                    raise UsageError("a search by a reward model needs the model", hint="--prm R")
+                assert score is not None, "a search by a reward model needs the model"
                 batch = talk.send(await score(problem, batch.paths))
-                continue
-            batch = talk.send(await _complete(engine, batch))
+            else:
+                batch = talk.send(await _complete(engine, batch))
     except StopIteration as done:
         found: _T = done.value
         return found
@@ -65,11 +63,7 @@ async def _complete(engine: Engine, batch: list[Request]) -> list[list[Completio
     """The completions of a batch, in its order."""
     tasks = [asyncio.ensure_future(engine.complete(each.prompt, each.sampling, each.n)) for each in batch]
     try:
-        replies = await asyncio.gather(*tasks)
+        return await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()
-    for request, reply in zip(batch, replies, strict=True):
-        if len(reply) != request.n:
-            raise EngineError(f"the engine gave {len(reply)} completions where {request.n} were asked for")
-    return replies
