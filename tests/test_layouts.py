@@ -125,11 +125,10 @@ def test_responses_are_judged_where_they_were_not() -> None:
         assert {response.answer for response in samples.responses} == {"B"}
     row = MEDQA | {"responses": [{"text": "The answer is B.", "answer": "A", "verdict": "wrong"}]}
     assert to_samples(row, HERE).responses[0].verdict is Verdict.WRONG
-    judged = to_samples(row, HERE, rejudge=True)
+    judged = to_samples(row, HERE, rejudge=Extract.FLEXIBLE)
     assert (judged.responses[0].verdict, judged.responses[0].answer, judged.pass_rate) == (Verdict.CORRECT, "B", 1.0)
-    ways = (Extract.FLEXIBLE, Extract.STRICT, Extract.PUBLISHED, Extract.LAST_LINE)
     row = MEDQA | {"response": "B"}
-    assert [to_samples(row, HERE, extract=how).pass_rate for how in ways] == [1.0, 0.0, 1.0, 1.0]
+    assert [to_samples(row, HERE, rejudge=how).pass_rate for how in Extract] == [1.0, 0.0, 1.0]
 
 
 def test_candidates_are_responses() -> None:

@@ -77,7 +77,7 @@ def read_item(obj: dict[str, Any], where: Where, *, rejudge: Extract | None = No
     if is_failure(obj):
         return Item(obj["id"], FAILED, "failed", group=FAILED if by else None)
     obj = without_corrections(obj)
-    problem = to_samples(obj, where, rejudge=rejudge is not None, extract=rejudge or Extract.FLEXIBLE)
+    problem = to_samples(obj, where, rejudge=rejudge)
     given = problem.responses
     steps, selected = _scored(obj, problem.id)
     correct = [response.verdict is Verdict.CORRECT for response in given]

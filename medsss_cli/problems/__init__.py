@@ -116,19 +116,12 @@ def _stepwise(data: dict[str, Any], where: Where) -> Prm:
     return record
 
 
-def to_samples(
-    obj: dict[str, Any],
-    where: Where,
-    *,
-    rejudge: bool = False,
-    extract: Extract = Extract.FLEXIBLE,
-) -> Samples:
-    """The problem within a record together with its responses.
+def to_samples(obj: dict[str, Any], where: Where, *, rejudge: Extract | None = None) -> Samples:
+    """The problem within a record together with its responses: `responses` (objects, or plain strings), the candidates
+    of a scored record, or the string (or list of strings) in `response` or `output`.
 
-    Read as responses: `responses` (objects, or plain strings), the candidates of a scored record, or the string (or
-    list of strings) in `response` or `output`. A response without a verdict is judged here by `extract`, with
-    `rejudge` every one. `pass_rate` is taken anew from the verdicts. Raises BadRecord where there are no responses, or
-    for what `to_problem` raises.
+    A response without a verdict is judged here; with `rejudge` every one, by these readers. `pass_rate` is taken anew
+    from the verdicts. Raises BadRecord where there are no responses, and as `to_problem` does.
     """
     field = next((name for name in ("responses", "candidates", *_WRITTEN_ANSWERS) if name in obj), None)
     if field is None:
@@ -140,7 +133,7 @@ def to_samples(
     items = [written] if isinstance(written, str) else written
     if not isinstance(items, list) or not items:
         raise BadRecord(f"{problem.id}: `{field}` must be a text or a list that is not empty")
-    responses = [_response(problem, item, field, rejudge, extract) for item in items]
+    responses = [_response(problem, item, field, rejudge) for item in items]
     for response in responses:
         if isinstance(response.corrects, int) and not 0 <= response.corrects < len(responses):
             raise BadRecord(f"{problem.id}: a response corrects number {response.corrects}, of {len(responses)}")
@@ -157,7 +150,7 @@ def without_corrections(obj: dict[str, Any]) -> dict[str, Any]:
     return obj | {"responses": own}
 
 
-def _response(problem: Problem, item: object, field: str, rejudge: bool, extract: Extract) -> Response:
+def _response(problem: Problem, item: object, field: str, rejudge: Extract | None) -> Response:
     if isinstance(item, str):
         item = {"text": item}
     if not isinstance(item, dict) or not isinstance(item.get("text"), str):
@@ -168,7 +161,7 @@ def _response(problem: Problem, item: object, field: str, rejudge: bool, extract
         response = msgspec.convert(given, Response)
     except msgspec.ValidationError as error:
         raise BadRecord(f"{problem.id}: an entry of `{field}` cannot be used: {error}") from None
-    if not rejudge and response.verdict is not Verdict.NOT_JUDGED:
+    if rejudge is None and response.verdict is not Verdict.NOT_JUDGED:
         return response
-    judgement = judge(problem, response.text, extract)
+    judgement = judge(problem, response.text, rejudge or Extract.FLEXIBLE)
     return msgspec.structs.replace(response, answer=judgement.answer, verdict=judgement.verdict, form=judgement.how)
