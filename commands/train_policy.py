@@ -6,11 +6,11 @@ from __future__ import annotations
 from medsss_cli.training.config import PolicyConfig
 
 from . import _options as o
-from ._training import TrainingInput
+from ._training import Quiet, train
 
 
 @o.options
-def run(*, given: TrainingInput, config: PolicyConfig) -> None:
+def run(*, config: PolicyConfig, strict: o.Strict = False, quiet: Quiet = False) -> None:
     """Train the policy on sft records (`label --to sft`), preference records (`label --to preference`), or with
     --method grpo on problems, by the reward of right answers.
 
@@ -21,4 +21,4 @@ def run(*, given: TrainingInput, config: PolicyConfig) -> None:
     o.refuse_given(strange, f"is not for --method {config.method}")
     from medsss_cli.training.policy import train_policy
 
-    given.train(train_policy, config)
+    train(train_policy, config, strict, quiet)

@@ -6,11 +6,11 @@ from __future__ import annotations
 from medsss_cli.training.config import PrmTrainingConfig
 
 from . import _options as o
-from ._training import TrainingInput
+from ._training import Quiet, train
 
 
 @o.options
-def run(*, given: TrainingInput, config: PrmTrainingConfig) -> None:
+def run(*, config: PrmTrainingConfig, strict: o.Strict = False, quiet: Quiet = False) -> None:
     """Train a process reward model on prm records (`label --to prm`), from the policy that `--policy` names.
 
     Writes a folder that AutoModelForTokenClassification and `bon --prm` take, and one JSON line with the losses. Labels
@@ -18,4 +18,4 @@ def run(*, given: TrainingInput, config: PrmTrainingConfig) -> None:
     """
     from medsss_cli.training.prm import train_prm
 
-    given.train(train_prm, config)
+    train(train_prm, config, strict, quiet)

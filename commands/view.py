@@ -53,12 +53,11 @@ def run(
     Reads every record that medsss writes, the authors' tree files, and problems of any known layout.
     """
     check_inputs(inputs or ["-"])
-    faults = Faults(strict=strict)
-    records = (record for _, record in read_records(inputs, read, on_bad=faults.bad) if not id or record.id in id)
-    shown = _page(records, html, inputs, limit, restart) if html is not None else _text(records, limit, full, id)
-    if not shown:
-        raise UsageError(f"there is no record{' of the id ' + ', '.join(id) if id else ''} to show")
-    faults.say_causes()
+    with Faults(strict=strict) as faults:
+        records = (record for _, record in read_records(inputs, read, on_bad=faults.bad) if not id or record.id in id)
+        shown = _page(records, html, inputs, limit, restart) if html is not None else _text(records, limit, full, id)
+        if not shown:
+            raise UsageError(f"there is no record{' of the id ' + ', '.join(id) if id else ''} to show")
     raise typer.Exit(faults.exit_code)
 
 

@@ -53,6 +53,10 @@ class TrainingConfig:
     GROUP: ClassVar[str] = "Training"
     DEFAULTS: ClassVar[dict[str, Any]] = {"lr_scheduler_type": "cosine", "warmup_steps": 0.03, "weight_decay": 0.0}
 
+    inputs: Annotated[
+        tuple[str, ...],
+        Opt("Files of records, also .gz and .zst; `-` or nothing is stdin.", argument=True, metavar="INPUT..."),
+    ] = ()
     policy: Annotated[str, Opt("A model folder, a hub name, or builtin:clinic.", metavar="MODEL", group="")] = (
         "builtin:clinic"
     )
@@ -83,7 +87,6 @@ class TrainingConfig:
             metavar="KEY=VALUE",
         ),
     ] = ()
-    inputs: tuple[str, ...] = ()  # the files that the rows come from, for the card
 
     def __post_init__(self) -> None:
         check(self)
