@@ -36,15 +36,6 @@ class To(StrEnum):
     PRM = "prm"  # trajectories with a label for each step
 
 
-_OF_KIND: dict[To, set[str]] = {
-    To.SFT: {*options_of(SftRows)},
-    To.PREFERENCE: {*options_of(PreferenceRows)},
-    To.PRM: {*options_of(PrmRows), "judge"},
-}
-_OF_JUDGE = {*options_of(JudgeConfig), *options_of(EngineConfig)} - {"judge"}
-_OF_VALUES = ("labels", "all_problems")
-
-
 @options
 def run(
     *,
@@ -65,15 +56,16 @@ def run(
     forms that TRL reads. A question that stands in two input files is labelled twice: the ids of the second file's
     records end in "@2". The policy and its options are for --judge alone.
     """
-    for kind, names in _OF_KIND.items():
-        if kind != to:
-            refuse_given(names, f"belongs to --to {kind}, not to --to {to}")
-    if judge.judge:
-        refuse_given(_OF_VALUES, "belongs to labels made from values, not to --judge")
-    else:
-        refuse_given(_OF_JUDGE, "belongs to --judge")
     kinds: dict[To, SftRows | PreferenceRows | PrmRows] = {To.SFT: sft, To.PREFERENCE: preference, To.PRM: prm}
     rows = kinds[to]
+    for kind, own in kinds.items():
+        if kind != to:
+            names = {*options_of(type(own)), *(("judge",) if kind == To.PRM else ())}
+            refuse_given(names, f"belongs to --to {kind}, not to --to {to}")
+    if judge.judge:
+        refuse_given(("labels", "all_problems"), "belongs to labels made from values, not to --judge")
+    else:
+        refuse_given({*options_of(JudgeConfig), *options_of(EngineConfig)}, "belongs to --judge")
     config: dict[str, Any] = {"to": str(to), "max_per_problem": max_per_problem}
     config |= {name: getattr(rows, name) for name in options_of(type(rows))}
     if judge.judge:

@@ -164,13 +164,6 @@ def test_the_table_fits_a_terminal(tmp_path: Path) -> None:
     assert "more than that" in run_medsss(["report", "--markdown", path]).ok().stdout
 
 
-def test_nothing_to_show_is_an_error() -> None:
-    ran = run_medsss(["report"], "")
-    assert (ran.rc, ran.stdout) == (2, "")
-    assert "no report" in ran.stderr
-    assert run_medsss(["report", "no/such.json"]).rc == 2
-
-
 def test_a_reward_model_s_report_has_its_rows(tmp_path: Path) -> None:
     rows = [
         {"id": "gsm8k-1", "problem": "?", "steps": ["a", "b"], "label": 1, "step_scores": [0.9, 0.1]},

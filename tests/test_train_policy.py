@@ -317,16 +317,14 @@ def test_what_cannot_be_trained_on(base: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-@pytest.mark.parametrize("kind", ["dpo", "prm"])
-def test_the_command_writes_one_line(kind: str, base: Path, tmp_path: Path) -> None:
+def test_the_command_writes_one_line(base: Path, tmp_path: Path) -> None:
     """A pipe with a broken line: it is named and counted, the rest is trained on, the status is 1."""
-    row = {"prompt": "Q?", "completions": [ROOT_TEXT, "a"], "labels": [None, 1.0]}
-    rows = [row if kind == "prm" else pair(PARTIAL, WRONG, "step", i) for i in range(4)]
-    command = ["train-prm", "--full"] if kind == "prm" else ["train-policy", "--method", "dpo"]
-    ran = run_medsss([*command, "--policy", base, "-o", tmp_path / "out", "--lr", "1e-3"], to_lines(rows) + "[1]\n")
+    rows = [{"prompt": "Q?", "completions": [ROOT_TEXT, "a"], "labels": [None, 1.0]}] * 4
+    command = ["train-prm", "--full", "--policy", base, "-o", tmp_path / "out", "--lr", "1e-3"]
+    ran = run_medsss(command, to_lines(rows) + "[1]\n")
     assert ran.rc == 1, ran.stderr
     (summary,) = ran.records
-    assert (summary["rows"], summary["bad"], summary["method"]) == (4, 1, kind)
+    assert (summary["rows"], summary["bad"], summary["method"]) == (4, 1, "prm")
     assert summary["loss_first"] > 0
     assert "stdin:5: expected a JSON object" in ran.stderr
     assert f"step {summary['steps']}/{summary['steps']} loss" in ran.stderr

@@ -22,13 +22,12 @@ def find_format(config: PrmConfig) -> Format:
     architecture, names of special tokens, a value head). Imports nothing heavy. Raises UsageError for a policy, a
     missing folder, and files that could be of several formats."""
     path = config.prm or ""
-    card = read_json(Path(path) / CARD) or {}
+    folder = Path(local_folder(path, weights=False))
+    card = read_json(folder / CARD) or {}
     if card and card.get("kind") != "prm":
         raise UsageError(f"{path} is a {card.get('kind', 'model')}, not a PRM", hint="name a folder of `train-prm`")
-    if config.prm_format is not Format.AUTO and (Path(path).is_dir() or _is_hub_name(path)):
+    if config.prm_format is not Format.AUTO:
         return config.prm_format
-    folder = Path(local_folder(path, weights=False))
-    card = card or read_json(folder / CARD) or {}
     if card:
         return Format(card["convention"])
     found, what = _recognised(folder)
@@ -41,16 +40,12 @@ def find_format(config: PrmConfig) -> Format:
     return found
 
 
-def _is_hub_name(path: str) -> bool:
-    return not path.startswith((".", "/")) and path.count("/") == 1
-
-
 def local_folder(path: str, *, weights: bool = True) -> str:
     """The folder of a reward model: the path itself, or where the hub's files are kept here, fetched if need be
     (safetensors alone). Without `weights`, only what says what it is."""
     if Path(path).is_dir():
         return path
-    if not _is_hub_name(path):
+    if path.startswith((".", "/")) or path.count("/") != 1:
         raise UsageError(f"there is no PRM folder {path}", hint="train one with `medsss train-prm -o FOLDER`")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -74,23 +69,21 @@ def _recognised(folder: Path) -> tuple[Format | None, str]:
         return (Format.MEDSSS if task == "TOKEN_CLS" else None), f"an adapter ({task})"
     kinds = _architectures(folder)
     what = ", ".join(kinds) or "no model"
+    special = _added_tokens(folder)
+
+    def ends(kind: str) -> bool:
+        return any(each.endswith(kind) for each in kinds)
+
     if any(name.startswith("v_head.") for name in weight_names(folder)):
         return Format.SKYWORK, what
-    special = _added_tokens(folder)
-    if any(kind.endswith("ForProcessRewardModel") for kind in kinds):
+    if ends("ForProcessRewardModel") or (ends("ForTokenClassification") and QWEN_TAG in special):
         return Format.QWEN, what
-    if any(kind.endswith("ForTokenClassification") for kind in kinds):
-        if QWEN_TAG in special:
-            return Format.QWEN, what
-        try:
-            readme = (folder / "README.md").read_text(encoding="utf-8")
-        except (OSError, ValueError):
-            readme = ""
-        by_trl = any(tag in readme for tag in ("stepwise-reward-trainer", "PRMTrainer", "\n- prm\n"))
+    if ends("ForTokenClassification"):
+        readme = folder / "README.md"
+        text = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else ""
+        by_trl = any(tag in text for tag in ("stepwise-reward-trainer", "PRMTrainer", "\n- prm\n"))
         return (Format.TRL if by_trl else None), what
-    if MED_PRM_TAG in special and any(kind.endswith("ForCausalLM") for kind in kinds):
-        return Format.MED_PRM, what
-    return None, what
+    return (Format.MED_PRM if MED_PRM_TAG in special and ends("ForCausalLM") else None), what
 
 
 def _architectures(folder: Path) -> list[str]:

@@ -122,21 +122,19 @@ class Scorer:
             batch = pending.popleft()
             chosen = [rows[index] for index in batch]
             try:
-                found = self._padded(chosen) if self.unpacked else self._packed(chosen)
+                found = self._forward(chosen)
             except torch.OutOfMemoryError as error:
                 what, found = first_line(error), None
             # Outside the handler: there the error still holds the tensors that the failed pass has made.
             if found is None:
-                longest = max(len(row.ids) for row in chosen)
                 if len(batch) == 1:
                     raise EngineError(
-                        f"memory ran out with one sequence of {longest} tokens: {what}",
+                        f"memory ran out with one sequence of {len(chosen[0].ids)} tokens: {what}",
                         hint="give --prm-dtype bfloat16, or another --prm-device",
                     )
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
-                used = longest * len(batch) if self.unpacked else len(pack([row.ids for row in chosen]))
-                self.batch_tokens = max(1, min(self.batch_tokens, used) // 2)
+                self.batch_tokens //= 2
                 left = [*batch, *(index for other in pending for index in other)]
                 pending = deque(self._batches(rows, left))
                 continue
@@ -159,37 +157,32 @@ class Scorer:
             found[-1].append(index)
         return found
 
-    def _packed(self, rows: Sequence[Encoded]) -> list[list[float]]:
-        """Scores at the read-outs of rows of token ids, run as one pack: [row][read-out]."""
-        packed = pack([row.ids for row in rows])
-        own = [path[row.readouts] for path, row in zip(packed.paths, rows, strict=True)]
-        at = np.unique(np.concatenate(own))  # a token that several rows are read at is read once
-        right = self._right(pack_inputs(packed, self.model.device.type), np.zeros_like(at), at).numpy()
-        self.tokens += len(packed)
-        return [right[np.searchsorted(at, places)].tolist() for places in own]
-
-    def _padded(self, rows: Sequence[Encoded]) -> list[list[float]]:
-        """The same, one row of a padded batch for each."""
+    def _forward(self, rows: Sequence[Encoded]) -> list[list[float]]:
+        """P(right) at the read-outs of rows of token ids, [row][read-out], by one forward of the model: over one pack,
+        or over a padded batch of a row for each."""
         import torch
 
-        longest = max(len(row.ids) for row in rows)
-        lengths = torch.tensor([[len(row.ids)] for row in rows])
-        given = {
-            "input_ids": torch.tensor([row.ids + [0] * (longest - len(row.ids)) for row in rows]),
-            "attention_mask": (torch.arange(longest)[None] < lengths).long(),
-        }
         counts = [len(row.readouts) for row in rows]
-        right = self._right(given, np.repeat(np.arange(len(rows)), counts), np.concatenate([r.readouts for r in rows]))
-        self.tokens += int(lengths.sum())
-        return [part.tolist() for part in right.split(counts)]
-
-    def _right(self, given: dict[str, Any], rows: Any, tokens: Any) -> Any:
-        """P(right), [read-outs] on the CPU, of one forward of the model at (rows, tokens)."""
-        import torch
-
+        if self.unpacked:
+            longest = max(len(row.ids) for row in rows)
+            lengths = torch.tensor([[len(row.ids)] for row in rows])
+            given = {
+                "input_ids": torch.tensor([row.ids + [0] * (longest - len(row.ids)) for row in rows]),
+                "attention_mask": (torch.arange(longest)[None] < lengths).long(),
+            }
+            at = np.repeat(np.arange(len(rows)), counts), np.concatenate([row.readouts for row in rows])
+            tokens = int(lengths.sum())
+        else:
+            packed = pack([row.ids for row in rows])
+            given = pack_inputs(packed, self.model.device.type)
+            places = np.concatenate([path[row.readouts] for path, row in zip(packed.paths, rows, strict=True)])
+            at = np.zeros_like(places), places
+            tokens = len(packed)
         device = self.model.device
-        at = (torch.from_numpy(rows).to(device), torch.from_numpy(tokens).to(device))
+        chosen = tuple(torch.from_numpy(index).to(device) for index in at)
         with torch.inference_mode():
-            last = self.model(**{name: value.to(device) for name, value in given.items()}, use_cache=False)[0][at]
+            last = self.model(**{name: value.to(device) for name, value in given.items()}, use_cache=False)[0][chosen]
             logits = last if self.head is None else self.head(last.to(next(self.head.parameters()).dtype))
-            return logits.float().softmax(-1)[:, RIGHT].cpu()
+            right = logits.float().softmax(-1)[:, RIGHT].cpu()
+        self.tokens += tokens
+        return [part.tolist() for part in right.split(counts)]
