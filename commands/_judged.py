@@ -33,11 +33,10 @@ async def label_by_judge(
     async with open_engine(policy) as engine:
 
         async def label(source: Source) -> Sequence[Prm]:
-            found = paths.paths(source, most)
-            if isinstance(found, str):
-                nothing[found] += 1
+            plain = paths.unlabelled(source, most, {"labels": "judge", "judge": policy.policy})
+            if isinstance(plain, str):
+                nothing[plain] += 1
                 return []
-            plain = paths.unlabelled(source, found, {"labels": "judge", "judge": policy.policy})
             labels_PS = await asyncio.gather(
                 *(judging.labels(engine, template, record, number) for number, record in enumerate(plain))
             )

@@ -3,7 +3,6 @@ options of each. Where there is none to make, the reason is returned in its plac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, NamedTuple
@@ -147,7 +146,7 @@ class Path(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class PrmRows:
     """The trajectories of a tree with labels made from its values; with `most`, wrong and correct ones by turns. What a
-    judge labels starts from `paths` and `unlabelled`."""
+    judge labels starts from `unlabelled`."""
 
     GROUP: ClassVar[str] = "Prm"
 
@@ -169,20 +168,16 @@ class PrmRows:
     def __call__(self, source: Source, most: int | None = None) -> list[Prm] | str:
         if not isinstance(source, Tree):
             return "that are samples, which have no values (--judge labels their steps)"
-        found = self.paths(source, most)
+        found = self.unlabelled(source, most, {"labels": str(self.labels), "values": str(self.values)})
         if isinstance(found, str):
             return found
-        made_with = {"labels": str(self.labels), "values": str(self.values)}
-        return [
-            msgspec.structs.replace(
-                record, labels=step_labels(record.values, self.labels, worthless=self.values.worthless)
-            )
-            for record in self.unlabelled(source, found, made_with)
-        ]
+        labels_PS = [step_labels(each.values, self.labels, worthless=self.values.worthless) for each in found]
+        return [msgspec.structs.replace(each, labels=own) for each, own in zip(found, labels_PS, strict=True)]
 
-    def paths(self, source: Source, most: int | None = None) -> list[Path] | str:
-        """The trajectories of a tree, or the answers of a samples record (each text once), in their order."""
-        found = self._of_tree(source) if isinstance(source, Tree) else _answers(source)
+    def unlabelled(self, source: Source, most: int | None, made_with: dict[str, Any]) -> list[Prm] | str:
+        """The trajectories of a tree, or the answers of a samples record (each text once), in their order; all labels
+        are null."""
+        found = _trajectories(source, self.values) if isinstance(source, Tree) else _answers(source)
         if not found:
             return "without a judged trajectory" if isinstance(source, Tree) else "without an answer in words"
         correct = [each for each in found if each.correct]
@@ -192,32 +187,22 @@ class PrmRows:
         if most is not None and len(found) > most:
             turns = [each for pair in zip(correct, wrong, strict=False) for each in pair]
             longer = max(correct, wrong, key=len)
-            return (turns + longer[len(turns) // 2 :])[:most]
-        return found
-
-    def _of_tree(self, tree: Tree) -> list[Path]:
-        found = trajectories(tree)
-        values_PS = values_on(tree, [each.nodes for each in found], self.values)
+            found = (turns + longer[len(turns) // 2 :])[:most]
+        problem = problem_fields(source) | {"meta": {**source.meta, "label": made_with}}
+        prompt = question_text(source)
         return [
-            Path([tree.nodes[index].text for index in each.nodes], values, each.correct)
-            for each, values in zip(found, values_PS, strict=True)
+            Prm(**problem, prompt=prompt, completions=each.steps, labels=[None] * len(each.steps), values=each.values)
+            for each in found
         ]
 
-    def unlabelled(self, source: Source, found: Sequence[Path], made_with: dict[str, Any]) -> list[Prm]:
-        """The records of trajectories, all labels null."""
-        question = question_text(source)
-        problem = problem_fields(source)
-        problem["meta"] = {**source.meta, "label": made_with}
-        return [
-            Prm(
-                **problem,
-                prompt=question,
-                completions=path.steps,
-                labels=[None] * len(path.steps),
-                values=path.values,
-            )
-            for path in found
-        ]
+
+def _trajectories(tree: Tree, how: StepValues) -> list[Path]:
+    found = trajectories(tree)
+    values_PS = values_on(tree, [each.nodes for each in found], how)
+    return [
+        Path([tree.nodes[index].text for index in each.nodes], values, each.correct)
+        for each, values in zip(found, values_PS, strict=True)
+    ]
 
 
 def _answers(samples: Samples) -> list[Path]:
