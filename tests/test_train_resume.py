@@ -117,9 +117,9 @@ def test_what_an_8b_needs_is_decided_before_it_is_loaded(base: Path, tmp_path: P
     training float32. Weights are counted without making any."""
     import torch
 
-    from medsss_cli.models import count_parameters, load_config, load_model
+    from medsss_cli.models import Dtype, count_parameters, load_config, load_model
     from medsss_cli.training import run
-    from medsss_cli.training.config import PolicyConfig, WeightType
+    from medsss_cli.training.config import PolicyConfig
 
     about = load_config(str(base))
     model = load_model(str(base), dtype=torch.float32, head="causal")
@@ -144,9 +144,9 @@ def test_what_an_8b_needs_is_decided_before_it_is_loaded(base: Path, tmp_path: P
     monkeypatch.undo()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for lora, dtype, wanted in (
-        (True, WeightType.AUTO, (False, True, torch.bfloat16)),
-        (False, WeightType.AUTO, (False, True, torch.float32)),
-        (False, WeightType.BFLOAT16, (False, False, torch.bfloat16)),
+        (True, Dtype.AUTO, (False, True, torch.bfloat16)),
+        (False, Dtype.AUTO, (False, True, torch.float32)),
+        (False, Dtype.BFLOAT16, (False, False, torch.bfloat16)),
     ):
         assert run.precision(PolicyConfig(output="x", lora=lora, dtype=dtype)) == wanted
 

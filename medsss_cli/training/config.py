@@ -12,17 +12,9 @@ from enum import StrEnum
 from typing import Annotated, Any, ClassVar
 
 from ..errors import UsageError
-from ..models import Device
+from ..models import Device, Dtype
 from ..prompts import Prompting
 from ..settings import Opt, check
-
-
-class WeightType(StrEnum):
-    """The type of the weights; auto: float32, on a GPU with bfloat16 arithmetic and, under LoRA, a bfloat16 base."""
-
-    AUTO = "auto"
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
 
 
 class Method(StrEnum):
@@ -78,7 +70,9 @@ class TrainingConfig:
     ] = None
     seed: Annotated[int, Opt("Of the adapter, the head and the order of rows.", metavar="S")] = 0
     device: Annotated[Device, Opt("Where it runs.")] = Device.AUTO
-    dtype: Annotated[WeightType, Opt("Type of the weights.")] = WeightType.AUTO
+    dtype: Annotated[
+        Dtype, Opt("Type of the weights; auto: float32, but bfloat16 for the base of an adapter on a GPU.")
+    ] = Dtype.AUTO
     trainer_args: Annotated[
         tuple[str, ...],
         Opt(

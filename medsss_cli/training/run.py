@@ -24,6 +24,7 @@ from ..errors import UsageError
 from ..models import (
     CARD,
     Device,
+    Dtype,
     adapter_base,
     context_length,
     count_parameters,
@@ -35,7 +36,7 @@ from ..models import (
     read_json,
 )
 from ..stream.jsonl import guarded_stdout
-from .config import TrainingConfig, WeightType
+from .config import TrainingConfig
 from .folder import WORK, begin, close_folder, last_checkpoint, open_folder, publish, step_of
 from .rows import Counts, Row, Say, load_rows, processes, store_rows
 
@@ -336,7 +337,7 @@ def precision(config: TrainingConfig) -> Precision:
     use_cpu = config.device is Device.CPU or not torch.cuda.is_available()
     if config.device is Device.CUDA and use_cpu:
         raise UsageError("--device cuda: no GPU is visible")
-    if config.dtype is not WeightType.AUTO:
+    if config.dtype is not Dtype.AUTO:
         return Precision(use_cpu, False, getattr(torch, config.dtype))
     if use_cpu:
         return Precision(True, False, torch.float32)
