@@ -33,7 +33,6 @@ def run(
     *,
     stream: StreamOptions,
     prm: PrmConfig,
-    n: Annotated[int | None, Opt("Take the first N candidates of each problem.", ("-n",), least=1, metavar="N")] = None,
     step_aggregation: Annotated[
         StepAggregation, Opt("From the scores of the steps to that of the answer.")
     ] = StepAggregation.MIN,
@@ -50,7 +49,7 @@ def run(
     if prm.prm is not None:
         find_format(prm)
     config = prm.identity() if prm.prm is not None else {"prm": None}
-    config |= {"step_aggregation": step_aggregation, "answer_aggregation": answer_aggregation, "n": n}
+    config |= {"step_aggregation": step_aggregation, "answer_aggregation": answer_aggregation}
     with (
         Stream(stream, command="bon", parse=read, config=config) as records,
         console.Progress("bon", total=records.expected(), quiet=stream.quiet) as progress,
@@ -62,7 +61,7 @@ def run(
             scorer = open_prm(prm)
         for item in records:
             try:
-                scores = item.scores[:n] if scorer is None else scorer.score(item.problem, item.answers[:n])
+                scores = item.scores if scorer is None else scorer.score(item.problem, item.answers)
                 records.write([item.with_scores(scores, step_aggregation, answer_aggregation)])
                 progress.advance()
             except (BadRecord, EngineError) as error:
@@ -100,8 +99,8 @@ class Item:
             totals = [aggregate_steps(steps, by_step) for steps in scores_N]
         except (TypeError, ValueError) as error:
             raise BadRecord(f"step scores that are none: {error}") from None
-        chosen = zip(self.candidates, scores_N, totals, strict=False)
-        candidates = [each | {"step_scores": steps, "score": total} for each, steps, total in chosen]
+        scored = zip(self.candidates, scores_N, totals, strict=True)
+        candidates = [each | {"step_scores": steps, "score": total} for each, steps, total in scored]
         keys = [answer_key(self.problem, candidate["answer"]) for candidate in candidates]
         return dump(Problem(**problem_fields(self.problem))) | {
             "candidates": candidates,
