@@ -232,7 +232,7 @@ def trees(row: Row) -> Tree:
 
 # The field that tells one of our records from a bare problem, and the record whose fields are then ours, not the
 # user's.
-_OWN_RECORDS: dict[str, type[Problem]] = {
+OWN_RECORDS: dict[str, type[Problem]] = {
     "nodes": Tree,
     "responses": Samples,
     "candidates": Scored,
@@ -251,7 +251,7 @@ def medsss(row: Row) -> Problem:
     {"id": "q1", "question": "Which drug first?", "options": {"A": "Heparin", "B": "Aspirin"}, "answer": "B",
     "task": "choice"}
     """
-    ours = next((kind for field, kind in _OWN_RECORDS.items() if field in row.obj), None)
+    ours = next((kind for field, kind in OWN_RECORDS.items() if field in row.obj), None)
     drop = set(ours.__struct_fields__) - set(Problem.__struct_fields__) if ours else set()
     data = {key: value for key, value in row.obj.items() if key not in drop}
     if "task" not in data:

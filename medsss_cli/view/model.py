@@ -7,39 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from ..answers import answer_key
 from ..labelling.labels import step_labels
 from ..labelling.trajectories import trajectories
 from ..problems import is_tree, to_problem, to_samples, to_tree
-from ..records import (
-    Action,
-    Candidate,
-    Message,
-    Preference,
-    Prm,
-    Problem,
-    Response,
-    Samples,
-    Scored,
-    Sft,
-    Tree,
-    Verdict,
-)
-from ..records import parse as parse_as
+from ..problems.layouts import OWN_RECORDS
+from ..records import Action, Candidate, Message, Problem, Response, Samples, Scored, Tree, Verdict, parse
 from ..steps import split_steps, starts_at
+from ..stream.jsonl import Where
 
-if TYPE_CHECKING:
-    from ..stream.jsonl import Where
-
-_OWN: dict[str, type[Problem]] = {
-    "candidates": Scored,
-    "responses": Samples,
-    "completions": Prm,
-    "chosen": Preference,
-    "completion": Sft,
-}
 OPEN, REFLECT = "open", "reflect"
 """What `states` says of a leaf that no answer ends, and of a Reflect that goes on; a Finish has its verdict there."""
 
@@ -80,10 +58,10 @@ def read(obj: dict[str, Any], where: Where) -> Problem:
     """
     if is_tree(obj):
         return to_tree(obj, where)
-    for field, kind in _OWN.items():
+    for field, kind in OWN_RECORDS.items():
         # Responses without a pass rate are those of another tool.
         if field in obj and (kind is not Samples or "pass_rate" in obj):
-            return parse_as(kind, obj)
+            return parse(kind, obj)
     if "response" in obj or "output" in obj or "responses" in obj:
         return to_samples(obj, where)
     return to_problem(obj, where)
