@@ -15,7 +15,7 @@ from trees import record as tree_record
 from medsss_cli.engines.scripted import ScriptedEngine
 from medsss_cli.labelling.documents import documents_of
 from medsss_cli.labelling.judged import JUDGE_PROMPT, JudgeConfig, judge_prompt, judged_labels, read_verdicts
-from medsss_cli.records import Prm, Problem, Task, dump, parse
+from medsss_cli.records import Prm, Problem, Task, dump, parse, problem_fields
 from medsss_cli.requests import derive_seed
 from medsss_cli.stream.jsonl import Where
 from medsss_cli.training.prm import prm_rows
@@ -66,12 +66,18 @@ def test_the_first_wrong_step_makes_all_later_ones_wrong(verdicts: list[bool | N
     assert judged_labels(verdicts) == labels
 
 
+def row(steps: list[str], documents: list[str] | None = None, id: str = "q1") -> Prm:
+    """A trajectory of PROBLEM that is to be judged."""
+    problem = problem_fields(PROBLEM) | {"id": id, "meta": {"documents": documents}}
+    return Prm(**problem, prompt="Which drug?", completions=[ROOT, *steps], labels=[], values=[])
+
+
 def test_the_prompt_shows_question_gold_answer_documents_and_steps_but_not_step_0() -> None:
-    text = judge_prompt(JUDGE_PROMPT, PROBLEM, "Which drug?", [ROOT, "It has {answer} in it.", "B."], ["One.", "Two."])
+    text = judge_prompt(JUDGE_PROMPT, row(["It has {answer} in it.", "B."], ["One.", "Two."]))
     assert "Question:\nWhich drug?\n\nRight answer: B. Metoprolol\n\n" in text
     assert "\n[1] One.\n\n[2] Two.\n\nSolution:\nStep 1: It has {answer} in it.\n\nStep 2: B.\n\n" in text
     assert ROOT not in text
-    without = judge_prompt(JUDGE_PROMPT, PROBLEM, "Which drug?", [ROOT, "B."], [])
+    without = judge_prompt(JUDGE_PROMPT, row(["B."]))
     assert "ocument" not in without
     assert "Right answer: B. Metoprolol\n\nSolution:\n" in without
 
@@ -82,16 +88,8 @@ def test_every_request_has_a_seed_of_its_own_and_the_same_in_each_run() -> None:
     config = JudgeConfig(judge=True, temperature=1.0, max_tokens=64)
     asked = [("a", 0), ("a", 1), ("b", 0)]
     for id, number in asked:
-        record = Prm(
-            id=id,
-            question="Which?",
-            answer="B",
-            prompt="Which?",
-            completions=[ROOT, "The answer is B."],
-            labels=[],
-            values=[],
-        )
-        assert asyncio.run(config.labels(engine, JUDGE_PROMPT, record, number)) == [None, 1.0]
+        labels = config.labels(engine, JUDGE_PROMPT, row(["The answer is B."], id=id), number)
+        assert asyncio.run(labels) == [None, 1.0]
     drawn = [sampling for _, sampling, _ in engine.requests]
     assert [each.seed for each in drawn] == [derive_seed(0, id, "judge", number) for id, number in asked]
     assert {(each.temperature, each.max_tokens) for each in drawn} == {(1.0, 64)}

@@ -23,7 +23,7 @@ from typing import Annotated, Any, ClassVar
 from ..answers.readers import after_thought
 from ..errors import UsageError
 from ..prompts import gold_text
-from ..records import Message, Prm, Problem
+from ..records import Message, Prm
 from ..requests import Engine, Prompt, Sampling, derive_seed
 from ..settings import Opt, check
 from ..steps import SEPARATOR, mark
@@ -68,19 +68,17 @@ _VERDICT = re.compile(
 )
 
 
-def judge_prompt(template: str, problem: Problem, question: str, steps: Sequence[str], documents: Sequence[str]) -> str:
-    """What the judge is asked: `template` with its places filled, each once and by nothing that is read again.
-
-    `steps` are bare, step 0 first, which is not shown. Without documents the paragraph that holds their place is left
-    out.
-    """
+def judge_prompt(template: str, record: Prm) -> str:
+    """What the judge is asked: `template` with its places filled, each once and by nothing that is read again. Step 0
+    is not shown. Without documents the paragraph that holds their place is left out."""
+    documents = documents_of(record)
     if not documents:
         template = SEPARATOR.join(part for part in template.split(SEPARATOR) if "{documents}" not in part)
     filled = {
-        "question": question,
-        "answer": gold_text(problem),
+        "question": record.prompt,
+        "answer": gold_text(record),
         "documents": SEPARATOR.join(f"[{number}] {text}" for number, text in enumerate(documents, start=1)),
-        "steps": SEPARATOR.join(f"{mark(k)} {step}" for k, step in enumerate(steps) if k > 0),
+        "steps": SEPARATOR.join(f"{mark(k)} {step}" for k, step in enumerate(record.completions) if k > 0),
     }
     return _PLACE.sub(lambda place: filled[place[1]], template)
 
@@ -168,8 +166,7 @@ class JudgeConfig:
 
     async def labels(self, engine: Engine, template: str, record: Prm, number: int) -> list[float | None]:
         """The labels of the steps of a record, the `number`-th trajectory of its problem. Raises EngineError."""
-        asked = judge_prompt(template, record, record.prompt, record.completions, documents_of(record))
         seed = derive_seed(0, record.id, "judge", number)
         sampling = Sampling(temperature=self.temperature, top_p=0.95, max_tokens=self.max_tokens, seed=seed)
-        [reply] = await engine.complete(Prompt((Message("user", asked),)), sampling, 1)
+        [reply] = await engine.complete(Prompt((Message("user", judge_prompt(template, record)),)), sampling, 1)
         return judged_labels(read_verdicts(reply.text, len(record.completions) - 1))
