@@ -18,8 +18,8 @@ are computed before the first step.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..answers import states_answer
 from ..engines.loading import generation_config_of
@@ -116,14 +116,7 @@ def sft_rows(
     rows: Source, tokenizer: PreTrainedTokenizerBase, end: list[int], counts: Counts, on_bad: OnBad = lambda *_: None
 ) -> Iterable[Row]:
     """sft records as `input_ids` and `labels`, -100 on the prompt."""
-
-    def read(data: dict[str, Any], where: Where) -> tuple[Sft, str]:
-        if "completion" not in data:
-            raise wrong_kind(data, "sft")
-        record = parse(Sft, bare(data, where) | {"min_value": data.get("min_value", 0.0)})
-        return record, only_turn(record.id, "completion", record.completion)
-
-    for record, text in usable(rows, read, counts, on_bad):
+    for record, [text] in usable(rows, reader(Sft, "completion"), counts, on_bad):
         asked, ids = turn_ids(tokenizer, tuple(record.prompt), text, end)
         yield Row(record.id, len(asked) + len(ids), {"input_ids": asked + ids, "labels": [-100] * len(asked) + ids})
 
@@ -132,23 +125,44 @@ def preference_rows(
     rows: Source, tokenizer: PreTrainedTokenizerBase, end: list[int], counts: Counts, on_bad: OnBad = lambda *_: None
 ) -> Iterable[Row]:
     """preference records as `prompt_ids`, `chosen_ids`, `rejected_ids`."""
-
-    def read(data: dict[str, Any], where: Where) -> tuple[Preference, tuple[str, str]]:
-        if "chosen" not in data:
-            raise wrong_kind(data, "preference")
-        record = parse(Preference, {"margin": 1.0, "kind": "trajectory"} | bare(data, where))
-        chosen = only_turn(record.id, "chosen", record.chosen)
-        rejected = only_turn(record.id, "rejected", record.rejected)
-        if chosen == rejected:
-            raise BadRecord(f"record {record.id}: chosen and rejected are the same text")
-        return record, (chosen, rejected)
-
-    for record, texts in usable(rows, read, counts, on_bad):
+    for record, texts in usable(rows, reader(Preference, "chosen", "rejected"), counts, on_bad):
         ends = [end if is_complete(record.kind, text) else None for text in texts]
         asked, good = turn_ids(tokenizer, tuple(record.prompt), texts[0], ends[0])
         _, poor = turn_ids(tokenizer, tuple(record.prompt), texts[1], ends[1])
         columns = {"prompt_ids": asked, "chosen_ids": good, "rejected_ids": poor}
         yield Row(record.id, len(asked) + max(len(good), len(poor)), columns)
+
+
+R = TypeVar("R", Sft, Preference)
+
+
+def reader(kind: type[R], *fields: str) -> Callable[[dict[str, Any], Where], tuple[R, list[str]]]:
+    """Reads a record, or a bare row of TRL's, with the texts of these fields, each of which is one assistant turn."""
+    name = kind.__name__.lower()
+    missing = {"question": "", "answer": "", "min_value": 0.0, "margin": 1.0, "kind": "trajectory"}
+    defaults = {field: value for field, value in missing.items() if field in kind.__struct_fields__}
+
+    def read(data: dict[str, Any], where: Where) -> tuple[R, list[str]]:
+        if fields[0] not in data:
+            raise BadRecord(
+                f"not a {name} record: found the keys {', '.join(data) or '(none)'}",
+                hint=f"make them with `medsss label --to {name}`",
+            )
+        record = parse(kind, {"id": str(where), **defaults, **data})
+        texts = []
+        for field in fields:
+            turns: list[Message] = getattr(record, field)
+            if len(turns) != 1 or turns[0].role != "assistant":
+                found = [turn.role for turn in turns]
+                raise BadRecord(f"record {record.id}: `{field}` must be one assistant turn, got {found}")
+            if not turns[0].content.strip():
+                raise BadRecord(f"record {record.id}: `{field}` is empty")
+            texts.append(turns[0].content)
+        if len(set(texts)) < len(texts):
+            raise BadRecord(f"record {record.id}: chosen and rejected are the same text")
+        return record, texts
+
+    return read
 
 
 def is_complete(kind: str, text: str) -> bool:
@@ -158,27 +172,6 @@ def is_complete(kind: str, text: str) -> bool:
         return True
     steps = split_steps(text)
     return bool(steps) and states_answer(steps[-1])
-
-
-def bare(data: dict[str, Any], where: Where) -> dict[str, Any]:
-    """A row with the fields of a problem filled in where it has none, as TRL's own data sets have none."""
-    return {"id": str(where), "question": "", "answer": "", **data}
-
-
-def only_turn(id: str, field: str, messages: list[Message]) -> str:
-    """The text of the one assistant turn that is trained on. Raises BadRecord for anything else, or an empty text."""
-    if len(messages) != 1 or messages[0].role != "assistant":
-        raise BadRecord(f"record {id}: `{field}` must be one assistant turn, got {[m.role for m in messages]}")
-    if not messages[0].content.strip():
-        raise BadRecord(f"record {id}: `{field}` is empty")
-    return messages[0].content
-
-
-def wrong_kind(data: dict[str, Any], wanted: str) -> BadRecord:
-    return BadRecord(
-        f"not a {wanted} record: found the keys {', '.join(data) or '(none)'}",
-        hint=f"make them with `medsss label --to {wanted}`",
-    )
 
 
 # --- the trainers ----------------------------------------------------------------------------------------------------
