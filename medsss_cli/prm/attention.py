@@ -9,6 +9,7 @@ own numbers decides (`open_tree`), not a list of names.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -156,6 +157,18 @@ def pack_inputs(packed: Packed, device: str = "cpu") -> dict[str, Any]:
         # A mask of four dimensions is passed on as it is, so that none is built; `attend` does not look at it.
         "attention_mask": torch.zeros(1, 1, 1, 1),
         "tree": tree,
+    }
+
+
+def padded_inputs(sequences: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """Sequences of token ids as a padded batch, keyword arguments of any model. Padding is id 0, masked."""
+    import torch
+
+    longest = max(map(len, sequences))
+    lengths = torch.tensor([[len(ids)] for ids in sequences])
+    return {
+        "input_ids": torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in sequences]),
+        "attention_mask": (torch.arange(longest)[None] < lengths).long(),
     }
 
 

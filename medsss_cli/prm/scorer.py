@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import EngineError, UsageError
 from ..models import RIGHT, Dtype, context_length, first_line, load_tokenizer, quiet_loading
 from ..records import Problem
-from .attention import open_tree, pack_inputs
+from .attention import open_tree, pack_inputs, padded_inputs
 from .config import Format, PrmConfig
 from .layout import Encoded
 from .loading import find_format, load, local_folder
@@ -164,14 +164,9 @@ class Scorer:
 
         counts = [len(row.readouts) for row in rows]
         if self.unpacked:
-            longest = max(len(row.ids) for row in rows)
-            lengths = torch.tensor([[len(row.ids)] for row in rows])
-            given = {
-                "input_ids": torch.tensor([row.ids + [0] * (longest - len(row.ids)) for row in rows]),
-                "attention_mask": (torch.arange(longest)[None] < lengths).long(),
-            }
+            given = padded_inputs([row.ids for row in rows])
             at = np.repeat(np.arange(len(rows)), counts), np.concatenate([row.readouts for row in rows])
-            tokens = int(lengths.sum())
+            tokens = sum(len(row.ids) for row in rows)
         else:
             packed = pack([row.ids for row in rows])
             given = pack_inputs(packed, self.model.device.type)

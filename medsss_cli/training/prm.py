@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..prm.attention import open_tree, pack_inputs
+from ..prm.attention import open_tree, pack_inputs, padded_inputs
 from ..prm.layout import encode
 from ..prm.packing import Part, pack, split
 from ..problems import to_prm
@@ -118,15 +118,10 @@ def collate(rows: Sequence[Mapping[str, Any]], steps: int) -> dict[str, Any]:
     import torch
 
     rows = rows or [{"input_ids": [0], "readouts": [], "labels": []}]
-    longest = max(len(row["input_ids"]) for row in rows)
-    ids = [[*row["input_ids"], *[0] * (longest - len(row["input_ids"]))] for row in rows]
-    lengths = torch.tensor([[len(row["input_ids"])] for row in rows])
+    given = padded_inputs([row["input_ids"] for row in rows])
+    longest = given["input_ids"].shape[1]
     weights = [weigh([(row["readouts"], row["labels"])], longest, steps) for row in rows]
-    return {
-        "input_ids": torch.tensor(ids),
-        "attention_mask": (torch.arange(longest)[None] < lengths).long(),
-        "labels": torch.from_numpy(np.stack(weights)),
-    }
+    return given | {"labels": torch.from_numpy(np.stack(weights))}
 
 
 def collate_packs(rows: Sequence[Mapping[str, Any]], steps: int, device: str) -> dict[str, Any]:
