@@ -203,7 +203,7 @@ class GrowingOutput(LockedFile):
 def _compare(path: str, former: State, now: State) -> None:
     """Raise UsageError where OUT was begun otherwise."""
     changes = [] if former.command == now.command else [f"command: {former.command} -> {now.command}"]
-    changes += _differences(former.config, now.config)
+    changes += differences(former.config, now.config)
     if changes:
         lines = "".join(f"\n  {change}" for change in changes)
         raise UsageError(
@@ -222,7 +222,9 @@ def _compare(path: str, former: State, now: State) -> None:
         console.warn(f"{path} was begun with medsss {former.version}, this is {__version__}")
 
 
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """ "lr: 0.1 -> 0.2" for each setting that differs."""
+
     def shown(config: Mapping[str, Any], key: str) -> str:
         return orjson.dumps(config[key]).decode() if key in config else "not set"
 

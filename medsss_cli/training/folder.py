@@ -21,6 +21,7 @@ from typing import Any
 
 from ..errors import UsageError
 from ..models import CARD, read_json
+from ..stream.resume import differences
 
 WORK = ".training"
 
@@ -56,15 +57,12 @@ def begin(out: Path, run: Mapping[str, Any]) -> None:
     """Write down what the run is. Raises UsageError if the folder holds another one."""
     card = read_json(out / CARD)
     old = card.get("run", {}) if card is not None else read_json(out / WORK / "run.json")
-    new = json.loads(json.dumps(run))
-    if old is not None and old != new:
-        keys = sorted(old.keys() | new.keys())
-        changed = ", ".join(f"{key}: {old.get(key)} -> {new.get(key)}" for key in keys if old.get(key) != new.get(key))
+    if old is not None and (changes := differences(old, run)):
         raise UsageError(
-            f"{out} holds a training with another configuration ({changed})",
+            f"{out} holds a training with another configuration ({', '.join(changes)})",
             hint="give --restart to train anew, or name another folder with -o",
         )
-    write_json(out / WORK / "run.json", new)
+    write_json(out / WORK / "run.json", run)
 
 
 def last_checkpoint(work: Path) -> Path | None:
