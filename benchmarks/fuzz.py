@@ -317,8 +317,7 @@ def read_problem(found: dict[str, Any], draw: random.Random) -> object:
 
 
 def read_samples(found: dict[str, Any], draw: random.Random) -> object:
-    rejudge, extract = draw.random() < 0.5, draw.choice(WAYS)
-    return encode(to_samples(found, HERE, rejudge=rejudge, extract=extract))
+    return encode(to_samples(found, HERE, rejudge=draw.choice((None, *WAYS))))
 
 
 def read_prm(found: dict[str, Any], draw: random.Random) -> object:
@@ -339,7 +338,7 @@ def read_view(found: dict[str, Any], draw: random.Random) -> object:
 
 
 def label_rows(found: dict[str, Any], draw: random.Random) -> object:
-    source = label._read(found, HERE)
+    source = label._reader()(found, HERE)
     most = draw.choice((None, 1))
     make = draw.choice(
         (
