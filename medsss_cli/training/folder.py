@@ -57,6 +57,7 @@ def begin(out: Path, run: Mapping[str, Any]) -> None:
     """Write down what the run is. Raises UsageError if the folder holds another one."""
     card = read_json(out / CARD)
     old = card.get("run", {}) if card is not None else read_json(out / WORK / "run.json")
+    run = json.loads(json.dumps(run))  # as it comes back
     if old is not None and (changes := differences(old, run)):
         raise UsageError(
             f"{out} holds a training with another configuration ({', '.join(changes)})",
