@@ -102,9 +102,14 @@ class Item:
         scored = zip(self.candidates, scores_N, totals, strict=True)
         candidates = [each | {"step_scores": steps, "score": total} for each, steps, total in scored]
         keys = [answer_key(self.problem, candidate["answer"]) for candidate in candidates]
+        logprobs: list[Any] = [candidate.get("logprob") for candidate in candidates]
+        if by_answer is not AnswerAggregation.LIKELIHOOD:
+            logprobs = []
+        elif None in logprobs:
+            raise BadRecord("a candidate carries no `logprob`, which --answer-aggregation likelihood goes by")
         return dump(Problem(**problem_fields(self.problem))) | {
             "candidates": candidates,
-            "selected": select(keys, totals, by_answer),
+            "selected": select(keys, totals, by_answer, logprobs),
             "strategy": f"{by_step}-{by_answer}",
         }
 

@@ -88,7 +88,7 @@ def _plain(row: Row, cost: bool) -> dict[str, Any]:
 def report_rows(report: dict[str, Any], default_name: str) -> Iterator[Row]:
     """The rows of one report: its accuracy and, where it has N > 1 answers a problem, what N bring.
 
-    Of the best-of-N aggregations the one that was selected by and min-vote-sum (the paper's) are shown. A report of
+    Of the best-of-N aggregations the one selected by, min-vote-sum (the paper's) and min-likelihood are shown. That of
     `eval --steps` gives what its reward model says of first errors. Raises KeyError, TypeError or ValueError for
     anything else.
     """
@@ -119,9 +119,10 @@ def report_rows(report: dict[str, Any], default_name: str) -> Iterator[Row]:
                 yield row(curve.replace("@k", f"@{curves[curve][-1]['k']}"), curves[curve][-1])
     if strategies:
         yield row(f"best of {most}, {' / '.join(strategies)}", report["micro"])
-    if "min-vote-sum" in curves and "min-vote-sum" not in strategies:
-        point = curves["min-vote-sum"][-1]
-        yield row(f"best of {point['k']}, min-vote-sum", point)
+    for curve in ("min-vote-sum", "min-likelihood"):
+        if curve in curves and curve not in strategies:
+            point = curves[curve][-1]
+            yield row(f"best of {point['k']}, {curve}", point)
 
 
 def _cost(report: dict[str, Any]) -> dict[str, float]:

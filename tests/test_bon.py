@@ -132,12 +132,24 @@ def test_selected_anew_from_the_scores_that_records_carry() -> None:
         (("--answer-aggregation", "vote-sum"), 2, 0.9),
         (("--answer-aggregation", "vote-sum", "--step-aggregation", "last"), 1, 0.9),
         (("--answer-aggregation", "vote-mean"), 0, 0.9),
+        (("--answer-aggregation", "likelihood"), 0, 0.9),  # all are equally likely
     ):
         (record,) = run_medsss(["bon", *args], to_lines([scored])).ok().records
         assert record["selected"] == selected, args
         assert record["candidates"][0]["score"] == first
         assert [each["step_scores"] for each in record["candidates"]] == steps
         assert {(each["logprob"], each["tokens"], each["note"]) for each in record["candidates"]} == {(-2.5, 7, "x")}
+    likely = [each | {"logprob": logprob} for each, logprob in zip(candidates, (-3.0, -2.0, -2.5), strict=True)]
+    # .9 e^-3 = .045, .6 e^-2 = .081, .7 e^-2.5 = .057.
+    (record,) = run_medsss(
+        ["bon", "--answer-aggregation", "likelihood"], to_lines([scored | {"candidates": likely}])
+    ).records
+    assert record["selected"] == 1
+    unknown = run_medsss(
+        ["bon", "--answer-aggregation", "likelihood"],
+        to_lines([scored | {"candidates": [likely[0] | {"logprob": None}]}]),
+    )
+    assert (unknown.rc, "carries no `logprob`" in unknown.stderr) == (1, True)
     odd = scored | {"id": "p2", "candidates": [candidates[0] | {"step_scores": [1.5]}]}
     ran = run_medsss(["bon"], to_lines([samples(), odd, {"prompt": "Q?", "completions": ["a"], "labels": [1]}]))
     assert (ran.rc, ran.stdout) == (1, "")

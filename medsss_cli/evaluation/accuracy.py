@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..prm.aggregate import StepAggregation
-from ..selection import AnswerAggregation
+from ..selection import AnswerAggregation, believed
 from .intervals import LEVEL, combined, mean_interval
 from .items import FAILED, Item
 from .measures import DRAWS, best_of_k, k_values, majority_at_k, pass_at_k, votes_at_k
@@ -120,6 +120,9 @@ def curve_points(item: Item, k: int) -> Iterator[tuple[str, float]]:
         yield f"{step}-{AnswerAggregation.MAX}", best_of_k(item.scores_AN[row].tolist(), columns, k)
         yield f"{step}-{AnswerAggregation.VOTE_SUM}", float(votes.by_sum[row])
         yield f"{step}-{AnswerAggregation.VOTE_MEAN}", float(votes.by_mean[row])
+        if item.logprobs is not None:
+            both = map(believed, item.scores_AN[row].tolist(), item.logprobs.tolist())
+            yield f"{step}-{AnswerAggregation.LIKELIHOOD}", best_of_k([*both], columns, k)
 
 
 def all_curves(report: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:

@@ -55,7 +55,9 @@ def _share_axis(axes: Any, label: str) -> None:
 def _curves(figure: Any, report: Mapping[str, Any]) -> str:
     """A panel for each answer aggregation, a line for each step aggregation; what needs no reward model in all."""
     best: Mapping[str, Sequence[Mapping[str, Any]]] = report["best_of_k"]
-    ways = [way for way in ("max", "vote-sum", "vote-mean") if any(name.endswith(f"-{way}") for name in best)]
+    ways = [
+        way for way in ("max", "vote-sum", "vote-mean", "likelihood") if any(name.endswith(f"-{way}") for name in best)
+    ]
     figure.set_size_inches(1.6 + 3.4 * len(ways) if ways else 6.0, 4.2)
     panels = figure.subplots(1, len(ways) or 1, sharey=True, squeeze=False)[0]
     handles: dict[str, Any] = {}
