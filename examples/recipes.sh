@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 
 export SEED=${SEED:-0}
 LEVEL=${LEVEL:-1}                 # of the clinic's problems
-case $LEVEL in 1) made=; short=160 ;; *) made=2; short=320 ;; esac
+case $LEVEL in 1) made= short=160 rate=5e-4 ;; *) made=2 short=320 rate=1e-4 ;; esac
 OUT=${OUT:-out/recipes$made/$SEED} STUDENT=${STUDENT:-builtin:clinic$made} TEACHER=${TEACHER:-out/demo$made/policy}
 QUESTIONS=${QUESTIONS:-400} TESTS=${TESTS:-400} SHORT=${SHORT:-$short}
 N=${N:-0} PRM=${PRM:-}            # candidates of each policy to each of MEASURED questions at the end; what votes over them
@@ -23,7 +23,7 @@ RATINGS=${RATINGS:-4} CURRICULUM=${CURRICULUM:-40}  # MedS3: answers that tell t
 export SFT_EXTRA=${SFT_EXTRA:-"--full --lr 5e-4 --epochs 4 --batch-size 32 --accumulation 1"}
 export DPO_EXTRA=${DPO_EXTRA:-"--full --lr 1e-4 --sft-weight 0.5 --batch-size 32 --accumulation 1"}
 SEARCH_EXTRA=${SEARCH_EXTRA:-"--max-nodes 30 --rollouts 8 --min-rollouts 3 --max-tokens $SHORT --max-step-tokens 60"}
-export GRPO_EXTRA=${GRPO_EXTRA:-"--full --lr 5e-4 --batch-size 64 --accumulation 1 --generations 8"}
+export GRPO_EXTRA=${GRPO_EXTRA:-"--full --lr $rate --batch-size 64 --accumulation 1 --generations 8"}
 CHUNK=${CHUNK:-10}                # questions that tell what one of them costs
 
 mkdir -p "$OUT"
