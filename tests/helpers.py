@@ -13,6 +13,9 @@ from typing import Any
 
 from warm import run_warm
 
+from medsss_cli.records import Message
+from medsss_cli.requests import Completion, FinishReason, Prompt
+
 
 @dataclass(frozen=True)
 class Ran:
@@ -102,3 +105,13 @@ def problem(i: int) -> dict[str, Any]:
         "task": "choice",
         "meta": {"number": i},
     }
+
+
+def ask(text: str, prefix: str = "") -> Prompt:
+    """A question of one turn, and how its answer begins."""
+    return Prompt((Message("user", text),), prefix)
+
+
+def reply(text: str, reason: str = "stop") -> Completion:
+    """What an engine gives: a word is a token."""
+    return Completion(text, FinishReason(reason), tokens=len(text.split()))

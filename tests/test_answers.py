@@ -54,16 +54,6 @@ def test_the_tables_are_read_as_a_careful_reader_reads_them(name: str) -> None:
     assert len(other) == MISSES.get(name, 0), other
 
 
-def test_the_tables_are_wide() -> None:
-    """Each answer stands once."""
-    for name in ("answers.jsonl", "answers_rest.jsonl"):
-        table = list(TABLES[name]())
-        seen = {(row.problem.answer, row.problem.question, str(row.problem.options), row.text) for row in table}
-        assert len(seen) == len(table) > 380
-    phrasings = [(row["family"], row["template"]) for row in rows("answers_letters.jsonl")]
-    assert len(set(phrasings)) == len(phrasings) == 600
-
-
 def read_as(template: str, letter: str, options: dict[str, str], *, known: bool, several: bool) -> str | None:
     """What is read of a phrasing, L for its own letter, M for the next and so on."""
     problem = choice("AB" if several else "A", options if known else None)
@@ -197,17 +187,9 @@ def test_keys_make_one_vote_of_equal_answers() -> None:
 @pytest.mark.parametrize(
     "problem",
     [
-        choice("F"),
-        choice(""),
-        choice("BB"),
-        choice("Aspirin"),
-        number("many"),
-        number("5-6"),
-        number("84 or 90"),
-        number("02/30/2024 or later"),
-        number(""),
-        text("..."),
-        text(""),
+        *map(choice, ("F", "", "BB", "Aspirin")),
+        *map(number, ("many", "5-6", "84 or 90", "02/30/2024 or later", "")),
+        *map(text, ("...", "")),
     ],
 )
 def test_an_unreadable_gold_answer_is_an_error_with_its_id(problem: Problem) -> None:
@@ -220,14 +202,9 @@ def test_an_unreadable_gold_answer_is_an_error_with_its_id(problem: Problem) -> 
 def test_a_step_that_states_the_answer() -> None:
     for step in ["So it is 84. The answer is 84.", "Final answer: B", "\\boxed{3}", "The answer is no treatment."]:
         assert states_answer(step), step
-    for step in [
-        "The pressure is 84.",
-        "The answer is not A.",
-        "The answer is",
-        "Answers vary.",
-        "The answer is found by dividing.",
-    ]:
+    for step in ["The pressure is 84.", "The answer is not A.", "The answer is", "Answers vary."]:
         assert not states_answer(step), step
+    assert not states_answer("The answer is found by dividing.")
 
 
 PIECES = (
@@ -237,26 +214,13 @@ PIECES = (
     "1\u2009234", "(A)", "高", "`",
 )  # fmt: skip
 HOSTILE = [piece * (100_000 // len(piece)) for piece in PIECES] + [
-    " " * 100_000 + "B",
-    "answer" + " " * 100_000,
-    "answer to " + "a" * 100_000,
-    "The answer is " + ",123" * 25_000,
-    "The answer is " + "9" * 100_000,
-    "The answer is " + "A, " * 33_000,
-    "answer is" + "\t\n" * 50_000,
-    "<think>" * 15_000 + "</think>" * 15_000,
-    "答案是" + "、" * 100_000,
-    "Final answer:" + "\n" * 100_000,
-    "The answer is " + "A " * 50_000,
-    "The answer is 5 " + "mg/" * 33_000,
-    "The answer is " + "5 to " * 20_000,
-    "The answer is 5" + " /per" * 20_000,
-    "The answer is " + "2024-" * 20_000,
-    "The answer is " + "March " * 17_000,
-    "a " * 50_000 + "high",
-    "not " * 25_000 + "high",
-    "Answer: " * 12_000 + "</think>",
-]
+    " " * 100_000 + "B", "answer" + " " * 100_000, "answer to " + "a" * 100_000, "The answer is " + ",123" * 25_000,
+    "The answer is " + "9" * 100_000, "The answer is " + "A, " * 33_000, "answer is" + "\t\n" * 50_000,
+    "<think>" * 15_000 + "</think>" * 15_000, "答案是" + "、" * 100_000, "Final answer:" + "\n" * 100_000,
+    "The answer is " + "A " * 50_000, "The answer is 5 " + "mg/" * 33_000, "The answer is " + "5 to " * 20_000,
+    "The answer is 5" + " /per" * 20_000, "The answer is " + "2024-" * 20_000, "The answer is " + "March " * 17_000,
+    "a " * 50_000 + "high", "not " * 25_000 + "high", "Answer: " * 12_000 + "</think>",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("hostile", HOSTILE, ids=lambda hostile: ascii(hostile[:12]))

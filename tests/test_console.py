@@ -16,6 +16,7 @@ from medsss_cli.console import Progress, clock
 
 def test_the_line_tells_the_time_that_is_left_at_the_rate_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
     """Opening a model takes minutes, and is no part of the rate."""
+    assert [clock(seconds) for seconds in (0.9, 61, 3599.99, 90061)] == ["0:00:00", "0:01:01", "0:59:59", "25:01:01"]
     now = 0.0
     monkeypatch.setattr(console.time, "monotonic", lambda: now)
     with Progress("trees", total=8) as progress:
@@ -33,10 +34,6 @@ def test_the_line_tells_the_time_that_is_left_at_the_rate_so_far(monkeypatch: py
         assert progress.seconds == 3600
         progress.advance()  # the share of a shard is an estimate: "106/102" stood here
         assert progress.line() == "trees 9 | 1:00:00 | in flight 4 | tok per s 7"
-
-
-def test_clocks_are_hours_minutes_and_seconds() -> None:
-    assert [clock(seconds) for seconds in (0.9, 61, 3599.99, 90061)] == ["0:00:00", "0:01:01", "0:59:59", "25:01:01"]
 
 
 def test_a_log_file_gets_plain_lines_though_nothing_ends(

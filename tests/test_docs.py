@@ -7,7 +7,6 @@ import importlib.util
 import os
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from types import ModuleType
 
@@ -259,8 +258,3 @@ def test_the_departures_are_counted_as_in_the_source() -> None:
         if found and (numbers := [int(n) for n in re.findall(r"(?:^|\s)(\d+)\. [a-zA-Z`\[]", listed)]):
             counted[str(path.relative_to(ROOT))] = str(max(numbers))
     assert told == counted
-
-
-def test_the_makefile_target_is_the_generator() -> None:
-    done = subprocess.run(["make", "-n", "-o", ".venv/installed", "docs"], cwd=ROOT, capture_output=True, text=True)
-    assert "docs/generate.py" in done.stdout, done.stderr

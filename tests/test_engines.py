@@ -28,13 +28,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import clean_env
+from helpers import ask, clean_env
 
 from medsss_cli.engines import EngineConfig, open_engine, resolve_policy
 from medsss_cli.engines.rendering import encode_text, render
 from medsss_cli.engines.scripted import ScriptedEngine
 from medsss_cli.errors import EngineError, UsageError
-from medsss_cli.records import Message
 from medsss_cli.requests import Completion, FinishReason, Prompt, Sampling
 
 pytestmark = pytest.mark.timeout(600)
@@ -147,10 +146,6 @@ def any_engine(request: pytest.FixtureRequest, engines: Any) -> Any:
 def model(request: pytest.FixtureRequest, engines: Any) -> Any:
     """An engine that has a model."""
     return engines(request.param)
-
-
-def ask(text: str, prefix: str = "") -> Prompt:
-    return Prompt((Message("user", text),), prefix)
 
 
 GAP = ask("Sodium 138 mmol/L, chloride 101 mmol/L, bicarbonate 19 mmol/L. What is the anion gap?\nA. 18\nB. 8\nC. 37")

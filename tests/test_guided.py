@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from helpers import problem, run_medsss, to_lines, write_jsonl
+from helpers import problem, reply, run_medsss, to_lines, write_jsonl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import make_tiny_model
@@ -21,7 +21,7 @@ from medsss_cli.answers import judge
 from medsss_cli.labelling.trajectories import path_to
 from medsss_cli.prm.aggregate import StepAggregation, aggregate_steps
 from medsss_cli.records import Action, Problem, Task, Tree, dump
-from medsss_cli.requests import Completion, FinishReason
+from medsss_cli.requests import Completion
 from medsss_cli.search.beam import beam
 from medsss_cli.search.config import Expand, SearchConfig
 from medsss_cli.search.drawing import Request, Talk, Valuation
@@ -32,10 +32,6 @@ from medsss_cli.steps import ROOT_TEXT, join_steps, split_steps
 PROBLEM = Problem(
     id="k", question="Is 6.1 high?", answer="B", options={"A": "No", "B": "Yes"}, task=Task.CHOICE, dataset="made"
 )
-
-
-def reply(text: str, reason: str = "stop") -> Completion:
-    return Completion(text, FinishReason(reason), tokens=len(text.split()))
 
 
 def serve(

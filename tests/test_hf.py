@@ -15,13 +15,12 @@ from typing import Any
 
 import psutil
 import pytest
-from helpers import clean_env, problem, program, to_lines
+from helpers import ask, clean_env, problem, program, to_lines
 from tiny_models import make_tiny_model
 
 from medsss_cli.engines import EngineConfig, open_engine, resolve_policy
 from medsss_cli.engines.rendering import render
 from medsss_cli.errors import EngineError, UsageError
-from medsss_cli.records import Message
 from medsss_cli.requests import FinishReason, Prompt, Sampling
 
 
@@ -36,10 +35,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
         return str(made[arch])
 
     return make
-
-
-def ask(text: str, prefix: str = "") -> Prompt:
-    return Prompt((Message("user", text),), prefix)
 
 
 def serve(folder: str, requests: Sequence[tuple[Prompt, Sampling, int]], **spec: Any) -> list[Any]:

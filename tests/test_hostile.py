@@ -35,24 +35,16 @@ def test_any_bytes_give_records_or_a_clear_error(monkeypatch: pytest.MonkeyPatch
 
 
 HOSTILE_LINES = [
-    b"[" * 100_000,
-    b'{"a":' * 100_000,
-    b"\x00" * 1000,
-    b'{"id":"\\ud800","question":"q","answer":"a"}',
-    b'{"id":"n","question":"q","answer":NaN}',
-    b'{"id":' + b"9" * 5000 + b',"question":"q"}',
-    b'{"id":"\xff"}',
+    b'{"a":', b"3", b"null", b'"text"', b"[1]", b'{"id":"n","question":"q","answer":1e999}', b"[" * 100_000,
+    b'{"a":' * 100_000, b"\x00" * 1000, b'{"id":"\\ud800","question":"q","answer":"a"}',
+    b'{"id":"n","question":"q","answer":NaN}', b'{"id":' + b"9" * 5000 + b',"question":"q"}', b'{"id":"\xff"}',
     b'{"nodes":[{"parent":0}],"id":"c","question":"q","answer":"a"}',
     b'{"id":"t","question":"q","answer":"a","nodes":' + b"[" * 500 + b"]" * 500 + b"}",
-]
+]  # fmt: skip
 
 
 def test_hostile_lines_are_reported_and_the_rest_is_done(tmp_path: Path) -> None:
-    good = [
-        tree_record(id="first"),
-        tree_record(id="The answer is B.\n\nStep 1: <|im_start|>user"),
-        tree_record(id="z"),
-    ]
+    good = [tree_record(id=id) for id in ("first", "The answer is B.\n\nStep 1: <|im_start|>user", "z")]
     lines = [json.dumps(tree).encode() for tree in good]
     doubled = lines[2][:-1] + b',"id":"last"}'
     data = b"\xef\xbb\xbf" + b"\r\n".join([lines[0], *HOSTILE_LINES, lines[1], doubled])

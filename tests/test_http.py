@@ -17,22 +17,17 @@ from typing import Any
 
 import pytest
 from faulty_server import Can, FaultyServer, at_random, every
-from helpers import problem, read_jsonl, run_medsss, to_lines
+from helpers import ask, problem, read_jsonl, run_medsss, to_lines
 from tiny_models import make_tiny_tokenizer
 
 from medsss_cli.engines import EngineConfig, open_engine, resolve_policy
 from medsss_cli.engines.http import HttpEngine, base_urls, pick_model
 from medsss_cli.errors import EngineError, UsageError
-from medsss_cli.records import Message
 from medsss_cli.requests import Completion, FinishReason, Prompt, Sampling
 
 CLINIC = Path(resolve_policy("builtin:clinic"))
 PLAIN = Can(ids=False, n=False, unknown=False, tells_stop=False, logprobs=False)
 Work = Callable[[HttpEngine], Awaitable[Any]]
-
-
-def ask(text: str) -> Prompt:
-    return Prompt((Message("user", text),))
 
 
 def on(servers: Sequence[FaultyServer | str], work: Work, policy: str = "builtin:clinic", **args: Any) -> Any:

@@ -14,59 +14,16 @@ from medsss_cli.problems import split_options
 
 STEM = "A 45-year-old man grew A. fumigatus and\nE. coli. Which drug first?"
 TEXTS = (
-    "Aspirin",
-    "E. coli",
-    "12 mg",
-    "A and B",
-    "(none)",
-    "阿司匹林",
-    "Vitamin D.",
-    "b-blocker: a drug",
-    "I. only",
-    "No",
-)
+    "Aspirin", "E. coli", "12 mg", "A and B", "(none)", "阿司匹林", "Vitamin D.", "b-blocker: a drug", "I. only", "No",
+)  # fmt: skip
 
+# "A x" is no way to write an option: "A man ..." is a sentence.
 STYLES = (
-    "A. x",
-    "A) x",
-    "(A) x",
-    "A: x",
-    "A x|",  # no way to write an option: "A man ..." is a sentence
-    "A、x",
-    "A．x",
-    "A：x",
-    "A.x",
-    "（A）x",
-    "A）x",
-    "[A] x",
-    "A.) x",
-    "A. **x**",
-    "A - x",
-    "- A. x",
-    "-A. x",
-    "* A) x",
-    "• (A) x",
-    "**A.** x",
-    "**A**. x",
-    "**A) x**",
-    "- **A.** x",
-    "- **A**: x",
-    "*A.* x",
-    "__A.__ x",
-    "a. x",
-    "a) x",
-    "(a) x",
-    "- a. x",
-    "Ａ．x",
-    "Ａ. x",
-    "（Ａ）x",
-    "ａ) x",
-    "Option A: x",
-    "  A.   x  ",
-    "\tA. x",
-    "A.\nx",
-    "A. x\n",
-)
+    "A. x", "A) x", "(A) x", "A: x", "A x|", "A、x", "A．x", "A：x", "A.x", "（A）x", "A）x", "[A] x", "A.) x",
+    "A. **x**", "A - x", "- A. x", "-A. x", "* A) x", "• (A) x", "**A.** x", "**A**. x", "**A) x**", "- **A.** x",
+    "- **A**: x", "*A.* x", "__A.__ x", "a. x", "a) x", "(a) x", "- a. x", "Ａ．x", "Ａ. x", "（Ａ）x", "ａ) x",
+    "Option A: x", "  A.   x  ", "\tA. x", "A.\nx", "A. x\n",
+)  # fmt: skip
 
 
 def marked(style: str, letter: str, text: str) -> str:
@@ -117,11 +74,7 @@ ABC = {"A": "Heparin", "B": "Aspirin", "C": "None"}
         ("Which?\nA. Heparin\nB. Aspirin\nC. None\nD. \nE.\n", "Which?", ABC),
         ("Which?\n**A.** Heparin\n**B.** Aspirin\n**C.** None\n**D.**", "Which?", ABC),
         # Only the last list is the options.
-        (
-            "Findings:\nA. one\nB. two\nWhich?\nA. Heparin\nB. Aspirin\nC. None",
-            "Findings:\nA. one\nB. two\nWhich?",
-            ABC,
-        ),
+        ("Seen:\nA. one\nB. two\nWhich?\nA. Heparin\nB. Aspirin\nC. None", "Seen:\nA. one\nB. two\nWhich?", ABC),
         ("A. fumigatus grew.\nWhich?\nA. Heparin\nB. Aspirin\nC. None", "A. fumigatus grew.\nWhich?", ABC),
         ("E. coli grew.\nD. none\nA. Heparin\nB. Aspirin\nC. None", "E. coli grew.\nD. none", ABC),
         # An option over two lines: the second is indented, or another option follows it.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import reply
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +19,7 @@ from medsss_cli.answers import judge
 from medsss_cli.errors import BadRecord, EngineError
 from medsss_cli.prompts import Prompting
 from medsss_cli.records import Action, Problem, Task, Tree, Verdict, dump, parse
-from medsss_cli.requests import Completion, FinishReason, Prompt, Sampling
+from medsss_cli.requests import Completion, Prompt, Sampling
 from medsss_cli.search.backup import back_up
 from medsss_cli.search.config import Expand, SearchConfig, as_record
 from medsss_cli.search.drawing import Request, RequestKind
@@ -39,10 +40,6 @@ def numbers(**given: Any) -> tuple[SearchConfig, Rollouts]:
     """The config of a search and that of its rollouts, from the numbers of both."""
     own = {name: given.pop(name) for name in options_of(Rollouts) if name in given}
     return SearchConfig(**given), Rollouts(**own)
-
-
-def reply(text: str, reason: str = "stop") -> Completion:
-    return Completion(text, FinishReason(reason), tokens=len(text.split()))
 
 
 # The arithmetic

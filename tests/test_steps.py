@@ -10,25 +10,8 @@ from medsss_cli.steps import ROOT_TEXT, join_steps, mark, split_steps, starts_at
 
 # Text that is out to confuse: marks with right and wrong numbers, at line starts and elsewhere, odd white space.
 PIECES = [
-    "Step",
-    "step",
-    " ",
-    "\n",
-    "\n\n",
-    ":",
-    "0",
-    "1",
-    "2",
-    "3",
-    "10",
-    "\r\n",
-    "\t",
-    "\u2028",
-    "\x1f",
-    "a",
-    "Ω",
-    ".",
-]
+    "Step", "step", " ", "\n", "\n\n", ":", "0", "1", "2", "3", "10", "\r\n", "\t", "\u2028", "\x1f", "a", "Ω", ".",
+]  # fmt: skip
 PIECES += ["**Step 2:**", "## Step 1:", "The answer is B."]
 PIECES += [mark(k) for k in range(5)] + [f"\n{mark(k)}" for k in range(5)]
 confusing = st.lists(st.sampled_from(PIECES), max_size=8).map("".join)

@@ -18,22 +18,17 @@ from typing import Any
 
 import psutil
 import pytest
-from helpers import clean_env, problem, program, read_jsonl, run_medsss, to_lines
+from helpers import ask, clean_env, problem, program, read_jsonl, run_medsss, to_lines
 from tiny_models import make_tiny_model
 
 from medsss_cli.engines import EngineConfig, open_engine
 from medsss_cli.engines import vllm as ours
 from medsss_cli.errors import EngineError, MissingExtra, UsageError
-from medsss_cli.records import Message
 from medsss_cli.requests import Prompt, Sampling
 
 pytestmark = pytest.mark.timeout(600)
 needs_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
 SMALL = ("kv_cache_memory_bytes=268435456",)
-
-
-def ask(text: str, prefix: str = "") -> Prompt:
-    return Prompt((Message("user", text),), prefix)
 
 
 GAP = ask(
