@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from documented import Console
 from tiny_models import make_tiny_model
 
 # Threads that wait for one another on busy cores cost more than they give, and the tests run two at a time.
@@ -18,7 +19,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # fmt: off
 MODEL = [
-    "app", "bon", "clinic_policy", "correct", "docs", "engines", "evolve", "guided", "hf", "http", "kill",
+    "app", "bon", "clinic_policy", "correct", "docs", "engines", "guided", "hf", "http", "kill",
     "memory", "packaging", "prm_formats", "prm_packing", "recipes", "sample", "scale", "search_command", "train_policy",
     "train_prm", "train_resume", "vllm",
 ]
@@ -36,3 +37,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny policy of random weights."""
     return make_tiny_model(tmp_path_factory.mktemp("base"), spread=0.1)
+
+
+@pytest.fixture(scope="session")
+def console(tmp_path_factory: pytest.TempPathFactory) -> Console:
+    return Console(tmp_path_factory.mktemp("console") / "bin")

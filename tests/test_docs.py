@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from documented import Console, examples
 from helpers import run_medsss
 
 from medsss_cli.app import COMMANDS
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "docs"))
+
+import generate
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -46,25 +49,9 @@ SIZES = {
     "SEARCH_EXTRA": "--max-nodes 8 --rollouts 3 --min-rollouts 2 --max-tokens 120 --max-step-tokens 60",
     "PRM_SEARCH": "--max-nodes 8 --rollouts 3 --min-rollouts 2 --max-tokens 120 --max-step-tokens 60",
     "PRM_LABEL": "--all",
-    "SFT_EXTRA": "--full --epochs 1",
-    "DPO_EXTRA": "--full --epochs 1",
-    "PRM_EXTRA": "--full --epochs 1",
+    **dict.fromkeys(("SFT_EXTRA", "DPO_EXTRA", "PRM_EXTRA"), "--full --epochs 1"),
 }
 """Settings of `examples/evolve.sh` and `examples/demo.sh`, which are variables of theirs, at their smallest."""
-
-
-@pytest.fixture(scope="module")
-def console(tmp_path_factory: pytest.TempPathFactory) -> Console:
-    return Console(tmp_path_factory.mktemp("docs") / "bin")
-
-
-def load_generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 # Pages of commands
@@ -73,9 +60,8 @@ def load_generator() -> ModuleType:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_has_a_page_whose_options_are_those_of_help(command: str) -> None:
     """A page that does not know an option sends people to the source; one that knows a former option misleads them."""
-    generate = load_generator()
+    assert {path.stem for path in generate.PAGES.glob("*.md")} == set(COMMANDS)
     path = generate.PAGES / f"{command}.md"
-    assert path.exists(), f"{path.name} is missing: make docs"
     page = path.read_text()
     assert generate.renewed(command, page) == page, f"docs/commands/{path.name} is stale: make docs"
     for section in ("## Examples", "## Options", "## Reads and writes", "## See also"):
@@ -92,13 +78,8 @@ def test_the_scripts_name_options_that_there_are() -> None:
         assert {*option.findall(script.read_text())} <= known, script.name
 
 
-def test_no_page_is_left_of_a_command_that_is_gone() -> None:
-    assert {path.stem for path in (ROOT / "docs" / "commands").glob("*.md")} == set(COMMANDS)
-
-
 def test_make_docs_mends_a_stale_page_and_keeps_what_was_written(tmp_path: Path) -> None:
     """`make docs` that touched more than the list would cost someone their text."""
-    generate = load_generator()
     page = f"# medsss report\n\nBy hand.\n\n{generate.BEGIN}\nold\n{generate.END}\n\nMore by hand.\n"
     mended = generate.renewed("report", page)
     assert mended.startswith("# medsss report\n\nBy hand.\n")
