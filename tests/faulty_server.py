@@ -23,8 +23,8 @@ from typing import Any
 from tokenizers import Tokenizer
 
 Faults = Callable[[int], str | None]
-"""From the number of a request (from 0, one-token requests left out) to its fault: a status ("500"), a status with a
-Retry-After ("429:1"), reset, cut (in the middle of the body), half (of the JSON), garbage, or hang."""
+"""From the number of a request (from 0, one-token requests left out) to its fault: a status ("500"), reset, cut (in the
+middle of the body), half (of the JSON), garbage, or hang."""
 
 KINDS = ("429", "500", "503", "reset", "cut", "half", "garbage")
 
@@ -186,9 +186,7 @@ class FaultyServer:
         if fault == "garbage":
             return await self._send(writer, 200, b"<html><body>It works!</body></html>")
         if fault and fault[0].isdigit():
-            status, _, after = fault.partition(":")
-            more = f"Retry-After: {after}\r\n" if after else ""
-            return await self._send(writer, int(status), {"error": {"message": "not now"}}, more=more)
+            return await self._send(writer, int(fault), {"error": {"message": "not now"}})
         status, answer = await self._forward(raw) if self.upstream else self._complete(body)
         data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         if fault == "half":
@@ -200,9 +198,9 @@ class FaultyServer:
         self.answered += status == 200 and body["max_tokens"] > 1
         return await self._send(writer, status, data)
 
-    async def _send(self, writer: asyncio.StreamWriter, status: int, body: Any, *, more: str = "") -> bool:
+    async def _send(self, writer: asyncio.StreamWriter, status: int, body: Any) -> bool:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n{more}Content-Length: {len(data)}\r\n\r\n"
+        head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
         writer.write(head.encode() + data)
         await writer.drain()
         return True

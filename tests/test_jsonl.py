@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from backports import zstd
 
-from medsss_cli.errors import BadRecord, UsageError
+from medsss_cli.errors import BadRecord
 from medsss_cli.stream import jsonl
 from medsss_cli.stream.jsonl import Where, encode, read_objects
 
@@ -69,14 +69,6 @@ def test_one_json_array(tmp_path: Path) -> None:
     assert bad == [("a.json:2", "item 2 of the array is a number, expected an object")]
     assert [where for where, _ in read(put(path, b'[\n{"a": 1},\n{"a": }]\n'))[1]] == ["a.json:3"]
     assert read(*(put(tmp_path / name, b"") for name in ("a.jsonl", "a.jsonl.gz", "a.jsonl.zst"))) == ([], [])
-
-
-def test_a_missing_input_is_found_before_any_other_is_read(tmp_path: Path) -> None:
-    there = put(tmp_path / "a.jsonl", b"{}\n")
-    with pytest.raises(UsageError, match=r"cannot read .*nowhere.jsonl: No such file"):
-        read_objects([str(there), str(tmp_path / "nowhere.jsonl")], on_bad=lambda *_: None)
-    with pytest.raises(UsageError, match="it is a folder"):
-        read_objects([str(tmp_path)], on_bad=lambda *_: None)
 
 
 @pytest.mark.parametrize("value", ["\ud800", object(), 1 << 70], ids=["surrogate", "object", "big"])

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import clean_env, problem, program, read_jsonl, run_medsss, to_lines, write_jsonl
+from helpers import clean_env, problem, program, run_medsss, to_lines, write_jsonl
 from trees import record as tree
 
 
@@ -92,21 +92,6 @@ def test_an_output_that_cannot_be_written_is_found_before_the_work(
     assert ran.rc == 2
     assert "cannot write" in ran.stderr
     assert "stdin" not in ran.stderr
-
-
-def test_what_another_command_wrote_is_not_gone_on_with(tmp_path: Path, script: list[str]) -> None:
-    """`sample p -o o`; `clinic -o o`; the same `sample` again: "40 done before", exit 0, and o held bare problems."""
-    source, out = tmp_path / "p.jsonl", tmp_path / "o"
-    run_medsss(["clinic", "-n", "4", "-o", source]).ok()
-    sample = ["sample", source, "-n", "2", "-o", out, *script]
-    run_medsss(sample).ok()
-    drawn = out.read_bytes()
-    assert run_medsss(["clinic", "-n", "4", "-o", out]).rc == 2
-    assert out.read_bytes() == drawn
-    run_medsss(["clinic", "-n", "4", "-o", out, "--restart"]).ok()
-    assert run_medsss(sample).rc == 2
-    run_medsss([*sample, "--restart"]).ok()
-    assert all("responses" in record for record in read_jsonl(out))
 
 
 @pytest.mark.parametrize(

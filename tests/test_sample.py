@@ -75,19 +75,17 @@ def test_seeded_on_a_model_whatever_the_order_and_the_batch(policy: str) -> None
 
 
 def test_greedy_is_one_answer(policy: str) -> None:
-    """It once passed over `-T 0.7` without a word."""
     args = ["sample", "--policy", policy, "--greedy", "--max-tokens", 8]
     [record] = run_medsss(args, to_lines([problem(1)])).ok().records
     assert len(record["responses"]) == 1
-    for more, what in ((["-n", 4], "--greedy gives one answer"), (["-T", 0.7], "--greedy takes the likeliest")):
-        ran = run_medsss([*args, *more], to_lines([problem(1)]))
-        assert (ran.rc, what in ran.stderr) == (2, True), ran.stderr
 
 
 @pytest.mark.parametrize(
     ("args", "what"),
     [
         (["--policy", "gone"], "no policy folder gone"),
+        (["--greedy", "-n", 4], "--greedy gives one answer"),
+        (["--greedy", "-T", 0.7], "--greedy takes the likeliest"),  # it was passed over without a word
         (["--engine", "scripted:gone.jsonl"], "gone.jsonl"),
         (["--template", "thought"], "--prompting native gives none"),
         (["--reveal-answer", "--prompting", "instruct"], "--reveal-answer goes with --template"),
@@ -199,11 +197,6 @@ def test_a_teachers_thought_is_read_and_what_betrays_the_answer_is_refused(tmp_p
     assert {each["verdict"] for each in bad} == {"no_answer"}
     assert {each["answer"] for each in bad} == {None}
     assert "3 responses refused, which count as no answer: 2 without numbered steps, 1 that betray" in ran.stderr
-    engine = script(tmp_path / "t.jsonl", [{"match": "1", "texts": ["Ask your doctor."]}])
-    args[args.index("--engine") + 1] = engine
-    assert (
-        "0 of 1 questions got a right answer: little to learn from" in run_medsss(args, to_lines([problem(1)])).stderr
-    )
 
 
 def test_cmexam_from_the_prompt_to_the_verdict(tmp_path: Path) -> None:

@@ -284,8 +284,9 @@ def test_outputs_that_are_no_files(tmp_path: Path, source: Path) -> None:
     ):
         done = echo(source, "-o", path)
         assert (done.rc, message in done.stderr) == (2, True)
-    missing = echo(tmp_path / "nowhere.jsonl", "-o", tmp_path / "out.jsonl")
-    assert (missing.rc, "nowhere.jsonl: No such file" in missing.stderr) == (2, True)
+    for path, message in (("nowhere.jsonl", "nowhere.jsonl: No such file"), ("", "it is a folder")):
+        done = echo(source, tmp_path / path, "-o", tmp_path / "out.jsonl")
+        assert (done.rc, done.stdout, message in done.stderr) == (2, "", True)
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
 
 

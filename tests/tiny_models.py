@@ -72,7 +72,7 @@ def make_tiny_model(
 ) -> Path:
     """A random causal LM with its tokenizer in `folder` (created); returns the folder.
 
-    `arch` is one of llama, qwen2, qwen3, gpt2 (full attention), mistral-sliding, gemma3, mamba2 (caches that are not
+    `arch` is one of llama, qwen2, gpt2 (full attention), mistral-sliding, gemma3, mamba2 (caches that are not
     plain full attention; window 8). `spread` is the standard deviation of the weights: larger makes sharper choices.
     """
     import torch
@@ -99,8 +99,6 @@ def make_tiny_model(
     match arch:
         case "llama" | "qwen2":
             config = AutoConfig.for_model(arch, **size, **attention)
-        case "qwen3":
-            config = AutoConfig.for_model("qwen3", **size, **attention, head_dim=hidden // heads)
         case "gpt2":
             config = AutoConfig.for_model("gpt2", **size, n_head=heads, n_positions=context)
         case "mistral-sliding":
