@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -13,8 +14,9 @@ from typing import Any
 
 from warm import run_warm
 
+from medsss_cli.engines import EngineConfig, open_engine
 from medsss_cli.records import Message
-from medsss_cli.requests import Completion, FinishReason, Prompt
+from medsss_cli.requests import Prompt, Sampling
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,11 @@ def ask(text: str, prefix: str = "") -> Prompt:
     return Prompt((Message("user", text),), prefix)
 
 
-def reply(text: str, reason: str = "stop") -> Completion:
-    """What an engine gives: a word is a token."""
-    return Completion(text, FinishReason(reason), tokens=len(text.split()))
+def served(config: EngineConfig, requests: Sequence[tuple[Prompt, Sampling, int]]) -> list[Any]:
+    """All requests at once on a fresh engine; the completions of each, or its exception."""
+
+    async def main() -> list[Any]:
+        async with open_engine(config) as engine:
+            return await asyncio.gather(*(engine.complete(*each) for each in requests), return_exceptions=True)
+
+    return asyncio.run(main())

@@ -10,7 +10,6 @@ import concurrent.futures
 import contextlib
 import hashlib
 import importlib.util
-import json
 import os
 import random
 import signal
@@ -24,7 +23,6 @@ from collections import Counter
 from collections.abc import Coroutine, Iterator
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -346,17 +344,3 @@ def test_engine_arguments() -> None:
     for bad in ("max_num_seqs", "=5"):
         with pytest.raises(UsageError, match="not KEY=VALUE"):
             EngineConfig(engine_args=(bad,)).arguments(known, of="vllm")
-
-
-def test_a_tokenizer_folder_is_all_that_http_needs(engines: Any, tmp_path: Path, server: str) -> None:
-    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        source = Path(resolve_policy("builtin:clinic")) / name
-        if source.is_file():
-            (tmp_path / name).write_bytes(source.read_bytes())
-    assert json.loads((tmp_path / "config.json").read_text())
-    running = Running(EngineConfig(engine="http", policy=str(tmp_path), base_url=(server,)))
-    try:
-        request = (GAP, Sampling(temperature=0, max_tokens=30), 1)
-        assert running.ask(*request) == engines("hf").ask(*request)
-    finally:
-        running.close()

