@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -122,3 +123,9 @@ def served(config: EngineConfig, requests: Sequence[tuple[Prompt, Sampling, int]
             return await asyncio.gather(*(engine.complete(*each) for each in requests), return_exceptions=True)
 
     return asyncio.run(main())
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])

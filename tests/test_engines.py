@@ -1,32 +1,29 @@
 """What every engine promises, by the same cases: hf, scripted, vllm in process and http before a real vLLM server.
 
-vLLM takes half a minute to start, so each engine is opened once a session and asked from a thread that has its loop.
+vLLM takes half a minute to start, so each engine is opened once a session.
 """
 
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextlib
 import hashlib
 import importlib.util
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import pytest
-from helpers import ask, clean_env
+from helpers import ask, clean_env, free_port
 
 from medsss_cli.engines import EngineConfig, open_engine, resolve_policy
 from medsss_cli.engines.rendering import encode_text, render
@@ -41,19 +38,14 @@ ALL = (*MODELS, "scripted")
 
 
 class Running:
-    """An engine that is open in a loop of its own. `ask` gives what `engine.complete` gives."""
+    """An engine that is open. `ask` gives what `engine.complete` gives."""
 
     def __init__(self, config: EngineConfig | None) -> None:
-        self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, daemon=True).start()
+        self.do = asyncio.Runner().run
         self._stack = contextlib.AsyncExitStack()
-        self.engine: Any = ScriptedEngine(write) if config is None else self.do(self._open(config))
-
-    async def _open(self, config: EngineConfig) -> Any:
-        return await self._stack.enter_async_context(open_engine(config))
-
-    def do(self, work: Coroutine[Any, Any, Any], patience: float = 240) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(patience)
+        self.engine: Any = ScriptedEngine(write)
+        if config is not None:
+            self.engine = self.do(self._stack.enter_async_context(open_engine(config)))
 
     def ask(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> list[Completion]:
         found: list[Completion] = self.do(self.engine.complete(prompt, sampling, n))
@@ -67,9 +59,7 @@ class Running:
         return found
 
     def close(self) -> None:
-        with contextlib.suppress(concurrent.futures.TimeoutError):
-            self.do(self._stack.aclose(), 60)
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self.do(asyncio.wait_for(self._stack.aclose(), 60))
 
 
 def write(prompt: Prompt, sampling: Sampling, n: int) -> list[str]:
@@ -85,9 +75,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real vLLM server on the built-in policy."""
     if importlib.util.find_spec("vllm") is None:
         pytest.skip("vLLM is not installed")
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = int(sock.getsockname()[1])
+    port = free_port()
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", resolve_policy("builtin:clinic")]
     command += ["--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(CONTEXT), "--enforce-eager"]
     command += ["--dtype", "float32", "--block-size", "32", "--kv-cache-memory-bytes", str(1 << 28)]

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from faulty_server import Can, FaultyServer, at_random, every
-from helpers import ask, problem, read_jsonl, run_medsss, to_lines
+from helpers import ask, free_port, problem, read_jsonl, run_medsss, to_lines
 from tiny_models import make_tiny_tokenizer
 
 from medsss_cli.engines import EngineConfig, open_engine, resolve_policy
@@ -59,12 +59,6 @@ async def many(engine: HttpEngine, count: int, n: int = 1) -> list[list[Completi
 async def until(what: Callable[[], bool]) -> None:
     while not what():
         await asyncio.sleep(0.01)
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 # What is asked for, and what comes back

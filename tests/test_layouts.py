@@ -84,15 +84,9 @@ def test_what_our_other_records_hold_is_left_out() -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"instruction": "?", "output": "x"}, "unknown layout: found the keys instruction, output; medsss load --map"),
         ({}, "unknown layout"),
-        (
-            {"question": "?", "answer": "C", "task": "choice", "options": {"A": "x"}, "id": "q"},
-            "q: the gold answer 'C'",
-        ),
         ({"question": 3, "answer": "x"}, "question"),
         ({"question": "?", "answer": "x", "id": [1]}, "`id` must be"),
-        ({"question": "?", "answer": "many", "task": "number", "id": "q"}, "not a number"),
         (AUTHORS | {"conversations": []}, "no turn"),
         (AUTHORS | {"conversations": 3}, "no turn"),
         (AUTHORS | {"eval": {}}, "no gold answer"),
@@ -101,11 +95,9 @@ def test_what_our_other_records_hold_is_left_out() -> None:
         (MEDQA | {"answer_idx": "E"}, "not one of the options A, B"),
         (MEDQA | {"answer_idx": None}, "answer"),
         ({"id": "q", "question": "?", "answer": "B"}, "q: the gold answer is 'B', but there are no options"),
-        ({"id": "q", "question": "?", "answer": "E", "options": {"A": "x", "B": "y"}}, "q: .*'E' .* not one of.* A, B"),
         ({"id": "q", "question": "?\nA. x\nB. y", "answer": "C"}, "q: .*'C' in `answer` is not one of.* A, B"),
         ({"id": "q", "question": "?\nA. x\nB. y\nD. z", "answer": "B"}, "q: line 4 of the question"),
         ({"id": "q", "question": "?\nA. x\nB. y", "answer": "2"}, "q: `answer` is the number 2"),
-        (MEDQA | {"options": {}}, "MedQA-3: fewer than two options in `options`"),
         (MEDQA | {"answer_idx": True}, "no gold answer"),
         (LAYOUTS["mmlu"].example | {"answer": 4}, "no position among the options A, B, C, D"),
         (LAYOUTS["pubmedqa"].example | {"final_decision": None}, "no gold answer in `final_decision`"),
@@ -113,6 +105,7 @@ def test_what_our_other_records_hold_is_left_out() -> None:
     ],
 )
 def test_what_cannot_be_read_says_why(row: dict[str, Any], message: str) -> None:
+    """More of it, through `load`: test_load.py."""
     with pytest.raises(BadRecord, match=message):
         to_problem(row, HERE)
 

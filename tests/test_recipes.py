@@ -35,7 +35,7 @@ FULL = "--full --lr 1e-4 --batch-size 8 --accumulation 1"
 
 def run_script(console: Console, name: str, folder: Path, *, status: int = 0, problems: int = 8, **env: str) -> str:
     """What the script said; `pool.jsonl`, `test.jsonl` and `out` are in the folder."""
-    for file, count, split in (("pool", problems, "train"), ("test", 4, "test")):
+    for file, count, split in (("pool", problems, "seed"), ("test", 4, "test")):
         args = ["clinic", "-n", count, "--seed", "4", "--split", split, "-o", folder / f"{file}.jsonl"]
         run_medsss(args).ok()
     given = {"POOL": f"{folder}/pool.jsonl", "TEST": f"{folder}/test.jsonl", "OUT": f"{folder}/out"}
@@ -90,7 +90,7 @@ def test_medcritical_runs_from_problems_to_the_table(console: Console, tmp_path:
     rows = {row["id"]: row["responses"] for row in read_jsonl(round1 / "corrected.jsonl")}
     assert all([each.get("corrects") is None for each in responses[:2]] == [True, True] for responses in rows.values())
     right = {
-        (id, each["corrects"], each["text"])
+        (id, responses[each["corrects"]]["text"], each["text"])
         for id, responses in rows.items()
         for each in responses[2:]
         if each["verdict"] == "correct"

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import served
 
-from medsss_cli.engines import EngineConfig, open_engine
+from medsss_cli.engines import EngineConfig
 from medsss_cli.engines.scripted import ScriptedEngine
 from medsss_cli.errors import EngineError, UsageError
 from medsss_cli.records import Message
@@ -45,11 +46,10 @@ def test_an_engines_promises_about_text() -> None:
 
 
 def open_and_ask(path: Path, n: int) -> list[str]:
-    async def main() -> list[str]:
-        async with open_engine(EngineConfig(engine=f"scripted:{path}")) as engine:
-            return [c.text for c in await engine.complete(PROMPT, Sampling(), n)]
-
-    return asyncio.run(main())
+    [found] = served(EngineConfig(engine=f"scripted:{path}"), [(PROMPT, Sampling(), n)])
+    if isinstance(found, Exception):
+        raise found
+    return [completion.text for completion in found]
 
 
 def test_a_file(tmp_path: Path) -> None:

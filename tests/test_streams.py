@@ -441,11 +441,11 @@ def test_what_is_no_error_of_one_record_ends_the_run(source: Path, ordered: bool
 
 def test_a_result_that_json_cannot_say_is_a_failure(source: Path) -> None:
     async def work(problem: Problem) -> list[dict[str, Any]]:
-        return [{"id": problem.id, "text": "\ud800" if problem.id == "p0" else ""}]
+        return [{"id": problem.id, "text": {"p0": "\ud800", "p1": 1 << 70, "p2": object()}.get(problem.id)}]
 
     run = stream(source)
     run_all(run, work, 2)
-    assert (run.counts.written, run.faults.failed) == (4, 1)
+    assert (run.counts.written, run.faults.failed) == (2, 3)
 
 
 def test_the_work_is_the_same_whatever_the_concurrency(source: Path) -> None:
