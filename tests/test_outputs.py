@@ -6,12 +6,16 @@ import json
 import os
 import pty
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import clean_env, problem, program, run_medsss, to_lines, write_jsonl
+from helpers import clean_env, problem, program, read_jsonl, run_medsss, to_lines, write_jsonl
 from trees import record as tree
+
+from medsss_cli.errors import UsageError
+from medsss_cli.stream.whole import open_whole
 
 
 def samples(k: int, text: str = "Step 1: It is above 5.0. The answer is B.") -> dict[str, Any]:
@@ -92,6 +96,71 @@ def test_an_output_that_cannot_be_written_is_found_before_the_work(
     assert ran.rc == 2
     assert "cannot write" in ran.stderr
     assert "stdin" not in ran.stderr
+
+
+def test_an_output_in_one_step_takes_its_name_at_the_end_or_leaves_what_is_there(tmp_path: Path) -> None:
+    out, other = tmp_path / "out.json", tmp_path / "other.json"
+    with open_whole(str(out)) as writer:
+        writer.write([{"made": 1}])
+        assert not out.exists()
+    assert [each.name for each in tmp_path.iterdir()] == ["out.json"]
+    (tmp_path / "plain").touch()
+    assert out.stat().st_mode == (tmp_path / "plain").stat().st_mode
+    with pytest.raises(ZeroDivisionError), open_whole(str(out), restart=True) as writer:
+        writer.write([{"made": 1 / 0}])
+    assert out.read_text() == '{"made":1}\n'
+    with pytest.raises(UsageError, match="is there already"), open_whole(str(other)) as writer:
+        other.write_text("another's\n")
+    assert other.read_text() == "another's\n"
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["other.json", "out.json", "plain"]
+
+
+@pytest.mark.parametrize("how", ["itself", "symlink", "hard link", "not there yet"])
+@pytest.mark.parametrize("role", ["input", "errors"])
+def test_a_file_by_another_name_is_the_same_file(tmp_path: Path, how: str, role: str) -> None:
+    file, out = tmp_path / "s.jsonl", tmp_path / "out"
+    if how != "not there yet":
+        write_jsonl(file, [problem(1)])
+    if how == "symlink":
+        out.symlink_to(file)
+    elif how == "hard link":
+        out.hardlink_to(file)
+    else:
+        out = tmp_path / "." / "s.jsonl"
+    more = [file] if role == "input" else ["-", "--errors", file]
+    ran = run_medsss(["load", "-o", f"{tmp_path}/./{out.name}", "--restart", *more], to_lines([problem(2)]))
+    assert (ran.rc, ran.stdout) == (2, "")
+    if how != "not there yet":
+        assert read_jsonl(file) == [problem(1)]
+    assert ("are the same file" if file.exists() or role == "errors" else "No such file") in ran.stderr
+
+
+def test_files_that_the_shell_opened_are_looked_at_too(tmp_path: Path) -> None:
+    """`medsss load < p -o p`; and an option that is not given is no second stdout."""
+    file = write_jsonl(tmp_path / "p", [problem(1)])
+
+    def load(*args: object, **pipes: Any) -> str:
+        done = subprocess.run(program("load", "-q", *args), stderr=subprocess.PIPE, env=clean_env(), **pipes)
+        return done.stderr.decode()
+
+    with file.open() as given, (tmp_path / "r").open("w") as made, file.open("a") as both:
+        assert "stdin and -o" in load("-o", file, stdin=given)
+        assert "stdin and stdout are the same file" in load(stdin=given, stdout=both)
+        assert load(stdin=given, stdout=made) == ""
+    assert read_jsonl(tmp_path / "r") == read_jsonl(file) == [problem(1)]
+
+
+def test_a_link_stays_a_link_and_a_pipe_is_written_to_as_it_is(tmp_path: Path) -> None:
+    out, real, pipe, got = tmp_path / "out", tmp_path / "real", tmp_path / "pipe", list[str]()
+    out.symlink_to(real)
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: got.append(pipe.read_text()))
+    reader.start()
+    for path in (out, pipe):
+        run_medsss(["load", "-o", path], to_lines([problem(1)])).ok()
+    reader.join()
+    assert (out.is_symlink(), pipe.is_fifo()) == (True, True)
+    assert real.read_text() == got[0]
 
 
 @pytest.mark.parametrize(
