@@ -537,8 +537,8 @@ def test_closed_descriptors(source: Path) -> None:
 
 @pytest.fixture
 def slow(tmp_path: Path) -> Path:
-    """Three that are done at once, and six that take half a minute each."""
-    return write_jsonl(tmp_path / "in.jsonl", [*problems(3), *problems(9, "slow")[3:]])
+    """Three that take half a minute each, then three that are done at once while those are in flight."""
+    return write_jsonl(tmp_path / "in.jsonl", [*problems(6, "slow")[3:], *problems(3), *problems(9, "slow")[6:]])
 
 
 def test_a_signal_lets_what_is_in_flight_finish_and_takes_no_more(source: Path, out: Path) -> None:
