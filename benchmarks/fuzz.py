@@ -317,7 +317,7 @@ def read_problem(found: dict[str, Any], draw: random.Random) -> object:
 
 
 def read_samples(found: dict[str, Any], draw: random.Random) -> object:
-    return encode(to_samples(found, HERE, rejudge=draw.choice((None, *WAYS))))
+    return encode(to_samples(found, HERE, rejudge=draw.choice([None, *Extract])))
 
 
 def read_prm(found: dict[str, Any], draw: random.Random) -> object:
@@ -329,7 +329,7 @@ def read_trees(found: dict[str, Any], draw: random.Random) -> object:
 
 
 def eval_item(found: dict[str, Any], draw: random.Random) -> object:
-    rejudge = draw.choice((None, *WAYS))
+    rejudge = draw.choice((None, *Extract))
     return read_item(found, HERE, rejudge=rejudge, by=draw.choice((None, "meta.a", "dataset", "nodes.0.text")))
 
 
@@ -338,7 +338,7 @@ def read_view(found: dict[str, Any], draw: random.Random) -> object:
 
 
 def label_rows(found: dict[str, Any], draw: random.Random) -> object:
-    source = label._reader()(found, HERE)
+    source = label._read(found, HERE)
     most = draw.choice((None, 1))
     make = draw.choice(
         (
@@ -349,9 +349,6 @@ def label_rows(found: dict[str, Any], draw: random.Random) -> object:
     )
     records = make(source, most)
     return records if isinstance(records, str) else [encode(record) for record in records]
-
-
-WAYS = (Extract.FLEXIBLE, Extract.STRICT, Extract.PUBLISHED)  # FLEXIBLE is every reader
 
 
 def _judge(task: Task, extract: Extract) -> Reader:
@@ -460,7 +457,7 @@ READERS: dict[str, tuple[Reader, int]] = {
     "view": (_of_object(read_view, "responses", "candidates", "nodes", "completions", "pos", "task"), 6),
     "label": (_of_object(label_rows, "nodes", "responses"), 8),
     "steps": (steps, 5),
-    **{f"judge {task} {how}": (_judge(task, how), 1) for task in Task for how in WAYS},
+    **{f"judge {task} {how}": (_judge(task, how), 1) for task in Task for how in Extract},
 }
 """Each reader with its share of the inputs."""
 
