@@ -109,7 +109,6 @@ class HttpEngine(ModelEngine):
             Server(url, AsyncOpenAI(base_url=url, api_key=self._key or "none", **settings))
             for url in base_urls(config.base_url)
         ]
-        self.concurrency = max(8, min((config.batch_size or SEQUENCES) // 8, 128) * len(self.servers))
         self.context = config.max_context  # and no longer than the servers tell
         self.tokenizer = None
         self._worker = Worker()
@@ -134,6 +133,7 @@ class HttpEngine(ModelEngine):
                 self.warnings.append(f"{server.url} does not answer ({server.reason}): this run goes without it")
                 await server.client.close()
         self.servers = there
+        self.concurrency = max(8, min((self._config.batch_size or SEQUENCES) // 8, 128) * len(there))
 
     async def _meets(self, server: Server) -> bool:
         """Whether `server` answers; its model and what it can do are known then, else the `reason`."""
