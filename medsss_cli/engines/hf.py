@@ -332,7 +332,8 @@ def _bytes_free(device: Any) -> int:
     import torch
 
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, for the next batch
+        return int(torch.cuda.mem_get_info(device)[0] + kept)
     return int(import_module("psutil").virtual_memory().available)  # it comes with accelerate, and has no types
 
 
