@@ -338,7 +338,7 @@ def read_view(found: dict[str, Any], draw: random.Random) -> object:
 
 
 def label_rows(found: dict[str, Any], draw: random.Random) -> object:
-    source = label._read(found, HERE)
+    source = label._reader()(found, HERE)
     most = draw.choice((None, 1))
     make = draw.choice(
         (
