@@ -7,7 +7,7 @@ hardly move an adapter; the reward model's is the paper's for LoRA, and a tenth 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar
 
@@ -104,7 +104,7 @@ class TrainingConfig:
 
     def identity(self) -> dict[str, Any]:
         """What the result depends on, beside base and data."""
-        own = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
         for name in ("policy", "output", "restart", "trainer_args", "inputs"):
             del own[name]
         return own | {key: value for key, value in self.arguments().items() if key not in HOW}

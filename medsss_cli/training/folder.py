@@ -57,8 +57,9 @@ def begin(out: Path, run: Mapping[str, Any]) -> None:
     """Write down what the run is. Raises UsageError if the folder holds another one."""
     card = read_json(out / CARD)
     old = card.get("run", {}) if card is not None else read_json(out / WORK / "run.json")
-    run = json.loads(json.dumps(run))  # as it comes back
-    if old is not None and (changes := differences(old, run)):
+    # Older versions wrote constants of the program too, in capitals.
+    former = None if old is None else {key: value for key, value in old.items() if not key.isupper()}
+    if former is not None and (changes := differences(former, run)):
         raise UsageError(
             f"{out} holds a training with another configuration ({', '.join(changes)})",
             hint="give --restart to train anew, or name another folder with -o",
