@@ -53,10 +53,11 @@ def test_greedy_and_majority_come_out_of_their_reports(tmp_path: Path) -> None:
 
 
 def test_best_of_n_names_its_strategy(tmp_path: Path) -> None:
-    """Two strategies give two figures; a reader must see which is which."""
+    """Two strategies give two figures; a reader must see which is which, and what the policy's own log-probability
+    selects, free of charge."""
     record = samples("p", "BA")
     candidates = [
-        response | {"step_scores": [score], "score": score}
+        response | {"step_scores": [score], "score": score, "logprob": -2 * score}
         for response, score in zip(record.pop("responses"), (0.9, 0.1), strict=True)
     ]
     record |= {"candidates": candidates, "selected": 0, "strategy": "min-max"}
@@ -64,6 +65,7 @@ def test_best_of_n_names_its_strategy(tmp_path: Path) -> None:
     assert [(row["measure"], row["value"]) for row in rows] == [
         ("one of N", 0.5),  # what it has to beat stands above
         ("majority@2", 1.0),  # one vote each: the first wins
+        ("likeliest@2", 0.0),
         ("best of 2, min-max", 1.0),
         ("best of 2, min-vote-sum", 1.0),
     ]
@@ -95,14 +97,6 @@ def test_a_report_of_the_version_before_is_read() -> None:
         ("best of 2, min-max", 0.5, 0.166667),
         ("best of 2, min-vote-sum", 0.5, 0.166667),
     ]
-
-
-def test_the_likeliest_stands_beside_best_of_n(tmp_path: Path) -> None:
-    record = samples("p", "BA")
-    for response, logprob in zip(record["responses"], (-2.0, -1.0), strict=True):
-        response["logprob"] = logprob
-    rows = run_medsss(["report", "--json", report(tmp_path, "r", [record])]).ok().records
-    assert ("likeliest@2", 0.0) in [(row["measure"], row["value"]) for row in rows]
 
 
 def wrote(path: Path, records: list[dict[str, Any]], inputs: list[Path], **state: Any) -> Path:
