@@ -37,7 +37,6 @@ from medsss_cli.evaluation.compare import sign_flip_p
 from medsss_cli.labelling.trajectories import trajectories
 from medsss_cli.prm.aggregate import StepAggregation, aggregate_steps
 from medsss_cli.prm.config import PrmConfig
-from medsss_cli.prm.layout import answer_steps
 from medsss_cli.prm.scorer import Scorer, open_prm
 from medsss_cli.records import Problem, Verdict
 from medsss_cli.sampling import SamplingConfig, answers
@@ -45,6 +44,7 @@ from medsss_cli.search.config import SearchConfig
 from medsss_cli.search.driver import grow
 from medsss_cli.search.values import RewardModel
 from medsss_cli.selection import AnswerAggregation, select
+from medsss_cli.steps import answer_steps
 
 SELECTIONS = (AnswerAggregation.MAX, AnswerAggregation.VOTE_SUM, AnswerAggregation.MAJORITY)
 CHUNK = 8  # whole answers that are drawn at a time

@@ -15,13 +15,12 @@ from medsss_cli.errors import BadRecord, EngineError
 from medsss_cli.labelling.trajectories import path_text, trajectories
 from medsss_cli.prm.aggregate import StepAggregation, aggregate_steps
 from medsss_cli.prm.config import PrmConfig
-from medsss_cli.prm.layout import answer_steps
 from medsss_cli.prm.loading import find_format
 from medsss_cli.problems import is_tree, to_prm, to_problem, to_samples, to_tree, without_corrections
 from medsss_cli.records import Problem, Response, Tree, Verdict, dump, problem_fields
 from medsss_cli.selection import AnswerAggregation, select
 from medsss_cli.settings import Opt
-from medsss_cli.steps import ROOT_TEXT
+from medsss_cli.steps import ROOT_TEXT, answer_steps
 from medsss_cli.stream.jsonl import Where
 from medsss_cli.stream.run import Stream, StreamOptions
 

@@ -18,7 +18,7 @@ import typer
 from msgspec import UNSET
 
 from medsss_cli.console import Progress, note, warn
-from medsss_cli.correction import corrections, with_corrections
+from medsss_cli.correction import corrections
 from medsss_cli.engines import EngineConfig, open_engine
 from medsss_cli.errors import BadRecord, UsageError
 from medsss_cli.problems import to_problem, to_samples
@@ -126,7 +126,7 @@ async def _put_right(sampling: SamplingConfig, band: Band, policy: str, samples:
         return samples, []
     signed = any(response.policy is not UNSET for response in samples.responses)
     new = await corrections(samples, engine, sampling, policy=policy if signed else None)
-    return with_corrections(samples, new), new
+    return with_responses(samples, [*samples.responses, *new]), new
 
 
 def _samples_or_problem(obj: dict[str, Any], where: Where) -> Problem:

@@ -21,10 +21,10 @@ from msgspec.structs import replace as copied
 
 from .answers import states_answer
 from .prompts import BUT_WAIT, Prompting, correction_messages, finish_prompt, reflect_prompt
-from .records import Response, Samples, Verdict, problem_fields
+from .records import Response, Samples, Verdict
 from .requests import Completion, Engine, FinishReason, Prompt, derive_seed
 from .sampling import SamplingConfig, judged
-from .steps import ROOT_TEXT, SEPARATOR, STEP_WORD, join_steps, mark, split_steps, starts_at
+from .steps import ROOT_TEXT, SEPARATOR, STEP_WORD, answer_steps, join_steps, mark, split_steps
 
 _SENTENCE_END = re.compile(r"[.!?](?=\s)|[。！？]")
 _REFUTED = re.compile(r"\b(?:is|was|be|seems?)\s(?:not\s|in)?(?:wrong|correct|right|incorrect|a mistake)\b|错|不对")
@@ -74,7 +74,7 @@ async def corrections(
 async def _rewritten(samples: Samples, index: int, engine: Engine, config: SamplingConfig) -> list[Completion]:
     """Native: a Reflect for each try, and from the step that it mends the rest of the solution. `tokens` are those of
     both requests."""
-    steps = full_steps(samples.responses[index].text)
+    steps = answer_steps(samples.responses[index].text) or [ROOT_TEXT]
     sampling = config.request(samples.id, "correct", index)
     reflected = await engine.complete(
         reflect_prompt(samples, steps, Prompting.NATIVE),
@@ -105,12 +105,6 @@ async def _instructed(samples: Samples, index: int, engine: Engine, config: Samp
     return await engine.complete(Prompt(messages), config.request(samples.id, "correct", index), config.n or 1)
 
 
-def full_steps(text: str) -> list[str]:
-    """The bare steps of an answer, step 0 first, put in where the answer begins with step 1."""
-    steps = split_steps(text)
-    return steps if steps and starts_at(text) == 0 else [ROOT_TEXT, *steps]
-
-
 def mended_step(reflect: str) -> str:
     """The step that a Reflect puts right, as one that was never wrong: what follows "But wait," less a first sentence
     that only calls the answer wrong, begun with a capital.
@@ -136,8 +130,3 @@ def replaced(steps: Sequence[str], mended: str) -> int:
         return matcher.ratio()
 
     return max(range(1, len(steps)), key=alike, default=1)
-
-
-def with_corrections(samples: Samples, made: Sequence[Response]) -> Samples:
-    """The record with its responses as they were, and the corrections after them; the pass rate stays."""
-    return Samples(**problem_fields(samples), responses=[*samples.responses, *made], pass_rate=samples.pass_rate)

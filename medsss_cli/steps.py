@@ -72,6 +72,13 @@ def split_steps(text: str, first: int | None = None) -> list[str]:
         start = end + len(mark(number))
 
 
+def answer_steps(text: str) -> list[str]:
+    """The bare steps of a written answer, step 0 first: the usual one where the answer has none. A blank text has no
+    steps at all."""
+    steps = split_steps(text)
+    return [ROOT_TEXT, *steps] if steps and starts_at(text) == 1 else steps
+
+
 def starts_at(text: str) -> int:
     """The number of the first step that `split_steps(text)` gives: 0 or 1.
 

@@ -7,7 +7,7 @@ import re
 from enum import StrEnum
 
 from .answers.readers import after_thought
-from .steps import ROOT_TEXT, join_steps, mark, split_steps, starts_at
+from .steps import answer_steps, join_steps, mark
 
 # "Step 3:", "**Step 3:**", "### Step 3.", "- Step 3 -", 步骤3：, 第3步：, each at the start of a line.
 _MARK = re.compile(
@@ -57,10 +57,7 @@ def in_steps(text: str) -> str:
     begin = min((at for at in (marked.find(f"{mark(0)} "), marked.find(f"{mark(1)} ")) if at >= 0), default=-1)
     if begin < 0:
         return text
-    marked = marked[begin:]
-    steps = [_unbold(step) for step in split_steps(marked)]
-    if starts_at(marked) == 1:
-        steps = [ROOT_TEXT, *steps]
+    steps = [_unbold(step) for step in answer_steps(marked[begin:])]
     return join_steps(steps) if len(steps) > _FEWEST_STEPS else text
 
 
@@ -71,6 +68,6 @@ def _unbold(step: str) -> str:
 
 def refusal(text: str, *, revealed: bool) -> Refusal | None:
     """Why `text`, as `in_steps` gives it, is not to be learnt from; None where nothing is wrong with its form."""
-    if len(split_steps(text)) - (starts_at(text) == 0) < _FEWEST_STEPS:
+    if len(answer_steps(text)) <= _FEWEST_STEPS:
         return Refusal.NO_STEPS
     return Refusal.BETRAYS if revealed and _BETRAYED.search(text) else None

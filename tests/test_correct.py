@@ -10,7 +10,7 @@ import pytest
 from helpers import read_jsonl, run_medsss, to_lines, write_jsonl
 from msgspec import UNSET
 
-from medsss_cli.correction import corrections, mended_step, replaced, to_correct, with_corrections
+from medsss_cli.correction import corrections, mended_step, replaced, to_correct
 from medsss_cli.engines.scripted import ScriptedEngine
 from medsss_cli.problems import without_corrections
 from medsss_cli.problems.curriculum import Band
@@ -80,7 +80,8 @@ def test_bands_of_pass_rates_share_no_record(band: str, rates: list[float]) -> N
 
 def put_right(engine: ScriptedEngine, samples: Samples, prompting: Prompting, n: int = 1, **more: Any) -> Samples:
     config = SamplingConfig(seed=1, n=n, prompting=prompting)
-    return with_corrections(samples, asyncio.run(corrections(samples, engine, config, **more)))
+    made = asyncio.run(corrections(samples, engine, config, **more))
+    return with_responses(samples, [*samples.responses, *made])
 
 
 def test_native_parts_from_the_wrong_answer_at_its_mistake() -> None:

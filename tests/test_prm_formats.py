@@ -12,13 +12,13 @@ from tiny_models import make_tiny_tokenizer
 
 from medsss_cli.errors import UsageError
 from medsss_cli.prm.config import Format, PrmConfig
-from medsss_cli.prm.layout import answer_steps, encode
+from medsss_cli.prm.layout import encode
 from medsss_cli.prm.loading import find_format
 from medsss_cli.prm.others import Asked, asked, check_tokens, label_tokens, lay_out
 from medsss_cli.problems import to_prm, to_problem
 from medsss_cli.prompts import question_text
 from medsss_cli.records import Problem
-from medsss_cli.steps import ROOT_TEXT, join_steps
+from medsss_cli.steps import ROOT_TEXT, answer_steps, join_steps
 from medsss_cli.stream.jsonl import Where
 
 

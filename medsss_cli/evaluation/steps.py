@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 
 from ..clinic.checker import gold_labels
 from ..errors import BadRecord
-from ..prm.layout import answer_steps
 from ..problems import to_prm, to_samples
+from ..steps import answer_steps
 from ..stream.jsonl import Where
 from .intervals import LEVEL, combined, mean_interval
 from .items import FAILED, Score, is_failure

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..engines.rendering import encode_text, render
 from ..records import Message
 from ..requests import Prompt
-from ..steps import ROOT_TEXT, SEPARATOR, mark, split_steps, starts_at
+from ..steps import SEPARATOR, mark
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -47,12 +47,3 @@ def encode(tokenizer: PreTrainedTokenizerBase, question: str, steps: Sequence[st
 def marked(k: int, step: str) -> str:
     """ "Step 3: Add."; an empty step keeps its mark."""
     return f"{mark(k)} {step.strip()}".rstrip()
-
-
-def answer_steps(text: str) -> list[str]:
-    """The bare steps of a written answer, step 0 first: the usual one where the answer has none, for every sequence
-    of the training had one. A blank text has no steps at all."""
-    steps = split_steps(text)
-    if not steps or starts_at(text) == 0:
-        return steps
-    return [ROOT_TEXT, *steps]

@@ -79,7 +79,7 @@ class Scorer:
     def score(self, problem: Problem, answers: Sequence[Sequence[str]]) -> list[list[float]]:
         """P(right) in [0, 1] of every step of each answer: [answer][step], step 0 left out.
 
-        An answer is its bare steps, step 0 first (`layout.answer_steps`). One without steps gets []; so does one
+        An answer is its bare steps, step 0 first (`steps.answer_steps`). One without steps gets []; so does one
         that is longer than the context with its question: half an answer must not be scored as a whole one.
         Raises EngineError where one sequence alone is too much for the device's memory.
         """
