@@ -20,7 +20,7 @@ TEACHER_DRAWS=${TEACHER_DRAWS:-2} # its answers to each question
 DRAWS=${DRAWS:-8}                 # answers a question that decide which are hard
 N=${N:-16}                        # candidates a question at the end
 LABELS=${LABELS:-"dual"}          # of the reward models, one each
-PRM_POOL=${PRM_POOL:-}            # questions whose trees train the reward models; none: the last iteration's trees
+PRM_POOL=${PRM_POOL:-}            # questions whose trees, beside all others, train the reward models; none: the last iteration's trees
 JOBS=${JOBS:-1}                   # processes side by side, each with a shard of the questions
 GPUS=${GPUS:-0}                   # GPUs to share out: each process gets the one of its number; 0: as it is
 TRAIN=${TRAIN:-medsss}            # what runs a training: "torchrun --standalone --nproc_per_node 4 -m medsss_cli.app"
@@ -102,12 +102,13 @@ fi
 greedy evolved
 candidates evolved
 
-trees=("$o/trees.jsonl")
 if [ -n "$PRM_POOL" ]; then
     say "search on questions that nobody selected, for the reward models"
     SEARCH_EXTRA=${PRM_SEARCH:-$SEARCH_EXTRA}
     sharded "$OUT/prm.trees.jsonl" grow "$PRM_POOL" --policy "$policy" --seed "${SEED}9"
-    trees=("$OUT/prm.trees.jsonl")
+    trees+=("$OUT/prm.trees.jsonl")  # and all the others: they hold the mistakes of the policies before
+else
+    trees=("$o/trees.jsonl")
 fi
 reward() {  # reward LABELS: a process reward model, and the best of N by it, of the base policy's and the evolved one's
     local of

@@ -18,7 +18,14 @@ STAGES = (
     ("iteration2", "iteration 2: search, fine-tuning"),
     ("evolved", "preference learning (DPO)"),
 )
-CHOICES = ("one of N", "majority", "likeliest", "PRM, vote", "PRM, best")
+CHOICES = {  # measure of `medsss report`: what it is
+    "one of": "one of them, by chance",
+    "majority": "the answer of the majority",
+    "likeliest": "the policy's own likeliest",
+    "min-max": "the reward model's best",
+    "min-vote-sum": "a vote, weighed by the reward model",
+    "min-likelihood": "reward model times likelihood",
+}
 
 
 def medsss(*arguments: str | Path) -> str:
@@ -26,11 +33,9 @@ def medsss(*arguments: str | Path) -> str:
     return subprocess.run(["medsss", *map(str, arguments)], check=True, capture_output=True, text=True).stdout
 
 
-def column(measure: str) -> str:
-    """Under which heading a measure of `medsss report` stands: "best of 8, min-vote-sum" under "PRM, vote"."""
-    if measure.startswith("best of"):
-        return "PRM, vote" if measure.endswith("vote-sum") else "PRM, best"
-    return measure.partition("@")[0]
+def choice(measure: str) -> str:
+    """Which of CHOICES a measure is: "best of 8, min-vote-sum" is "min-vote-sum", "majority@8" "majority"."""
+    return next((name for name in CHOICES if measure.startswith(name) or measure.endswith(f", {name}")), "")
 
 
 def percent(row: dict[str, Any] | None) -> str:
@@ -74,10 +79,10 @@ def main() -> None:
             before = greedy[name]["value"]
 
     print("\nThe reward model: which of several answers to take, in percent right")
-    chosen = {(row["run"].partition(",")[0], column(row["measure"])): row for row in rows if "PRM" in row["run"]}
-    print(" " * 24 + "".join(f"{name:>11}" for name in CHOICES))
-    for name, words in (("base", "the base policy's"), ("evolved", "the evolved policy's")):
-        print(f"  {words:<22}" + "".join(f"{percent(chosen.get((name, choice))):>11}" for choice in CHOICES))
+    chosen = {(row["run"].partition(",")[0], choice(row["measure"])): row for row in rows if "PRM" in row["run"]}
+    print(f"  {'of the answers of':<36}{'the base policy':>16}{'the evolved one':>18}")
+    for name, words in CHOICES.items():
+        print(f"  {words:<36}{percent(chosen.get(('base', name))):>16}{percent(chosen.get(('evolved', name))):>18}")
     print(f"  One seed: read each figure as +- {50 * (greedy['base']['high'] - greedy['base']['low']):.0f} points.")
 
     [labelled] = out.glob("prm-*.jsonl")
