@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 
 class Kind(NamedTuple):
-    """What a reward model learns from: the labels, made from these values of these trees."""
+    """What a reward model learns from: labels, made from these values of these trees and the iterations'."""
 
     labels: str
     values: str = "rollout"
@@ -65,7 +65,7 @@ def measure(run: Path, kind: Kind, seed: int) -> tuple[dict[str, Any], dict[str,
     rows, model, scored = run / f"prm-{name}.jsonl", run / f"prm-{name}", run / f"labels-{name}.bon.jsonl"
     if not rows.exists():
         how = ("--to", "prm", "--labels", kind.labels, "--values", kind.values, "--all")
-        medsss("label", run / f"{kind.trees}.jsonl", *how, out=rows)
+        medsss("label", *sorted(run.glob("iteration*/trees.jsonl")), run / f"{kind.trees}.jsonl", *how, out=rows)
     if not (model / "medsss.json").exists():
         medsss("train-prm", rows, "--policy", run / "policy", "--seed", str(seed), *TRAIN, "-o", model)
     medsss("bon", run / "evolved.samples.jsonl", "--prm", model, "-o", scored)
@@ -79,7 +79,7 @@ def measure(run: Path, kind: Kind, seed: int) -> tuple[dict[str, Any], dict[str,
 
 
 def tokens(run: Path, trees: str) -> float:
-    """What a problem's tree cost."""
+    """What a tree of the reward model's own questions cost."""
     with (run / f"{trees}.jsonl").open() as file:
         return fmean(json.loads(line)["stats"]["tokens"] for line in file)
 
