@@ -286,8 +286,11 @@ def test_figures(tmp_path: Path) -> None:
         tmp_path / "s.jsonl", [{"id": "p", "problem": "?", "steps": ["a", "b"], "label": 1, "step_scores": [0.9, 0.1]}]
     )
     sizes = {}
+    one = write_jsonl(tmp_path / "one.jsonl", [samples("a", "B")])
     for name, args in {
         "curves": [a],
+        "groups": [a, "--by", "id"],
+        "one": [one],
         "steps": ["--steps", labelled],
     }.items():
         path = tmp_path / f"{name}.png"
@@ -295,9 +298,7 @@ def test_figures(tmp_path: Path) -> None:
         assert f"drew {path}" in ran.stderr
         sizes[name] = png_size(path)
     assert sizes["curves"][0] > sizes["steps"][0] > 300
-    one = write_jsonl(tmp_path / "one.jsonl", [samples("a", "B")])
-    ran = run_medsss(["eval", one, "--plot", tmp_path / "one.png"])
-    assert (ran.rc, "makes no curve" in ran.stderr, (tmp_path / "one.png").exists()) == (2, True, False)
+    assert sizes["groups"][1] > sizes["curves"][1] > sizes["one"][1]  # --by is a row a group, one answer no curve
     before = (tmp_path / "curves.png").read_bytes()
     assert run_medsss(["eval", a, "--plot", tmp_path / "curves.png"]).rc == 2
     assert (tmp_path / "curves.png").read_bytes() == before

@@ -315,10 +315,11 @@ def test_an_adapter_folder_is_loaded_on_its_base(folder: Any, tmp_path: Path) ->
     adapter = serve(str(tmp_path / "adapter"), request)
     assert adapter == serve(str(tmp_path / "merged"), request)
     assert adapter != serve(folder(), request)
-    about = tmp_path / "adapter" / "adapter_config.json"
-    about.write_text(json.dumps(json.loads(about.read_text()) | {"base_model_name_or_path": "builtin:clinic"}))
+    assert adapter == serve(folder(), request, adapter=str(tmp_path / "adapter"))
+    with pytest.raises(UsageError, match=r"adapter_config\.json"):
+        serve(folder(), request, adapter=str(tmp_path / "merged"))
     with pytest.raises(UsageError, match="does not fit"):
-        serve(str(tmp_path / "adapter"), request)
+        serve("builtin:clinic", request, adapter=str(tmp_path / "adapter"))
 
 
 def test_a_closed_engine_says_so(folder: Any) -> None:

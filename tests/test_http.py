@@ -375,10 +375,12 @@ def test_which_model(tmp_path: Path) -> None:
         return pick_model("http://a/v1", listed, (name,), **more)[0]
 
     assert pick("org/base") == pick("/models/base") == "org/base"
-    assert pick("out/round-2/") == "round-2"
+    assert pick("org/base", adapter="out/round-2/") == "round-2"
     assert pick(model="not-listed") == "not-listed"
     with pytest.raises(UsageError, match="org/base, round-2, other"):
         pick()
+    with pytest.raises(UsageError, match="the adapter out/round-3"):
+        pick(adapter="out/round-3")
     # The only whole model, its adapters beside it; not in an adapter's place.
     assert pick_model("u", listed[:2], ("nothing",))[0] == "org/base"
     (tmp_path / "adapter_config.json").touch()

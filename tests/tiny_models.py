@@ -132,7 +132,7 @@ def make_tiny_reward(folder: str | Path, **shape: Any) -> Path:
     return made
 
 
-def make_tiny_adapter(base: str | Path, folder: str | Path) -> Any:
+def make_tiny_adapter(base: str | Path, folder: str | Path, *, seed: int = 0) -> Any:
     """A LoRA adapter in `folder` whose random weights change what the tiny model says; returns the adapted model."""
     import torch
     from peft import LoraConfig, get_peft_model
@@ -143,6 +143,6 @@ def make_tiny_adapter(base: str | Path, folder: str | Path) -> Any:
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
             if "lora_B" in name:
-                parameter.normal_(std=0.2, generator=torch.Generator().manual_seed(0))
+                parameter.normal_(std=0.2, generator=torch.Generator().manual_seed(seed))
     adapted.save_pretrained(folder)
     return adapted

@@ -38,6 +38,9 @@ class EngineConfig:
             group="",
         ),
     ] = "builtin:clinic"
+    adapter: Annotated[str | None, Opt("A LoRA adapter to put on --policy, whatever base it names.", metavar="DIR")] = (
+        None
+    )
     engine: Annotated[
         str,
         Opt(
@@ -86,8 +89,8 @@ class EngineConfig:
 
     def writer(self) -> dict[str, str | int]:
         """Who writes, for the settings that a run is compared by; nothing is said of what is not given."""
-        thinks: dict[str, str | int] = {"thought_tokens": self.thought_tokens} if self.thought_tokens else {}
-        return {"policy": self.policy} | thinks
+        given = {"adapter": self.adapter, "thought_tokens": self.thought_tokens}
+        return {"policy": self.policy} | {name: value for name, value in given.items() if value}
 
     @property
     def trust_remote_code(self) -> bool:

@@ -155,7 +155,9 @@ class HttpEngine(ModelEngine):
         try:
             raw = await listing.models.with_raw_response.list()
             names = (self._config.policy, self._folder)
-            server.model, entry = pick_model(server.url, _parse(raw.content)["data"], names, model=self._model)
+            server.model, entry = pick_model(
+                server.url, _parse(raw.content)["data"], names, adapter=self._config.adapter, model=self._model
+            )
             # vLLM and SGLang tell `max_model_len`, llama.cpp `meta.n_ctx`.
             context = entry.get("max_model_len") or (entry.get("meta") or {}).get("n_ctx")
             if isinstance(context, int) and context > 0:
@@ -405,26 +407,27 @@ def pick_model(
     listed: Sequence[Mapping[str, Any]],
     names: Sequence[str],
     *,
+    adapter: str | None = None,
     model: str | None = None,
 ) -> tuple[str, Mapping[str, Any]]:
     """The name to ask for and its entry: `model` (-E model=NAME); else the entry that has one of `names` (of the
-    policy) as its id, its folder or the last part of that; else the only whole model, unless the policy is an adapter.
-    `listed` is the `data` of /models, where vLLM gives an adapter a `parent`. Raises UsageError, with the names, where
-    none fits."""
+    policy), or the adapter's name, as its id, its folder or the last part of that; else the only model, where no
+    adapter is wanted. `listed` is the `data` of /models, where vLLM gives an adapter a `parent`. Raises UsageError,
+    with the names, where none fits."""
     entries = {str(entry["id"]): entry for entry in listed}
     if model is not None:  # not every list is whole: the first request tells
         return model, entries.get(model, {})
-    for name in names:
+    for name in [adapter] if adapter else names:
         spellings = {name, os.path.abspath(name), os.path.basename(os.path.normpath(name))}
         for id, entry in entries.items():
-            if id in spellings or entry.get("root") in spellings:
+            if id in spellings or (entry.get("root") in spellings and bool(entry.get("parent")) == bool(adapter)):
                 return id, entry
     whole = [(id, entry) for id, entry in entries.items() if not entry.get("parent")]
-    if len(whole) == 1 and not is_adapter(names[-1]):
+    if len(whole) == 1 and not adapter and not is_adapter(names[-1]):
         return whole[0]
+    what = f"the adapter {adapter}" if adapter else names[0]
     raise UsageError(
-        f"{url} does not serve {names[0]}: it lists {', '.join(entries) or 'nothing'}",
-        hint="-E model=NAME, one of these",
+        f"{url} does not serve {what}: it lists {', '.join(entries) or 'nothing'}", hint="-E model=NAME, one of these"
     )
 
 

@@ -1,12 +1,13 @@
-"""A policy as the engines load it: on its device, in its numbers, quietly."""
+"""A policy as the engines load it: on its device, in its numbers, with adapters merged in; quietly."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-from ..models import Device, Dtype, load_causal, load_tokenizer, resolve_policy
+from ..models import Device, Dtype, is_adapter, load_causal, load_tokenizer, merge_adapter, resolve_policy
 from .base import EngineConfig
 
 LOADING = (
@@ -39,10 +40,11 @@ def _pick_device(device: Device) -> Any:
 
 
 def load_policy(config: EngineConfig) -> tuple[Any, Any]:
-    """The policy of `config` in evaluation mode on its device, and its tokenizer; an adapter is merged into its base.
-    Raises UsageError where it cannot be loaded."""
+    """The policy of `config` in evaluation mode on its device, and its tokenizer. Adapters are merged in: the one that
+    the policy's folder is, and `config.adapter`. Raises UsageError where they cannot be loaded."""
     keywords = config.arguments(LOADING, of="--engine hf", ours={"dtype": "--dtype says it", "device": "--device"})
     folder = resolve_policy(config.policy)
+    check_adapter(config.adapter)
     quiet_transformers()
     import torch
 
@@ -51,9 +53,20 @@ def load_policy(config: EngineConfig) -> tuple[Any, Any]:
     if dtype == Dtype.AUTO:
         dtype = Dtype.FLOAT32 if device.type == "cpu" else Dtype.BFLOAT16
     model = load_causal(folder, getattr(torch, dtype), use_safetensors=True, **keywords)
+    if config.adapter is not None:
+        model = merge_adapter(model, config.adapter)
     tokenizer = load_tokenizer(folder, chat=False, trust_remote_code=bool(keywords.get("trust_remote_code")))
     model = model if "device_map" in keywords else model.to(device)
     return model.eval().requires_grad_(False), tokenizer
+
+
+def check_adapter(adapter: str | None) -> None:
+    """Raises UsageError where an adapter is named that is no folder with a PEFT adapter."""
+    if adapter is not None and not is_adapter(str(Path(adapter).expanduser())):
+        raise UsageError(
+            f"{adapter} is no adapter: there is no {Path(adapter) / 'adapter_config.json'}",
+            hint="name the folder that `train-policy` wrote without --full or --merge",
+        )
 
 
 def generation_config_of(base: str) -> Any:

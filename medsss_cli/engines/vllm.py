@@ -29,7 +29,7 @@ from ..errors import EngineError, MissingExtra, UsageError
 from ..models import Device, Dtype, adapter_base, load_tokenizer, read_json, resolve_policy
 from ..requests import Completion, FinishReason, derive_seed
 from .base import Asked, EngineConfig, ModelEngine, Worker, settle
-from .loading import generation_config_of, load_policy, plain_config, quiet_transformers
+from .loading import check_adapter, generation_config_of, load_policy, plain_config, quiet_transformers
 from .rendering import Speller, end_tokens, first_stop
 
 CPU_SEQUENCES = 256
@@ -70,6 +70,7 @@ class VllmEngine(ModelEngine):
     def __init__(self, config: EngineConfig, scratch: Path) -> None:
         super().__init__()
         folder = resolve_policy(config.policy)
+        check_adapter(config.adapter)
         quiet_transformers()
         _settle_environment()
         try:
@@ -88,14 +89,13 @@ class VllmEngine(ModelEngine):
         base = adapter_base(folder)
         if config.dtype == Dtype.AUTO:
             config = replace(config, dtype=Dtype.FLOAT32 if cpu else Dtype.BFLOAT16)
-        adapted, live = folder != base, given.pop("enable_lora", not cpu)
-        weights = _merged(config, scratch) if adapted and not live else base
-        lora = {"enable_lora": True, "max_lora_rank": _rank(folder)} if adapted and live else {}
+        weights, adapter = _weights(config, folder, base, scratch, live=given.pop("enable_lora", not cpu))
+        lora = {"enable_lora": True, "max_lora_rank": _rank(adapter)} if adapter else {}
         arguments = {**_arguments(config, cpu=cpu), "model": weights, "tokenizer": weights, **lora, **given}
         try:
             settings = args(**arguments).create_engine_config()
             self._llm = engine(settings, executor.get_class(settings), log_stats=False, multiprocess_mode=False)
-            self._lora = lora_request("adapter", 1, folder) if lora else None
+            self._lora = None if adapter is None else lora_request("adapter", 1, adapter)
             if self._lora is not None:
                 self._llm.add_lora(self._lora)  # what is wrong with it is told now
         except Exception as error:  # whatever vLLM's checks and the model's code can raise
@@ -263,14 +263,20 @@ def _arguments(config: EngineConfig, *, cpu: bool) -> dict[str, Any]:
     return arguments
 
 
-def _merged(config: EngineConfig, scratch: Path) -> str:
-    """A copy of the policy in `scratch`, with its adapter merged into its base."""
+def _weights(config: EngineConfig, folder: str, base: str, scratch: Path, *, live: bool) -> tuple[str, str | None]:
+    """The folder that vLLM loads and the adapter that it applies: one adapter where it may be `live`; else what there
+    is of adapters is merged into a copy in `scratch`."""
+    adapters = [str(Path(path).expanduser()) for path in (folder, config.adapter) if path not in (base, None)]
+    if not adapters:
+        return base, None
+    if len(adapters) == 1 and live:
+        return base, adapters[0]
     trust = ("trust_remote_code=true",) if config.trust_remote_code else ()
     model, tokenizer = load_policy(replace(config, device=Device.CPU, engine_args=trust))
     model.generation_config = plain_config()  # the folder's may be one that transformers refuses to save
     model.save_pretrained(str(scratch))
     tokenizer.save_pretrained(str(scratch))
-    return str(scratch)
+    return str(scratch), None
 
 
 def _rank(adapter: str) -> int:

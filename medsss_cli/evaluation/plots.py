@@ -1,4 +1,4 @@
-"""Figures by matplotlib (the `plot` extra): curves over k, or the reliability of a reward model."""
+"""Figures by matplotlib (the `plot` extra): curves over k, accuracies by group, the reliability of a reward model."""
 
 from __future__ import annotations
 
@@ -25,16 +25,14 @@ def check_plot(path: str) -> None:
 
 
 def draw(report: Mapping[str, Any], kind: str) -> bytes:
-    """The figure of a report; `kind` is png, svg or pdf. Raises UsageError where there is no curve."""
+    """The figure of a report: accuracies where there are groups (--by) or no curves. `kind` is png, svg or pdf."""
     from matplotlib.figure import Figure
 
     figure = Figure(dpi=150, layout="constrained")
     if report["kind"] == "step-report":
         about = _reliability(figure, report)
-    elif report["pass_at_k"]:
-        about = _curves(figure, report)
     else:
-        raise UsageError("nothing to draw: one answer to a problem makes no curve", hint="leave out --plot")
+        about = (_accuracies if report["by"] or not report["pass_at_k"] else _curves)(figure, report)
     name = f"{report['name']}: " if report.get("name") else ""
     figure.suptitle(name + about, fontsize=11)
     content = io.BytesIO()
@@ -81,6 +79,31 @@ def _curves(figure: Any, report: Mapping[str, Any]) -> str:
     low, high = panels[0].get_ylim()
     panels[0].set_ylim(max(low, 0.0), min(high, 1.0))
     figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False, fontsize=9)
+    return f"{report['n']} problems, 95 % intervals"
+
+
+def _accuracies(figure: Any, report: Mapping[str, Any]) -> str:
+    """A row for each group of --by, else for each data set, and one for all problems."""
+    from matplotlib.ticker import PercentFormatter
+
+    by = report["by"]
+    rows = {**dict([*(by["groups"] if by else report["datasets"]).items()][:40]), "all problems": report["micro"]}
+    figure.set_size_inches(7, 1.4 + 0.32 * len(rows))
+    axes = figure.subplots()
+    for row, (name, point) in enumerate(rows.items()):
+        colour = _COLOURS[1] if name == "all problems" else _COLOURS[0]
+        # Dots at 0 and 100 % are drawn whole.
+        axes.plot([point["low"], point["high"]], [row, row], color=colour, lw=2, solid_capstyle="butt", clip_on=False)
+        axes.plot([point["value"]], [row], "o", color=colour, ms=6, clip_on=False)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.grid(axis="x", color="#e6e6e6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.set_yticks(range(len(rows)), [name if len(name) < 40 else name[:38] + "..." for name in rows])
+    axes.tick_params(axis="y", length=0)
+    axes.invert_yaxis()
+    axes.set_xlim(0.0, 1.0)
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.set_xlabel(f"problems right, by {by['field']}" if by else "problems right")
     return f"{report['n']} problems, 95 % intervals"
 
 
