@@ -64,7 +64,8 @@ CANDIDATES = (  # file name, name
     ("grpo", "GRPO"),
 )
 CURVES = {"one of N": ("pass_at_k", 0), "pass@N": ("pass_at_k", -1), "majority": ("majority_at_k", -1)}
-CURVES |= {"likeliest": ("likeliest_at_k", -1), "PRM's vote": ("min-vote-sum", -1), "PRM's best": ("min-max", -1)}
+CURVES |= {"likeliest": ("likeliest_at_k", -1), "PRM's best": ("min-max", -1), "PRM's vote": ("min-vote-sum", -1)}
+CURVES["PRM x likelihood"] = ("min-likelihood", -1)
 
 
 def candidates(report: str, name: str, folders: list[Path]) -> str | None:
