@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# make demo: the evolution loop on the built-in clinic, small enough for two CPU cores and seven minutes.
+# make demo: the evolution loop on the built-in clinic, small enough for two CPU cores and ten minutes.
 # It is evolve.sh with these settings, and story.py for what came out; SEED=1 OUT=out/demo1 make demo repeats it with
 # other draws.
 # Each setting stands beside its reason; the figures are in docs/internals/benchmarks.md, "What the clinic needs".
