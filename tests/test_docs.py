@@ -144,7 +144,7 @@ def test_make_demo_runs(console: Console, tmp_path: Path) -> None:
     )
     assert ran.returncode == 0, ran.stdout[-3000:]
     told = ran.stdout.partition("The policy:")[2]
-    for line in ("the base policy ", "iteration 1: ", "one of N   majority  likeliest", "the evolved policy's", "Look"):
+    for line in ("the base policy ", "iteration 1: ", "the majority ", "reward model times likelihood", "Look further"):
         assert line in told, told
     assert "best of 2, min-vote-sum" in (out / "report.txt").read_text()
 

@@ -68,6 +68,7 @@ def test_best_of_n_names_its_strategy(tmp_path: Path) -> None:
         ("likeliest@2", 0.0),
         ("best of 2, min-max", 1.0),
         ("best of 2, min-vote-sum", 1.0),
+        ("best of 2, min-likelihood", 1.0),  # .9 e^-1.8 = .149 beside .1 e^-.2 = .082
     ]
 
 
