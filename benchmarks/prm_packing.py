@@ -207,7 +207,7 @@ def compare(given: argparse.Namespace, size: str, shape: str, task: str) -> dict
     bench.run(None)
     pairs = [(timed(lambda: bench.run(best)), timed(lambda: bench.run(None))) for _ in range(given.pairs)]
     paths = sum(len(row["input_ids"]) for row in bench.rows)
-    packed = bench.pack(bench.rows)["input_ids"].numel()
+    packed = bench.pack(bench.rows, bench.steps, given.device)["input_ids"].numel()
     memory = [] if given.skip_peak else [peak(given, size, shape, task, batch) for batch in (best, None)]
     return {
         "model": size,
