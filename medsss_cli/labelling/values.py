@@ -76,10 +76,10 @@ def _contrasted(tree: Tree) -> list[float]:
             siblings[node.parent].append(index)
     values = list(shares)
     for among in siblings:
-        best, *others = sorted((shares[index] for index in among), reverse=True) or [0.0]
+        best, second, *_ = sorted([0.0, 0.0, *(shares[index] for index in among)], reverse=True)
         for index in among:
             share = shares[index]
-            other = (others or [0.0])[0] if share == best else best
+            other = second if share == best else best
             values[index] = share * share / (share + other) if share else 0.0
     return values
 
