@@ -40,9 +40,8 @@ from medsss_cli.answers import Extract, answer_key, judge
 from medsss_cli.commands import label
 from medsss_cli.errors import BadRecord, MedsssError
 from medsss_cli.evaluation.items import read_item
-from medsss_cli.labelling.labels import StepLabels
+from medsss_cli.labelling.labels import StepLabels, StepValues
 from medsss_cli.labelling.rows import PreferenceRows, PrmRows, SftRows, Take
-from medsss_cli.labelling.values import StepValues
 from medsss_cli.problems import LAYOUTS, FieldMap, to_prm, to_problem, to_record, to_samples, to_tree
 from medsss_cli.problems.sources import read_rows
 from medsss_cli.records import Problem, Task

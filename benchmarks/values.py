@@ -25,9 +25,8 @@ import msgspec
 from scipy.stats import beta, rankdata
 
 from medsss_cli.clinic.checker import gold_labels
-from medsss_cli.labelling.labels import step_labels
+from medsss_cli.labelling.labels import StepValues, least_on, pooled_counts, smoothed, step_labels, values_on
 from medsss_cli.labelling.trajectories import trajectories
-from medsss_cli.labelling.values import StepValues, least_on, pooled_counts, smoothed, values_on
 from medsss_cli.problems import to_tree
 from medsss_cli.records import Action, Tree
 from medsss_cli.stream.jsonl import read_objects

@@ -1,30 +1,29 @@
 """`medsss label`: search trees or answers in, training data out (sft, preference or prm records). Costs no model and no
-torch: some ten thousand small trees a second, in constant memory. With `--judge` (`_judged`) it costs a request to a
-model for each trajectory."""
+torch: thousands of trees a second, in constant memory. With `--labels judge` it costs a request to a model for each
+trajectory, many records at once."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
-import msgspec
 import typer
+from msgspec.structs import replace
 
 from medsss_cli.console import Progress, note, warn
-from medsss_cli.engines.base import EngineConfig
+from medsss_cli.engines import EngineConfig, open_engine
 from medsss_cli.errors import BadRecord
 from medsss_cli.labelling.judged import JudgeConfig
 from medsss_cli.labelling.rows import PreferenceRows, PrmRows, SftRows, Source
 from medsss_cli.problems import is_tree, to_samples, to_tree
+from medsss_cli.records import Prm
 from medsss_cli.settings import Opt, options_of
 from medsss_cli.stream.jsonl import Where
-from medsss_cli.stream.run import Stream, StreamOptions
+from medsss_cli.stream.run import Stream, StreamOptions, run_concurrently
 
-from ._judged import label_by_judge
 from ._options import options, refuse_given
 
 
@@ -54,45 +53,70 @@ def run(
 
     Reads what `medsss search` and `medsss sample` write; several records for each, or none. The records are in the
     forms that TRL reads. A question that stands in two input files is labelled twice: the ids of the second file's
-    records end in "@2". The policy and its options are for --judge alone.
+    records end in "@2". The policy and its options are for --labels judge alone.
     """
     kinds: dict[To, SftRows | PreferenceRows | PrmRows] = {To.SFT: sft, To.PREFERENCE: preference, To.PRM: prm}
     rows = kinds[to]
     for kind, own in kinds.items():
         if kind != to:
-            names = {*options_of(type(own)), *(("judge",) if kind == To.PRM else ())}
-            refuse_given(names, f"belongs to --to {kind}, not to --to {to}")
-    if judge.judge:
-        refuse_given(("labels", "all_problems"), "belongs to labels made from values, not to --judge")
-    else:
-        refuse_given({*options_of(JudgeConfig), *options_of(EngineConfig)}, "belongs to --judge")
+            refuse_given(options_of(type(own)), f"belongs to --to {kind}, not to --to {to}")
     config: dict[str, Any] = {"to": str(to), "max_per_problem": max_per_problem}
     config |= {name: getattr(rows, name) for name in options_of(type(rows))}
-    if judge.judge:
+    by_judge = to is To.PRM and prm.by_judge
+    if by_judge:
         config["judge"] = policy.writer() | judge.identity()
-    said, nothing = "", Counter[str]()
+    else:
+        refuse_given({*options_of(JudgeConfig), *options_of(EngineConfig)}, "belongs to --labels judge")
+    nothing, said = Counter[str](), Counter[str]()
     sources: Stream[Source]
+
+    def made(source: Source) -> Sequence[Any]:
+        """The records of a source. Raises BadRecord."""
+        records = rows(source, max_per_problem)
+        if isinstance(records, str):
+            nothing[records] += 1
+            return ()
+        return records
+
+    async def by_a_model(progress: Progress) -> None:
+        template = judge.template()
+        async with open_engine(policy) as engine:
+
+            async def judged(source: Source) -> Sequence[Prm]:
+                plain = made(source)
+                asked = (judge.labels(engine, template, record, number) for number, record in enumerate(plain))
+                kept = []
+                for record, labels in zip(plain, await asyncio.gather(*asked), strict=True):
+                    said.update({1.0: "right", 0.0: "wrong", None: "unknown"}[label] for label in labels[1:])
+                    said["trajectories"] += 1
+                    if any(label is not None for label in labels):
+                        meta = record.meta | {"label": {"labels": "judge", "judge": policy.policy}}
+                        kept.append(replace(record, labels=labels, meta=meta))
+                said["left out"] += len(plain) - len(kept)
+                if plain and not kept:
+                    nothing["with no judgement that can be read (the form of the reply: docs/labels.md)"] += 1
+                progress.advance()
+                return kept
+
+            await run_concurrently(sources, judged, stage="judge", concurrency=engine.concurrency)
+
     with (
         Stream(stream, command="label", parse=_reader(), config=config) as sources,
         Progress("records", total=sources.expected(), quiet=stream.quiet) as progress,
     ):
-        if judge.judge:
-            paths = replace(prm, all_problems=True)
-            said = asyncio.run(label_by_judge(sources, progress, nothing, paths, max_per_problem, policy, judge))
-        else:
-            for source in sources:
-                try:
-                    records = rows(source, max_per_problem)
-                except BadRecord as error:
-                    sources.fail(source.id, "label", str(error))
-                    continue
-                if isinstance(records, str):
-                    nothing[records] += 1
-                    records = []
-                sources.write(records)
+        if by_judge:
+            asyncio.run(by_a_model(progress))
+        for source in () if by_judge else sources:
+            try:
+                sources.write(made(source))
                 progress.advance()
-    if said and not stream.quiet:
-        note(said)
+            except BadRecord as error:
+                sources.fail(source.id, "label", str(error))
+    if by_judge and not stream.quiet:
+        note(
+            f"judge: {said['trajectories']} trajectories, {said['right']} steps right, {said['wrong']} wrong, "
+            f"{said['unknown']} not judged; {said['left out']} trajectories without any judgement left out"
+        )
     # An output without a single record is never left without a word.
     reasons = ", ".join(f"{count} {reason}" for reason, count in nothing.most_common())
     counts = sources.counts
@@ -106,7 +130,7 @@ def run(
 def _reader() -> Callable[[dict[str, Any], Where], Source]:
     """Reads trees and samples, and raises BadRecord for anything else. A record whose id stood in an earlier file gets
     one of its own: two searches of a question are two trees to learn from."""
-    files: list[str] = []
+    files: dict[str, int] = {}
     first: dict[int, int] = {}  # where an id stood first, by its hash
 
     def read(obj: dict[str, Any], where: Where) -> Source:
@@ -119,11 +143,8 @@ def _reader() -> Callable[[dict[str, Any], Where], Source]:
                 f"no tree and no samples: found the keys {', '.join(obj)}, but neither `nodes` (medsss search writes "
                 "them) nor `pos` and `neg` (the authors' tree files) nor `responses` (medsss sample)"
             )
-        if where.source not in files:
-            files.append(where.source)
-        number = files.index(where.source) + 1
-        if first.setdefault(hash(source.id), number) == number:
-            return source
-        return msgspec.structs.replace(source, id=f"{source.id}@{number}")
+        number = files.setdefault(where.source, len(files) + 1)
+        known = first.setdefault(hash(source.id), number) == number
+        return source if known else replace(source, id=f"{source.id}@{number}")
 
     return read

@@ -13,8 +13,14 @@ from trees import ROOT, node, nodes
 from trees import record as tree_record
 
 from medsss_cli.engines.scripted import ScriptedEngine
-from medsss_cli.labelling.documents import documents_of
-from medsss_cli.labelling.judged import JUDGE_PROMPT, JudgeConfig, judge_prompt, judged_labels, read_verdicts
+from medsss_cli.labelling.judged import (
+    JUDGE_PROMPT,
+    JudgeConfig,
+    documents_of,
+    judge_prompt,
+    judged_labels,
+    read_verdicts,
+)
 from medsss_cli.records import Prm, Problem, Task, dump, parse, problem_fields
 from medsss_cli.requests import derive_seed
 from medsss_cli.stream.jsonl import Where
@@ -85,7 +91,7 @@ def test_the_prompt_shows_question_gold_answer_documents_and_steps_but_not_step_
 def test_every_request_has_a_seed_of_its_own_and_the_same_in_each_run() -> None:
     """Or a judge at a temperature would give other labels under another --concurrency or --shard."""
     engine = ScriptedEngine(lambda prompt, sampling, n: ["Step 1: right"] * n)
-    config = JudgeConfig(judge=True, temperature=1.0, max_tokens=64)
+    config = JudgeConfig(temperature=1.0, max_tokens=64)
     asked = [("a", 0), ("a", 1), ("b", 0)]
     for id, number in asked:
         labels = config.labels(engine, JUDGE_PROMPT, row(["The answer is B."], id=id), number)
@@ -113,7 +119,8 @@ def test_documents_that_a_record_carries(fields: dict[str, Any], found: tuple[st
 def judge(tmp_path: Path, records: list[dict[str, Any]], script: list[dict[str, Any]], *args: object) -> Ran:
     file = write_jsonl(tmp_path / "judge.jsonl", script)
     return run_medsss(
-        ["label", "--to", "prm", "--judge", "--engine", f"scripted:{file}", "--ordered", *args], to_lines(records)
+        ["label", "--to", "prm", "--labels", "judge", "--engine", f"scripted:{file}", "--ordered", *args],
+        to_lines(records),
     )
 
 
@@ -151,9 +158,11 @@ def test_answers_are_judged_and_what_comes_out_trains_a_prm(tmp_path: Path) -> N
     answers = ["Step 1: It slows the heart.\n\nStep 2: The answer is B.", "One.\n\nTwo. The answer is B.", " "]
     script = [
         {"match": "It slows", "texts": ["Step 1: wrong\nStep 2: right"]},
-        {"match": "One.", "texts": ["Step 1: right"]},
+        {"match": "[1] My own.\n\nSolution:\nStep 1: One.", "texts": ["Step 1: right"]},
     ]
-    ran = judge(tmp_path, [samples(PROBLEM, *answers, answers[0])], script).ok()
+    record = samples(PROBLEM, *answers, answers[0]) | {"documents": ["My own."]}  # the judge is shown them
+    ran = judge(tmp_path, [record], script).ok()
+    assert ran.records[0]["meta"]["documents"] == ["My own."]
     assert [row["labels"] for row in ran.records] == [[None, 0, 0], [None, 1, None]]
     assert [row["completions"][1:] for row in ran.records] == [
         ["It slows the heart.", "The answer is B."],
@@ -164,12 +173,6 @@ def test_answers_are_judged_and_what_comes_out_trains_a_prm(tmp_path: Path) -> N
     rows = list(prm_rows(((Where("x", i), row) for i, row in enumerate(ran.records)), tokenizer, counts))
     assert [row.columns["labels"] for row in rows] == [[0.0, 0.0], [1.0]]
     assert counts.bad == 0
-
-
-def test_the_judge_is_shown_the_documents_of_a_record(tmp_path: Path) -> None:
-    script = [{"match": "[1] My own.\n\nSolution:", "texts": ["Step 1: right"]}]
-    ran = judge(tmp_path, [samples(PROBLEM, "The heart slows.") | {"documents": ["My own."]}], script).ok()
-    assert [(row["meta"]["documents"], row["labels"]) for row in ran.records] == [(["My own."], [None, 1])]
 
 
 def test_a_prompt_of_ones_own(tmp_path: Path) -> None:
@@ -198,32 +201,9 @@ def test_a_judge_that_fails_costs_its_record_and_another_judge_is_another_run(tm
     other = judge(tmp_path, records, [], "-o", out, "--temperature", "1")
     assert other.rc == 2
     assert "temperature" in other.stderr
-
-
-def test_a_judge_without_a_verdict_leaves_no_empty_file_without_a_word(tmp_path: Path) -> None:
     script = [{"match": "Judge", "texts": ["Let me see."]}]
-    ran = judge(tmp_path, [samples(PROBLEM, "One.")], script).ok()
-    assert ran.records == []
+    ran = judge(
+        tmp_path, records[:1], script, "--restart", "-o", out
+    ).ok()  # an empty file is never left without a word
     assert "judge: 1 trajectories, 0 steps right, 0 wrong, 1 not judged" in ran.stderr
     assert "warning: label: no prm record at all from 1 records: 1 with no judgement that can be read" in ran.stderr
-
-
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        (["--to", "prm", "--temperature", "1"], "--temperature belongs to --judge"),
-        (["--to", "prm", "--base-url", "http://x"], "--base-url belongs to --judge"),
-        (["--to", "sft", "--judge"], "--judge belongs to --to prm"),
-        (["--to", "prm", "--judge", "--labels", "hard"], "--labels belongs to labels made from values"),
-    ],
-)
-def test_wrong_usage(args: list[str], message: str) -> None:
-    ran = run_medsss(["label", *args])
-    assert (ran.rc, ran.stdout) == (2, "")
-    assert message in ran.stderr
-
-
-def test_settings_in_the_environment_may_be_meant_for_other_commands() -> None:
-    """MEDSSS_POLICY is set for a whole pipe; `label` without a judge does not look at it."""
-    ran = run_medsss(["label", "--to", "prm"], to_lines([tree_record()]), env={"MEDSSS_POLICY": "out/P0"}).ok()
-    assert [row["labels"] for row in ran.records][:1] == [[None, 1.0, 1.0]]

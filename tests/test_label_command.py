@@ -15,31 +15,20 @@ PROMPT = "Which drug?\nA. Furosemide\nB. Metoprolol"
 
 
 def test_sft() -> None:
-    ran = run_medsss(["label", "--to", "sft"], stdin=to_lines([record()])).ok()
-    assert [row["min_value"] for row in ran.records] == [0.9, 0.0]
-    first = ran.records[0]
-    assert parse(Sft, first).id == "q1"
-    assert first["prompt"] == [{"role": "user", "content": PROMPT}]
-    assert first["completion"] == [
-        {
-            "role": "assistant",
-            "content": f"Step 0: {ROOT}\n\nStep 1: The drug slows the heart.\n\n"
-            "Step 2: So it is a beta blocker. The answer is B.",
-        }
-    ]
-    assert "But wait" in ran.records[1]["completion"][0]["content"]
-
-
-def test_sft_options() -> None:
+    """The largest smallest value first; equal words once. Who is taught "B. But wait, ... A" is taught the wrong B too:
+    it can be left out."""
     double = nodes()
-    double.append(dict(double[3], value=0.95))  # the same words again, worth less
+    double.append(dict(double[3], value=0.95))  # the same words again, worth more than node 1
     stdin = to_lines([record(nodes=double)])
-    every = [row["completion"][0]["content"] for row in run_medsss(["label", "--to", "sft"], stdin).ok().records]
-    assert len(every) == 2
-    # Who is taught "B. But wait, ... A" is taught the wrong B too: it can be left out.
-    assert "But wait" in every[1]
-    ran = run_medsss(["label", "--to", "sft", "--no-reflect"], stdin).ok()
-    assert [row["completion"][0]["content"] for row in ran.records] == every[:1]
+    rows = run_medsss(["label", "--to", "sft"], stdin).ok().records
+    assert [row["min_value"] for row in rows] == [0.9, 0.0]
+    first = parse(Sft, rows[0])
+    assert (first.id, rows[0]["prompt"]) == ("q1", [{"role": "user", "content": PROMPT}])
+    assert first.completion[0].content == (
+        f"Step 0: {ROOT}\n\nStep 1: The drug slows the heart.\n\nStep 2: So it is a beta blocker. The answer is B."
+    )
+    assert "But wait" in rows[1]["completion"][0]["content"]
+    assert run_medsss(["label", "--to", "sft", "--no-reflect"], stdin).ok().records == rows[:1]
 
 
 def test_preference() -> None:
@@ -52,35 +41,26 @@ def test_preference() -> None:
 
 
 def test_prm() -> None:
-    ran = run_medsss(["label", "--to", "prm"], stdin=to_lines([record()])).ok()
-    rows = [parse(Prm, row) for row in ran.records]
-    assert [row.values for row in rows] == [
-        [0.5, 0.9, 1.0],
-        [0.5, 0.9, 0.0],
-        [0.5, 0.1, 0.0, 0.6, 1.0],
-    ]
-    # Of the last: .1 falls from .5 and 0 follows: .1 - .5 < 0. Then 0 falls from .1, but .6 follows: 0. Then 1 and 1.
-    assert [row.labels for row in rows] == [
-        [None, 1.0, 1.0],
-        [None, 1.0, 0.0],
-        [None, 0.0, 0.0, 1.0, 1.0],
-    ]
-    assert rows[0].prompt == PROMPT
-    assert rows[0].completions[0] == ROOT
-    assert rows[0].meta["label"] == {"labels": "dual", "values": "backed-up"}
-
-
-def test_prm_options() -> None:
     """Values and labels of all kinds stand by hand in test_labels.py. Of at most two trajectories one is right."""
     table = nodes()
     table[1] |= {"rollouts": 4, "rollout_value": 0.5}
     table[2] |= {"rollouts": 4, "rollout_value": 0.0}
-    stdin = to_lines([record(nodes=table)])
-    rows = run_medsss(["label", "--to", "prm", "--labels", "hard", "--values", "pooled"], stdin).ok().records
-    assert [row["labels"] for row in rows] == [[None, 1, 1], [None, 1, 0], [None, 0, 0, 1, 1]]
-    assert rows[0]["meta"]["label"] == {"labels": "hard", "values": "pooled"}
-    soft = run_medsss(["label", "--to", "prm", "--labels", "soft", "--max-per-problem", "2"], stdin).ok()
-    assert [row["labels"] for row in soft.records] == [[None, 0.9, 1.0], [None, 0.9, 0.0]]
+
+    def made(*args: str) -> list[Prm]:
+        found = run_medsss(["label", "--to", "prm", *args], to_lines([record(nodes=table)])).ok()
+        return [parse(Prm, row) for row in found.records]
+
+    rows = made()
+    assert [row.values for row in rows] == [[0.5, 0.9, 1.0], [0.5, 0.9, 0.0], [0.5, 0.1, 0.0, 0.6, 1.0]]
+    # Of the last: .1 falls from .5 and 0 follows: .1 - .5 < 0. Then 0 falls from .1, but .6 follows: 0. Then 1 and 1.
+    assert [row.labels for row in rows] == [[None, 1, 1], [None, 1, 0], [None, 0, 0, 1, 1]]
+    assert (rows[0].prompt, rows[0].completions[0]) == (PROMPT, ROOT)
+    assert rows[0].meta["label"] == {"labels": "dual", "values": "backed-up"}
+    pooled = made("--labels", "hard", "--values", "pooled")
+    assert [row.labels for row in pooled] == [[None, 1, 1], [None, 1, 0], [None, 0, 0, 1, 1]]
+    assert pooled[0].meta["label"] == {"labels": "hard", "values": "pooled"}
+    two = made("--labels", "soft", "--max-per-problem", "2")
+    assert [row.labels for row in two] == [[None, 0.9, 1.0], [None, 0.9, 0.0]]
 
 
 def test_only_problems_with_both_verdicts_unless_all() -> None:
@@ -94,23 +74,15 @@ def test_only_problems_with_both_verdicts_unless_all() -> None:
     assert {row["id"] for row in run_medsss(["label", "--to", "prm", "--all"], stdin).records} == {"a", "b"}
 
 
-def test_a_step_that_cannot_be_joined_is_a_failure_not_silence() -> None:
-    broken = nodes()
-    broken[1]["text"] = "It slows.\nStep 2: and more"
-    ran = run_medsss(["label", "--to", "sft"], to_lines([record("a", nodes=broken), record("b")]))
-    assert ran.rc == 1
-    assert {row["id"] for row in ran.records} == {"b"}
-    assert "a: label: step 1 holds the mark" in ran.stderr
-
-
 @pytest.mark.parametrize(
     ("args", "message"),
     [
         (["--to", "sft", "--margin", "0.5"], "--margin belongs to --to preference"),
         (["--to", "sft", "--all"], "--all belongs to --to prm"),
-        (["--to", "preference", "--labels", "dual"], "--labels belongs to --to prm"),
         (["--to", "prm", "--take", "shortest"], "--take belongs to --to sft, not to --to prm"),
-        (["--to", "sft", "--values", "rollout"], "--values belongs to --to prm"),
+        (["--to", "sft", "--labels", "judge"], "--labels belongs to --to prm"),
+        (["--to", "prm", "--temperature", "1"], "--temperature belongs to --labels judge"),
+        (["--to", "prm", "--base-url", "http://x"], "--base-url belongs to --labels judge"),
         (["--to", "gold"], "--to"),
         ([], "--to"),
         (["--to", "prm", "no-such-file.jsonl"], "no-such-file.jsonl"),
@@ -122,18 +94,27 @@ def test_wrong_usage(args: list[str], message: str) -> None:
     assert message in ran.stderr
 
 
+def test_settings_in_the_environment_may_be_meant_for_other_commands() -> None:
+    """MEDSSS_POLICY is set for a whole pipe; `label` without a judge does not look at it."""
+    ran = run_medsss(["label", "--to", "prm"], to_lines([record()]), env={"MEDSSS_POLICY": "out/P0"}).ok()
+    assert [row["labels"] for row in ran.records][:1] == [[None, 1.0, 1.0]]
+
+
 def test_broken_lines_are_named_counted_and_passed_over(tmp_path: Path) -> None:
+    """A table that is no tree is a bad line, a step that cannot be joined a failed record; neither is silence."""
     file = tmp_path / "trees.jsonl"
-    no_tree = record("c")
+    no_tree, unjoined = record("c"), record("d")
     no_tree["nodes"][3]["parent"] = 7
-    file.write_text("{broken\n" + to_lines([record("a"), {"id": "b", "question": "?"}, no_tree]))
+    unjoined["nodes"][1]["text"] = "It slows.\nStep 2: and more"
+    file.write_text("{broken\n" + to_lines([record("a"), {"id": "b", "question": "?"}, no_tree, unjoined]))
     ran = run_medsss(["label", "--to", "sft", file])
     assert ran.rc == 1
     assert {row["id"] for row in ran.records} == {"a"}
     assert f"{file}:1: not JSON" in ran.stderr
     assert f"{file}:3: no tree and no samples: found the keys id, question" in ran.stderr
     assert f"{file}:4: c: node 3 has the parent 7" in ran.stderr
-    assert "3 bad lines" in ran.stderr
+    assert "d: label: step 1 holds the mark" in ran.stderr
+    assert "1 failed, 3 bad lines" in ran.stderr
     assert run_medsss(["label", "--to", "sft", "--strict", file]).stdout == ""
 
 

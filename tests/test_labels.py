@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trees import node, nodes, tree
 
-from medsss_cli.labelling.labels import StepLabels, step_labels
-from medsss_cli.labelling.values import StepValues, values_on
+from medsss_cli.labelling.labels import StepLabels, StepValues, step_labels, values_on
 
+KINDS = [how for how in StepLabels if how is not StepLabels.JUDGE]
 DESIGN = [0.3, 0.8, 0.2, 0.1, 0.0]
 SLIP = [0.5, 0.4, 0.6, 0.9, 1.0]
 
@@ -46,29 +46,23 @@ def test_by_hand(values: list[float], how: str, expected: list[float]) -> None:
 
 
 def test_the_residue_of_floating_point_is_no_label() -> None:
-    # .1 + .2 - .3 is 5.6e-17: rounding that up would call a worthless step right.
-    assert 0.1 + 0.2 - 0.3 > 0
+    """.1 + .2 - .3 is 5.6e-17: rounding that up would call a worthless step right; so is .3 - (.9 - .6)."""
     for how in (StepLabels.DUAL, StepLabels.HARD):
         assert step_labels([0.5, 0.1 + 0.2 - 0.3, 0.5], how)[1] == 0.0
-    # .3 - (.9 - .6) is 5.6e-17 too, by way of the penalty.
     assert step_labels([0.9, 0.3, 0.6], StepLabels.DUAL)[1] == 0.0
 
 
-def test_short_paths() -> None:
-    for how in StepLabels:
-        assert step_labels([], how) == []
-        assert step_labels([0.4], how) == [None]
-        assert step_labels([0.4, 1.0], how) == [None, 1.0]
-        assert step_labels([0.4, 0.0], how) == [None, 0.0]
+def test_short_paths_and_values_outside_their_range() -> None:
+    for how in KINDS:
+        assert [step_labels(path, how) for path in ([], [0.4], [0.4, 1.0], [0.4, 0.0])] == [
+            [], [None], [None, 1.0], [None, 0.0]
+        ]  # fmt: skip
+    for value in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match="must lie in"):
+            step_labels([0.5, value], StepLabels.SOFT)
 
 
-@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
-def test_values_outside_their_range(value: float) -> None:
-    with pytest.raises(ValueError, match="must lie in"):
-        step_labels([0.5, value], StepLabels.SOFT)
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.sampled_from(list(StepLabels)))
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.sampled_from(KINDS))
 def test_labels_stay_in_range(values: list[float], how: StepLabels) -> None:
     first, *labels = step_labels(values, how)
     assert first is None

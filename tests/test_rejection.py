@@ -11,7 +11,7 @@ from trees import ROOT
 from trees import record as tree_record
 
 from medsss_cli.labelling.preferences import correction_pairs
-from medsss_cli.labelling.written import in_form, written_steps
+from medsss_cli.labelling.trajectories import in_form, written_steps
 from medsss_cli.records import Preference, Samples, Sft, parse
 
 RIGHT = f"Step 0: {ROOT}\n\nStep 1: It slows the heart.\n\nStep 2: So it is metoprolol. The answer is B."
@@ -116,7 +116,7 @@ def test_an_answer_is_judged_where_nobody_has_judged_it() -> None:
     [
         (["--to", "sft"], "2 without a verified answer"),
         (["--to", "preference"], "2 without a correct correction of a wrong answer"),
-        (["--to", "prm"], "2 that are samples, which have no values (--judge"),
+        (["--to", "prm"], "2 that are samples, which have no values (--labels judge"),
     ],
 )
 def test_an_empty_training_file_is_never_left_without_a_word(args: list[str], cause: str, tmp_path: Path) -> None:

@@ -23,11 +23,10 @@ from typing import Annotated, Any, ClassVar
 from ..answers.readers import after_thought
 from ..errors import UsageError
 from ..prompts import gold_text
-from ..records import Message, Prm
+from ..records import Message, Prm, Problem
 from ..requests import Engine, Prompt, Sampling, derive_seed
 from ..settings import Opt, check
 from ..steps import SEPARATOR, mark
-from .documents import documents_of
 
 JUDGE_PROMPT = """\
 You check how a medical problem was solved. You are given the question, the right answer, and a solution in numbered \
@@ -107,8 +106,7 @@ def judged_labels(verdicts: Sequence[bool | None]) -> list[float | None]:
     right right wrong right  gives  null 1 1 0 0;  right ? right wrong ?  gives  null 1 null null 0 0
     """
     labels: list[float | None] = [None]
-    known = True
-    wrong = False
+    known, wrong = True, False
     for verdict in verdicts:
         wrong = wrong or verdict is False
         known = known and verdict is not None
@@ -116,19 +114,25 @@ def judged_labels(verdicts: Sequence[bool | None]) -> list[float | None]:
     return labels
 
 
+def documents_of(problem: Problem) -> tuple[str, ...]:
+    """The texts of the documents that a record carries, each with its title in front: `meta.documents` (where a
+    `documents` field of any layout ends up), or Med-PRM's `related_docs`; texts, or objects with `text` and maybe
+    `title`. What is no document is passed over."""
+    found = problem.meta.get("documents") or problem.meta.get("related_docs")
+    texts = []
+    for each in found if isinstance(found, list) else ():
+        text, title = (each.get("text"), each.get("title")) if isinstance(each, dict) else (each, None)
+        if isinstance(text, str):
+            texts.append(f"{title}\n{text}" if title and isinstance(title, str) else text)
+    return tuple(texts)
+
+
 @dataclass(frozen=True, slots=True)
 class JudgeConfig:
-    """Whether steps are judged, and how; which model judges is the engine's affair."""
+    """How steps are judged; which model judges is the engine's affair."""
 
     GROUP: ClassVar[str] = "Judge"
 
-    judge: Annotated[
-        bool,
-        Opt(
-            "prm: the model of --policy and --engine says which steps are right, a request a trajectory; the first "
-            "wrong one makes all later ones wrong."
-        ),
-    ] = False
     judge_prompt: Annotated[
         str | None,
         Opt(
@@ -152,10 +156,10 @@ class JudgeConfig:
             text = Path(self.judge_prompt).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"cannot read --judge-prompt {self.judge_prompt}: {error}") from None
-        for place in ("question", "steps"):
-            if f"{{{place}}}" not in text:
+        for place in ("{question}", "{steps}"):
+            if place not in text:
                 raise UsageError(
-                    f"--judge-prompt {self.judge_prompt} has no place for the {place}",
+                    f"--judge-prompt {self.judge_prompt} has no place for the {place.strip('{}')}",
                     hint=f"write {', '.join(f'{{{each}}}' for each in _PLACES)} where they are to stand",
                 )
         return text

@@ -15,15 +15,16 @@ of equal margins rule (b) before (a), then the order of the tree. Pairs of equal
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import permutations
 from typing import NamedTuple
 
 from msgspec import UNSET
 
 from ..records import Samples, Tree, Verdict
 from .labels import EPSILON
-from .trajectories import Trajectory, path_text, path_to, trajectories
-from .written import in_form
+from .trajectories import Trajectory, in_form, path_text, path_to, trajectories
 
 STEP = "step"
 TRAJECTORY = "trajectory"
@@ -43,25 +44,38 @@ class Pair(NamedTuple):
 
 def preference_pairs(tree: Tree, *, margin: float = 0.8, most: int | None = None) -> list[Pair]:
     """The pairs of `tree`, the largest margin first, at most `most` of them. Raises BadRecord as `path_text` does."""
-    found = trajectories(tree)
-    if all(each.correct for each in found) or not any(each.correct for each in found):
-        return []
-    # (-margin, rule, chosen node, rejected node): what the pairs are sorted by is all that they are made of.
-    ranked = sorted(_trajectory_pairs(found, margin) + _step_pairs(tree, found, margin))
-    written: dict[int, str] = {}
-    seen: set[tuple[str, str]] = set()
-    pairs: list[Pair] = []
-    for difference, rule, high, low in ranked:
-        if most is not None and len(pairs) >= most:
+    text = cache(lambda node: path_text(tree, path_to(tree, node)))
+    pairs: dict[tuple[str, str], Pair] = {}
+    for loss, rule, high, low in sorted(_ranked(tree, trajectories(tree), margin)):
+        if len(pairs) == most:
             break
-        for node in (high, low):
-            if node not in written:
-                written[node] = path_text(tree, path_to(tree, node))
-        texts = written[high], written[low]
-        if texts[0] != texts[1] and texts not in seen:
-            seen.add(texts)
-            pairs.append(Pair(*texts, -difference, STEP if rule else TRAJECTORY, (high, low)))
-    return pairs
+        texts = text(high), text(low)
+        if texts[0] != texts[1]:
+            pairs.setdefault(texts, Pair(*texts, -loss, STEP if rule else TRAJECTORY, (high, low)))
+    return list(pairs.values())
+
+
+def _ranked(tree: Tree, found: Sequence[Trajectory], margin: float) -> Iterator[tuple[float, bool, int, int]]:
+    """(-margin, rule, chosen node, rejected node): what the pairs are sorted by is all that they are made of. Margins
+    are without the residue of floating point, which would order equal ones by chance."""
+    right, wrong = ([each for each in found if each.correct is good] for good in (True, False))
+    for good in right:
+        for bad in wrong:
+            if bad.min_value < good.min_value - margin - EPSILON:
+                yield round(bad.min_value - good.min_value, 9), False, good.nodes[-1], bad.nodes[-1]
+    if not (right and wrong):
+        return
+    nodes = tree.nodes
+    listed = sorted({index for each in found for index in each.nodes[1:]})
+    children = Counter(nodes[index].parent for index in listed)
+    levels: dict[int, list[int]] = {}
+    for index in listed:
+        if children[nodes[index].parent] > 1:
+            levels.setdefault(nodes[index].depth, []).append(index)
+    for level in levels.values():
+        for high, low in permutations(level, 2):
+            if nodes[low].value < nodes[high].value - margin - EPSILON and nodes[high].parent != nodes[low].parent:
+                yield round(nodes[low].value - nodes[high].value, 9), True, high, low
 
 
 def correction_pairs(samples: Samples, *, most: int | None = None) -> list[Pair]:
@@ -77,47 +91,3 @@ def correction_pairs(samples: Samples, *, most: int | None = None) -> list[Pair]
             continue
         pairs.setdefault((chosen, rejected), Pair(chosen, rejected, 1.0, CORRECTION, (index, response.corrects)))
     return list(pairs.values())[:most]
-
-
-_Ranked = tuple[float, bool, int, int]
-
-
-def _step_pairs(tree: Tree, found: Sequence[Trajectory], margin: float) -> list[_Ranked]:
-    """Rule (a)."""
-    nodes = tree.nodes
-    listed = sorted({index for each in found for index in each.nodes[1:]})
-    children = Counter(nodes[index].parent for index in listed)
-    by_depth: dict[int, list[tuple[float, int, int]]] = {}
-    for index in listed:
-        node = nodes[index]
-        if children[node.parent] > 1:
-            by_depth.setdefault(node.depth, []).append((node.value, index, node.parent))
-    pairs = []
-    for level in by_depth.values():
-        level.sort()
-        for value, high, parent in reversed(level):
-            below = value - margin - EPSILON
-            for other, low, other_parent in level:
-                if other >= below:
-                    break
-                if parent != other_parent:
-                    pairs.append((_rounded(other - value), True, high, low))
-    return pairs
-
-
-def _trajectory_pairs(found: Sequence[Trajectory], margin: float) -> list[_Ranked]:
-    """Rule (b)."""
-    wrong = sorted((each.min_value, each.nodes[-1]) for each in found if not each.correct)
-    pairs = []
-    for good in found:
-        below = good.min_value - margin - EPSILON
-        for smallest, low in wrong:
-            if not good.correct or smallest >= below:
-                break
-            pairs.append((_rounded(smallest - good.min_value), False, good.nodes[-1], low))
-    return pairs
-
-
-def _rounded(margin: float) -> float:
-    """Without the residue of floating point, which would order equal margins by chance."""
-    return round(margin, 9)

@@ -5,9 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, NamedTuple
-
-import msgspec
+from typing import Annotated, ClassVar, NamedTuple
 
 from ..answers import judge
 from ..errors import BadRecord
@@ -15,11 +13,9 @@ from ..prompts import is_chinese, question_text
 from ..records import Message, Preference, Prm, Problem, Samples, Sft, Tree, Verdict, problem_fields
 from ..settings import Opt, check
 from ..steps import split_steps
-from .labels import StepLabels, step_labels
+from .labels import StepLabels, StepValues, step_labels, values_on
 from .preferences import correction_pairs, preference_pairs
-from .trajectories import path_text, trajectories
-from .values import StepValues, values_on
-from .written import in_form, written_steps
+from .trajectories import in_form, path_text, trajectories, written_steps
 
 Source = Tree | Samples
 
@@ -48,12 +44,21 @@ class SftRows:
     ] = False
 
     def __call__(self, source: Source, most: int | None = None) -> list[Sft] | str:
-        found = _correct_trajectories(source) if isinstance(source, Tree) else _verified(source)
-        if isinstance(found, str):
-            return found
-        if self.no_reflect:
-            found = {text: value for text, value in found.items() if not _reflects(text)}
-        texts = list(found)
+        found: dict[str, float] = {}  # texts and their smallest values
+        if isinstance(source, Tree):
+            correct = [each for each in trajectories(source) if each.correct]
+            for each in sorted(correct, key=lambda each: -each.min_value):
+                found.setdefault(path_text(source, each.nodes), each.min_value)
+            if not found:
+                return "without a correct trajectory"
+        else:
+            verified = [each for each in source.responses if each.verdict is Verdict.CORRECT]
+            formed = [(in_form(each.text), each.answer) for each in verified]
+            found = {_stated(source, text, answer): 1.0 for text, answer in formed if text is not None}
+            if not found:
+                none = "verified answer that can be written in steps"
+                return f"with no {none}" if verified else "without a verified answer"
+        texts = [text for text in found if not (self.no_reflect and _reflects(text))]
         if self.take is not Take.ALL:
             texts.sort(key=len, reverse=self.take is Take.LONGEST)
             most = most or 1
@@ -63,25 +68,6 @@ class SftRows:
             Sft(**problem, prompt=prompt, completion=[Message("assistant", text)], min_value=found[text])
             for text in texts[:most]
         ] or "with no correct answer but by a Reflect"
-
-
-def _correct_trajectories(tree: Tree) -> dict[str, float] | str:
-    """Texts and their smallest values."""
-    correct = sorted((each for each in trajectories(tree) if each.correct), key=lambda each: -each.min_value)
-    texts: dict[str, float] = {}
-    for each in correct:
-        texts.setdefault(path_text(tree, each.nodes), each.min_value)
-    return texts or "without a correct trajectory"
-
-
-def _verified(samples: Samples) -> dict[str, float] | str:
-    """Texts in our form; their value is the verdict's, 1."""
-    verified = [response for response in samples.responses if response.verdict is Verdict.CORRECT]
-    if not verified:
-        return "without a verified answer"
-    formed = [(in_form(response.text), response.answer) for response in verified]
-    texts = [_stated(samples, text, answer) for text, answer in formed if text is not None]
-    return dict.fromkeys(texts, 1.0) or "with no verified answer that can be written in steps"
 
 
 def _reflects(text: str) -> bool:
@@ -145,12 +131,18 @@ class Path(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PrmRows:
-    """The trajectories of a tree with labels made from its values; with `most`, wrong and correct ones by turns. What a
-    judge labels starts from `unlabelled`."""
+    """The trajectories of a tree with labels made from its values; with `most`, wrong and correct ones by turns. For a
+    judge also the answers of a samples record, each text once, whatever their verdicts; all labels are null then."""
 
     GROUP: ClassVar[str] = "Prm"
 
-    labels: Annotated[StepLabels, Opt("How values become labels; dual is the paper's equation 7.")] = StepLabels.DUAL
+    labels: Annotated[
+        StepLabels,
+        Opt(
+            "How values become labels; dual is the paper's equation 7. judge: the model of --policy and --engine says "
+            "which steps are right, a request a trajectory; the first wrong one makes all later ones wrong."
+        ),
+    ] = StepLabels.DUAL
     values: Annotated[
         StepValues,
         Opt(
@@ -165,44 +157,44 @@ class PrmRows:
     def __post_init__(self) -> None:
         check(self)
 
-    def __call__(self, source: Source, most: int | None = None) -> list[Prm] | str:
-        if not isinstance(source, Tree):
-            return "that are samples, which have no values (--judge labels their steps)"
-        found = self.unlabelled(source, most, {"labels": str(self.labels), "values": str(self.values)})
-        if isinstance(found, str):
-            return found
-        labels_PS = [step_labels(each.values, self.labels, worthless=self.values.worthless) for each in found]
-        return [msgspec.structs.replace(each, labels=own) for each, own in zip(found, labels_PS, strict=True)]
+    @property
+    def by_judge(self) -> bool:
+        return self.labels is StepLabels.JUDGE
 
-    def unlabelled(self, source: Source, most: int | None, made_with: dict[str, Any]) -> list[Prm] | str:
-        """The trajectories of a tree, or the answers of a samples record (each text once), in their order; all labels
-        are null."""
-        found = _trajectories(source, self.values) if isinstance(source, Tree) else _answers(source)
+    def __call__(self, source: Source, most: int | None = None) -> list[Prm] | str:
+        if isinstance(source, Tree):
+            ends = trajectories(source)
+            values_PS = values_on(source, [each.nodes for each in ends], self.values)
+            found = [
+                Path([source.nodes[index].text for index in each.nodes], values, each.correct)
+                for each, values in zip(ends, values_PS, strict=True)
+            ]
+        elif self.by_judge:
+            found = _answers(source)
+        else:
+            return "that are samples, which have no values (--labels judge reads their steps)"
         if not found:
             return "without a judged trajectory" if isinstance(source, Tree) else "without an answer in words"
-        correct = [each for each in found if each.correct]
-        wrong = [each for each in found if not each.correct]
-        if not self.all_problems and not (correct and wrong):
+        correct, wrong = ([each for each in found if each.correct is right] for right in (True, False))
+        if not (self.all_problems or self.by_judge or (correct and wrong)):
             return f"with {'correct' if correct else 'wrong'} trajectories alone"
         if most is not None and len(found) > most:
             turns = [each for pair in zip(correct, wrong, strict=False) for each in pair]
             longer = max(correct, wrong, key=len)
             found = (turns + longer[len(turns) // 2 :])[:most]
+        made_with = {"labels": str(self.labels), "values": str(self.values)}
         problem = problem_fields(source) | {"meta": {**source.meta, "label": made_with}}
         prompt = question_text(source)
         return [
-            Prm(**problem, prompt=prompt, completions=each.steps, labels=[None] * len(each.steps), values=each.values)
+            Prm(
+                **problem,
+                prompt=prompt,
+                completions=each.steps,
+                labels=step_labels(each.values, self.labels, worthless=self.values.worthless),
+                values=each.values,
+            )
             for each in found
         ]
-
-
-def _trajectories(tree: Tree, how: StepValues) -> list[Path]:
-    found = trajectories(tree)
-    values_PS = values_on(tree, [each.nodes for each in found], how)
-    return [
-        Path([tree.nodes[index].text for index in each.nodes], values, each.correct)
-        for each, values in zip(found, values_PS, strict=True)
-    ]
 
 
 def _answers(samples: Samples) -> list[Path]:

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..engines.rendering import encode_text, rendered_pieces
 from ..errors import UsageError
-from ..labelling.documents import documents_of
+from ..labelling.judged import documents_of
 from ..prompts import question_text
 from ..records import Message, Prm, Problem
 from ..requests import Prompt
