@@ -47,7 +47,8 @@ from medsss_cli.problems.sources import read_rows
 from medsss_cli.records import Problem, Task
 from medsss_cli.steps import join_steps, split_steps
 from medsss_cli.stream import jsonl
-from medsss_cli.stream.jsonl import Where, encode, read_objects
+from medsss_cli.stream.jsonl import Where, read_objects
+from medsss_cli.stream.outputs import encode
 from medsss_cli.view import model as view
 
 LIMIT = 1.0

@@ -32,7 +32,7 @@ from helpers import clean_env, program, write_jsonl
 from trees import record as tree_record
 
 from medsss_cli.stream.jsonl import read_objects
-from medsss_cli.stream.resume import state_path
+from medsss_cli.stream.outputs import state_path
 
 COLUMNS = ("kills", "before", "amid", "torn", "rounds", "records", "lost", "twice", "broken", "seconds")
 

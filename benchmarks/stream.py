@@ -51,7 +51,7 @@ def run(command: list[str]) -> Cost:
 def make_trees(path: Path, count: int) -> None:
     """Trees of eight nodes: two first steps, two finishes each, of which one is right; one finish is reflected on."""
     from medsss_cli.records import Action, Node, Task, Tree, Verdict
-    from medsss_cli.stream.jsonl import LineWriter
+    from medsss_cli.stream.outputs import open_whole
 
     def node(parent: int, depth: int, action: Action, text: str, value: float, verdict: Verdict | None = None) -> Node:
         return Node(
@@ -60,7 +60,7 @@ def make_trees(path: Path, count: int) -> None:
         )  # fmt: skip
 
     wrong, right = Verdict.WRONG, Verdict.CORRECT
-    with LineWriter(str(path)) as writer:
+    with open_whole(str(path), restart=True) as writer:
         for number in range(count):
             sodium, chloride = 130 + number % 20, 95 + number % 13
             step = f"the anion gap is {sodium} - {chloride} - 24 = {sodium - chloride - 24} mmol/L"

@@ -11,7 +11,8 @@ import typer
 from medsss_cli import console
 from medsss_cli.settings import Opt
 from medsss_cli.stream.faults import Faults
-from medsss_cli.stream.jsonl import LineWriter, check_inputs, read_objects
+from medsss_cli.stream.jsonl import check_inputs, read_objects
+from medsss_cli.stream.outputs import LineWriter
 from medsss_cli.training.config import TrainingConfig
 
 Quiet = Annotated[bool, Opt("No progress and no notes; errors stay.", names=("--quiet", "-q"))]

@@ -22,8 +22,8 @@ from medsss_cli.records import Problem, Response, Samples, Scored, Verdict, dump
 from medsss_cli.settings import Opt
 from medsss_cli.steps import join_steps
 from medsss_cli.stream.faults import Faults
-from medsss_cli.stream.jsonl import Where, read_records, write_stdout
-from medsss_cli.stream.whole import open_whole
+from medsss_cli.stream.jsonl import Where, read_records
+from medsss_cli.stream.outputs import open_whole, write_stdout
 
 from ._options import Output, Restart, options, refuse_given
 

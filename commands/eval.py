@@ -25,7 +25,7 @@ from medsss_cli.evaluation.steps import read_steps, step_report
 from medsss_cli.settings import Opt, check
 from medsss_cli.stream.faults import Faults
 from medsss_cli.stream.jsonl import HasId, Where, check_inputs, first_of_each, read_records
-from medsss_cli.stream.whole import check_outputs, open_whole
+from medsss_cli.stream.outputs import check_outputs, open_whole
 
 from ._options import Inputs, Output, Restart, Strict, options, refuse_given
 from ._tables import report_text

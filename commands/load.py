@@ -28,7 +28,7 @@ from medsss_cli.records import Problem
 from medsss_cli.settings import Opt, check
 from medsss_cli.stream.faults import Faults
 from medsss_cli.stream.jsonl import Where, first_of_each
-from medsss_cli.stream.whole import open_whole
+from medsss_cli.stream.outputs import open_whole
 
 from ._options import Output, Restart, options, refuse_given
 

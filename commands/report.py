@@ -17,7 +17,8 @@ from medsss_cli.errors import BadRecord, UsageError
 from medsss_cli.evaluation.accuracy import all_curves
 from medsss_cli.settings import Opt
 from medsss_cli.stream.faults import Faults
-from medsss_cli.stream.jsonl import LineWriter, Where, read_records, write_stdout
+from medsss_cli.stream.jsonl import Where, read_records
+from medsss_cli.stream.outputs import LineWriter, write_stdout
 
 from ._options import Strict, options
 from ._tables import aligned, percent, span

@@ -29,8 +29,8 @@ from medsss_cli.sampling import SamplingConfig, answers, with_responses
 from medsss_cli.settings import Opt, options_of
 from medsss_cli.stream.faults import Faults
 from medsss_cli.stream.jsonl import Where, first_of_each, read_records
+from medsss_cli.stream.outputs import open_whole
 from medsss_cli.stream.run import Stream, StreamOptions, run_concurrently
-from medsss_cli.stream.whole import open_whole
 
 from ._options import options, refuse_given
 

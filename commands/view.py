@@ -15,8 +15,8 @@ from medsss_cli.errors import UsageError
 from medsss_cli.records import Problem
 from medsss_cli.settings import Opt
 from medsss_cli.stream.faults import Faults
-from medsss_cli.stream.jsonl import LineWriter, check_inputs, read_records
-from medsss_cli.stream.whole import open_whole
+from medsss_cli.stream.jsonl import check_inputs, read_records
+from medsss_cli.stream.outputs import LineWriter, open_whole
 from medsss_cli.view.model import read
 from medsss_cli.view.page import page
 

@@ -56,10 +56,10 @@ class Command(TyperCommand):
     """A command whose stdout is kept for its records, and whose help stands in groups."""
 
     def invoke(self, ctx: Any) -> Any:
-        from .stream.jsonl import guarded_stdout  # orjson takes as long as all the rest
+        from .stream.outputs import keep_stdout  # orjson takes as long as all the rest
 
-        with guarded_stdout():
-            return super().invoke(ctx)
+        keep_stdout()
+        return super().invoke(ctx)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """The options by group (`Opt.group`), those of no group first and those of every command (Output) last; Typer's

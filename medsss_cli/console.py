@@ -1,4 +1,4 @@
-"""Messages for people, on stderr: notes, warnings and a line of progress. Records go elsewhere (`stream/jsonl.py`).
+"""Messages for people, on stderr: notes, warnings and a line of progress. Records go elsewhere (`stream/outputs.py`).
 
 On a terminal rich redraws the line of progress in place; anywhere else it is a plain line a minute, with no control
 characters, so that a log file stays readable.

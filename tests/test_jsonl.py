@@ -65,7 +65,7 @@ def test_one_json_array(tmp_path: Path) -> None:
     path = put(tmp_path / "a.json", b'\n [\n {"a": 1},\n 7,\n {"a": 2}]\n')
     objects, bad = read(path)
     assert objects == [("a.json:1", {"a": 1}), ("a.json:3", {"a": 2})]
-    assert bad == [("a.json:2", "item 2 of the array is a number, expected an object")]
+    assert bad == [("a.json:2", "expected a JSON object, found a number")]
     assert [where for where, _ in read(put(path, b'[\n{"a": 1},\n{"a": }]\n'))[1]] == ["a.json:3"]
     assert read(*(put(tmp_path / name, b"") for name in ("a.jsonl", "a.jsonl.gz", "a.jsonl.zst"))) == ([], [])
 

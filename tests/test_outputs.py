@@ -15,7 +15,7 @@ from helpers import clean_env, problem, program, read_jsonl, run_medsss, to_line
 from trees import record as tree
 
 from medsss_cli.errors import UsageError
-from medsss_cli.stream.whole import open_whole
+from medsss_cli.stream.outputs import open_whole
 
 
 def samples(k: int, text: str = "Step 1: It is above 5.0. The answer is B.") -> dict[str, Any]:

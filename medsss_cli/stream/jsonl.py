@@ -1,30 +1,25 @@
-"""JSON lines in and out: files, stdin and stdout, in bounded memory. `.gz` and `.zst` are read, not written.
+"""JSON lines in: from files, stdin, packed files and JSON arrays, in bounded memory, each object with its place.
 
 What a line means is not known here: `records.parse` and the layouts say that. Which lines a run still has to do is
-`run.py`, what is said of bad ones `faults.py`.
+`run.py`, what is said of bad ones `faults.py`, how lines go out `outputs.py`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import io
 import os
-import signal
 import stat
 import sys
-import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, count
-from types import FrameType
 from typing import Any, BinaryIO, NamedTuple, Protocol, TypeVar, cast
 
-import msgspec
 import orjson
 
 from .. import console
-from ..errors import BadRecord, MedsssError, UsageError
+from ..errors import BadRecord, UsageError
 from .shard import digest
 
 if sys.version_info >= (3, 14):
@@ -42,10 +37,6 @@ class HasId(Protocol):
 
 T = TypeVar("T")
 R = TypeVar("R", bound=HasId)
-Record = msgspec.Struct | dict[str, Any]
-
-STDOUT = (None, "-", "/dev/stdout")
-"""The names of stdout as an output. (While `guarded_stdout` holds, /dev/stdout itself is stderr.)"""
 
 READ_ERRORS = (EOFError, OSError, zlib.error, zstd.ZstdError)
 """What reading a file may raise, packed data that is cut or broken included."""
@@ -56,9 +47,9 @@ LINE_LIMIT = 64 << 20
 COUNT_LIMIT = 1 << 30
 """Files of more bytes than this are not read a first time just to count their records."""
 
-_PIPE_BUF = 4096
 _CHUNK = 1 << 16
 _BOM = b"\xef\xbb\xbf"
+_JSON_TYPES = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "an array"}
 
 
 class Where(NamedTuple):
@@ -76,9 +67,6 @@ OnBad = Callable[[Where, str], None]
 """What is told of a line that cannot be used: where it stands, and why."""
 
 
-# Reading
-
-
 def check_inputs(inputs: Sequence[str]) -> None:
     """Raise UsageError for the first input that cannot be read. Opens nothing, so a named pipe is safe."""
     for path in inputs:
@@ -89,12 +77,9 @@ def check_inputs(inputs: Sequence[str]) -> None:
         try:
             mode = os.stat(path).st_mode
         except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            raise UsageError(f"cannot read {path}: {reason}") from None
+            raise UsageError(f"cannot read {path}: {_reason(error)}") from None
         if stat.S_ISDIR(mode):
             raise UsageError(f"cannot read {path}: it is a folder", hint="name the files in it")
-        if not os.access(path, os.R_OK):
-            raise UsageError(f"cannot read {path}: no permission")
 
 
 def open_text_in(path: str) -> BinaryIO:
@@ -106,20 +91,19 @@ def open_text_in(path: str) -> BinaryIO:
     """
     check_inputs([path])
     if path == "-":
-        if sys.stdin is not None and sys.stdin.isatty():
+        if sys.stdin.isatty():
             console.note("waiting for records from the terminal; Ctrl-D ends them")
         return io.BufferedReader(io.FileIO(0, closefd=False), _CHUNK)
     try:
-        raw = io.FileIO(path)
+        match packed(path):
+            case "gz":
+                return cast(BinaryIO, gzip.open(path))
+            case "zst":
+                return cast(BinaryIO, zstd.open(path))
+            case _:
+                return open(path, "rb", buffering=_CHUNK)
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from None
-    match packed(path):
-        case "gz":
-            return cast(BinaryIO, gzip.GzipFile(fileobj=raw))
-        case "zst":
-            return cast(BinaryIO, zstd.ZstdFile(raw))
-        case _:
-            return io.BufferedReader(raw, _CHUNK)
+        raise UsageError(f"cannot read {path}: {_reason(error)}") from None
 
 
 def packed(name: str) -> str:
@@ -167,67 +151,46 @@ def read_objects(inputs: Sequence[str], *, on_bad: OnBad) -> Iterator[tuple[Wher
 
 
 def _read_one(source: str, on_bad: OnBad) -> Iterator[tuple[Where, dict[str, Any]]]:
-    begun = False
-    with open_text_in(source) as stream:
-        for number in count(1):
-            where = Where("stdin" if source == "-" else source, number)
-            try:
-                line = rest = stream.readline(LINE_LIMIT + 1)
-                while len(line) > LINE_LIMIT and rest and not rest.endswith(b"\n"):
-                    rest = stream.readline(_CHUNK)
-            except READ_ERRORS as error:
-                on_bad(where, f"reading stops here: {_reason(error)}")
-                return
-            if not line:
-                return
-            if number == 1:
-                line = line.removeprefix(_BOM)
-            if not line.strip():
-                continue
-            if not begun and line.lstrip().startswith(b"["):
-                yield from _read_array(line, stream, where, on_bad)
-                return
-            begun = True
-            if len(line) > LINE_LIMIT:
-                on_bad(where, f"the line is longer than {LINE_LIMIT >> 20} MiB")
-                continue
-            try:
-                found = orjson.loads(line)
-            except orjson.JSONDecodeError as error:
-                on_bad(where, f"not JSON: {error.msg} (column {error.colno})")
-                continue
-            if isinstance(found, dict):
-                yield where, found
-            else:
-                on_bad(where, f"expected a JSON object, found {_JSON_TYPES.get(type(found), 'null')}")
-
-
-def _read_array(first: bytes, stream: BinaryIO, where: Where, on_bad: OnBad) -> Iterator[tuple[Where, dict[str, Any]]]:
+    name, number, begun = "stdin" if source == "-" else source, 1, False
     try:
-        items = orjson.loads(first + stream.read())
-    except orjson.JSONDecodeError as error:
-        on_bad(Where(where.source, where.line + error.lineno - 1), f"not a JSON array: {error.msg}")
-        return
+        with open_text_in(source) as stream:
+            for number in count(1):
+                line = stream.readline(LINE_LIMIT + 1)
+                if not line:
+                    return
+                if number == 1:
+                    line = line.removeprefix(_BOM)
+                if not line.strip():
+                    continue
+                array = not begun and line.lstrip().startswith(b"[")
+                begun = True
+                if array:
+                    line += stream.read()
+                elif len(line) > LINE_LIMIT:
+                    while line and not line.endswith(b"\n"):
+                        line = stream.readline(_CHUNK)
+                    on_bad(Where(name, number), f"the line is longer than {LINE_LIMIT >> 20} MiB")
+                    continue
+                try:
+                    found = orjson.loads(line)
+                except orjson.JSONDecodeError as error:
+                    at = number + error.lineno - 1 if array else number
+                    on_bad(Where(name, at), f"not JSON: {error.msg} (column {error.colno})")
+                    continue
+                for place, item in zip(count(1) if array else [number], found if array else [found], strict=False):
+                    if isinstance(item, dict):
+                        yield Where(name, place), item
+                    else:
+                        kind = _JSON_TYPES.get(type(item), "null")
+                        on_bad(Where(name, place), f"expected a JSON object, found {kind}")
     except READ_ERRORS as error:
-        on_bad(where, f"reading stops here: {_reason(error)}")
-        return
-    items.reverse()
-    for number in range(1, len(items) + 1):
-        item = items.pop()
-        place = Where(where.source, number)
-        if isinstance(item, dict):
-            yield place, item
-        else:
-            on_bad(place, f"item {number} of the array is {_JSON_TYPES.get(type(item), 'null')}, expected an object")
+        on_bad(Where(name, number), f"reading stops here: {_reason(error)}")
 
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, EOFError):
         return "the compressed data ends early"
     return getattr(error, "strerror", None) or str(error)
-
-
-_JSON_TYPES = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "an array"}
 
 
 def count_records(inputs: Sequence[str]) -> int | None:
@@ -237,150 +200,3 @@ def count_records(inputs: Sequence[str]) -> int | None:
     if not inputs or len(sizes) < len(inputs) or sum(sizes) > COUNT_LIMIT:
         return None
     return sum(1 for _ in read_objects(inputs, on_bad=lambda *_: None))
-
-
-# Writing
-
-_encoder = msgspec.json.Encoder()
-
-
-def encode(record: Record) -> bytes:
-    """One line with its line feed. Raises BadRecord for what JSON cannot say (a lone surrogate, an unknown type)."""
-    try:
-        if isinstance(record, msgspec.Struct):
-            return _encoder.encode(record) + b"\n"
-        return orjson.dumps(record, default=msgspec.to_builtins, option=orjson.OPT_APPEND_NEWLINE)
-    except (TypeError, UnicodeEncodeError, msgspec.MsgspecError) as error:
-        raise BadRecord(f"cannot be written as JSON: {error}") from None
-
-
-class LineWriter:
-    """Writes groups of whole lines, each group in one write, readable by the other side at once.
-
-    `target` is a file (overwritten), or one of STDOUT. With `fd` it takes over that descriptor, and `target`
-    only names it. Errors of the system come out as MedsssError with the file's name; BrokenPipeError alone passes as it
-    is.
-    """
-
-    def __init__(self, target: str | None = None, *, fd: int | None = None) -> None:
-        self.name = "stdout" if target in STDOUT else str(target)
-        if fd is not None:
-            self.fd = fd
-        elif target is None or target in STDOUT:
-            self.fd = stdout_fd()
-        else:
-            try:
-                self.fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-            except OSError as error:
-                raise UsageError(f"cannot write to {target}: {error.strerror}") from None
-        self.regular = stat.S_ISREG(os.fstat(self.fd).st_mode)
-        self._open = True
-
-    def write(self, objs: Sequence[Record]) -> None:
-        """All lines in one write. Nothing is written if one of them cannot be encoded (BadRecord)."""
-        if objs:
-            self.write_bytes(b"".join([encode(record) for record in objs]))
-
-    def write_bytes(self, lines: bytes) -> None:
-        """Whole lines that are JSON already."""
-        try:
-            write_whole(self.fd, lines, regular=self.regular)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise MedsssError(f"cannot write to {self.name}: {error.strerror}") from None
-
-    def close(self, *, whole: bool = True) -> None:
-        """Bring a file to the disk (fsync) and close, whether what it holds is whole or not. Closing twice is fine."""
-        if not self._open:
-            return
-        self._open = False
-        try:
-            if self.regular:
-                os.fsync(self.fd)
-        finally:
-            os.close(self.fd)
-
-    def __enter__(self) -> LineWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def write_whole(fd: int, data: bytes, *, regular: bool = False) -> None:
-    """Write all of `data`, and let no Ctrl-C cut a line in two.
-
-    A write to a file, or of up to PIPE_BUF bytes to a pipe, is not cut by a signal. A longer one to a pipe is, and the
-    KeyboardInterrupt would be raised before we learn how much went out. So the interrupt waits for the end of the line
-    there; a second one does not wait, for the reader may never read on.
-    """
-    if regular or len(data) <= _PIPE_BUF or threading.current_thread() is not threading.main_thread():
-        _write_all(fd, data)
-        return
-    pending: list[int] = []
-
-    def later(signum: int, frame: FrameType | None) -> None:
-        if pending:
-            raise KeyboardInterrupt
-        pending.append(signum)
-
-    previous = signal.signal(signal.SIGINT, later)
-    try:
-        _write_all(fd, data)
-    finally:
-        signal.signal(signal.SIGINT, previous)
-        if pending:
-            signal.raise_signal(signal.SIGINT)
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    written = os.write(fd, data)
-    if written < len(data):
-        view = memoryview(data)
-        while written < len(data):
-            written += os.write(fd, view[written:])
-
-
-# stdout carries records alone
-
-_guarded_stdout: int | None = None
-
-
-@contextlib.contextmanager
-def guarded_stdout() -> Iterator[None]:
-    """While it is open, whatever else is printed (a library's banner, a C extension, a child process) goes to stderr.
-
-    Descriptor 1 is put aside for LineWriter and `write_stdout`, and stderr is put in its place.
-    """
-    global _guarded_stdout
-    if _guarded_stdout is not None:
-        yield
-        return
-    aside = os.dup(1)
-    os.dup2(2, 1)
-    _guarded_stdout = aside
-    try:
-        yield
-    finally:
-        _guarded_stdout = None
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            sys.stdout.flush()
-        os.dup2(aside, 1)
-        os.close(aside)
-
-
-def stdout_fd() -> int:
-    """Another descriptor of the real stdout. Raises UsageError if that is closed."""
-    if sys.stdout is None:
-        raise UsageError("standard output is closed", hint="write to a file with -o FILE")
-    return os.dup(1 if _guarded_stdout is None else _guarded_stdout)
-
-
-def write_stdout(text: str) -> None:
-    """Text on the real stdout, for the few commands whose result is no record (a table, say)."""
-    fd = stdout_fd()
-    try:
-        write_whole(fd, text.encode("utf-8", "replace"))
-    finally:
-        os.close(fd)

@@ -28,9 +28,10 @@ from .. import __version__, console
 from ..cost import Meter, gpus
 from ..errors import MedsssError, UsageError
 from ..records import Problem
-from .jsonl import Record, encode
-from .locked import LockedFile
+from .outputs import LockedFile, Record, encode, state_path
 from .shard import digest
+
+_INSTEAD = "--restart overwrites it, or choose another -o"
 
 
 @dataclass
@@ -56,22 +57,14 @@ class State:
     inputs: list[str] = field(default_factory=list)
 
 
-def state_path(out: str) -> str:
-    """Where the state of OUT stands."""
-    folder, name = os.path.split(out)
-    return os.path.join(folder, f".{name}.medsss")
-
-
 def read_state(out: str) -> State | None:
     """What is known of OUT; None where nothing is. Raises UsageError for a state that cannot be read."""
-    for path in (state_path(out), f"{out}.run.json"):  # the second is version 0.1's
-        try:
-            return msgspec.json.decode(Path(path).read_bytes(), type=State)
-        except FileNotFoundError:
-            continue
-        except (OSError, msgspec.MsgspecError) as error:
-            raise UsageError(f"cannot use {path}: {error}", hint="--restart starts over") from None
-    return None
+    try:
+        return msgspec.json.decode(Path(state_path(out)).read_bytes(), type=State)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.MsgspecError) as error:
+        raise UsageError(f"cannot use {state_path(out)}: {error}", hint="--restart starts over") from None
 
 
 def write_state(out: str, state: State) -> None:
@@ -87,13 +80,6 @@ def write_state(out: str, state: State) -> None:
         raise MedsssError(f"cannot write {path}: {error.strerror}") from None
 
 
-def forget_state(out: str) -> None:
-    """OUT is no longer what a run wrote record by record."""
-    for path in (state_path(out), f"{out}.run.json"):
-        with contextlib.suppress(OSError):
-            os.unlink(path)
-
-
 class GrowingOutput(LockedFile):
     """OUT, to which a run appends the results of one input after the other. `done` holds the digests of the ids whose
     results stand in it.
@@ -105,15 +91,12 @@ class GrowingOutput(LockedFile):
         super().__init__(path, "-o")
         self.state = state
         self.done: set[int] = set()
-        self._restart = restart
         self._meter = Meter()
-        self._keep = 0
-        self._begun = False
         try:
             if self.regular and not os.access(os.path.dirname(path) or ".", os.W_OK | os.X_OK):
                 raise UsageError(f"cannot write {state_path(path)}: no permission", hint="choose another -o")
             if self.regular and self.size and not restart:
-                self._look(path)
+                self._look()
         except BaseException:
             self.close(whole=False)
             raise
@@ -121,21 +104,26 @@ class GrowingOutput(LockedFile):
     def write(self, objs: Sequence[Record]) -> None:
         """All results of one input, at once. Raises BadRecord, with nothing written, if JSON cannot say one."""
         lines = [encode(record) for record in objs]
-        if lines and self.regular:
-            if self.state.own_fields is None:
-                self.state.own_fields = _own_fields(lines[0])
-            several = len(lines) > 1 and not self.state.several_lines
-            self.state.several_lines |= several
-            if several or not self._begun:
-                self._begin()
+        if not lines:
+            return
+        state = self.state
+        if state.own_fields is None or (len(lines) > 1 and not state.several_lines):
+            state.own_fields = state.own_fields or _own_fields(lines[0])
+            state.several_lines |= len(lines) > 1
+            if self.regular and self.begun:
+                write_state(self.name, state)
         self.write_bytes(b"".join(lines))
+
+    def begin(self) -> None:
+        super().begin()
+        write_state(self.name, self.state)
 
     def close(self, *, whole: bool = True) -> None:
         """`whole` says that the run came to its end by itself."""
         try:
-            if self.regular and whole and not self._begun and (self._restart or self._keep != self.size):
-                self._begin()
-            if self.regular and (whole or self._begun):
+            if self.regular and (whole or self.begun):
+                if not self.begun:
+                    super().begin()
                 self.state.seconds += self._meter.seconds
                 self.state.cpu_seconds += self._meter.cpu_seconds
                 self.state.gpus = max(self.state.gpus, gpus())
@@ -146,29 +134,17 @@ class GrowingOutput(LockedFile):
         finally:
             super().close(whole=whole)
 
-    def _begin(self) -> None:
-        """From here on OUT changes: the state says so before it does, and what is not kept is cut off."""
-        if self._restart and not self._begun:
-            os.ftruncate(self.fd, 0)
-        write_state(self.name, self.state)
-        if not self._begun:
-            os.ftruncate(self.fd, self._keep)
-            os.lseek(self.fd, 0, os.SEEK_END)
-        self._begun = True
-
-    def _look(self, path: str) -> None:
+    def _look(self) -> None:
         """Learn what is done, and where OUT ends: at the first torn line.
 
         Raises UsageError for a broken line with whole ones after it: that is no trace of a run that was killed, and
         cutting there would lose records; and where the first line is no record of the command, for then something else
         has written OUT since."""
-        former, now = read_state(path), self.state
+        former, now = read_state(self.name), self.state
         if former is None:
-            raise UsageError(
-                f"{path} is not empty, and no run of medsss is known to have written it",
-                hint="--restart overwrites it; or choose another -o",
-            )
-        _compare(path, former, now)
+            said = f"{self.name} is not empty, and no run of medsss is known to have written it"
+            raise UsageError(said, hint=_INSTEAD)
+        _compare(self.name, former, now)
         self.state = replace(
             former, config=now.config, version=now.version, shard=now.shard, inputs=now.inputs, whole_bytes=None
         )
@@ -186,38 +162,30 @@ class GrowingOutput(LockedFile):
                     broken = broken or number
                     continue
                 if broken or (number == 1 and ours and not ours & set(_own_fields(line))):
-                    raise UsageError(
-                        f"{path}:{broken or 1}: not a record of `{former.command}`",
-                        hint="repair it, --restart overwrites it, or choose another -o",
-                    )
+                    said = f"{self.name}:{broken or 1}: not a record of `{former.command}`"
+                    raise UsageError(said, hint=f"repair it, {_INSTEAD}")
                 if last is not None and last != id:
-                    self._keep = end
+                    self.keep = end
                     self.done.add(digest(last))
                 last = id
                 end += len(line)
         if last is not None and not (former.several_lines and former.whole_bytes != self.size):
-            self._keep = end
+            self.keep = end
             self.done.add(digest(last))
 
 
 def _compare(path: str, former: State, now: State) -> None:
     """Raise UsageError where OUT was begun otherwise."""
-    changes = [] if former.command == now.command else [f"command: {former.command} -> {now.command}"]
-    changes += differences(former.config, now.config)
-    if changes:
-        lines = "".join(f"\n  {change}" for change in changes)
-        raise UsageError(
-            f"{path} was begun with other settings:{lines}",
-            hint="the same settings go on with it, --restart overwrites it, or choose another -o",
-        )
+    hint = f"the same settings go on with it, {_INSTEAD}"
+    before = {"command": former.command} | former.config
+    if changes := differences(before, {"command": now.command} | now.config):
+        raise UsageError("\n  ".join([f"{path} was begun with other settings:", *changes]), hint=hint)
     # Each part of another number of parts holds ids of several of these: merged by `cat` they would stand twice. To go
     # on with the whole input in one file is no such change.
     if former.shard not in (None, now.shard) and now.shard != "all":
         was = "without a shard" if former.shard == "all" else f"as shard {former.shard}"
-        raise UsageError(
-            f"{path} was begun {was}, this is shard {now.shard}: records of other parts stand in it",
-            hint="the same --shard goes on with it, --restart overwrites it, or choose another -o",
-        )
+        said = f"{path} was begun {was}, this is shard {now.shard}: records of other parts stand in it"
+        raise UsageError(said, hint=hint)
     if former.version != __version__:
         console.warn(f"{path} was begun with medsss {former.version}, this is {__version__}")
 

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
@@ -18,10 +18,10 @@ from .. import console, signals
 from ..errors import BadRecord, Finished, MedsssError, UsageError
 from ..settings import Opt, check
 from .faults import Faults
-from .jsonl import STDOUT, HasId, LineWriter, Record, Where, check_inputs, count_records, first_of_each, read_records
+from .jsonl import HasId, Where, check_inputs, count_records, first_of_each, read_records
+from .outputs import STDOUT, LineWriter, Record, check_outputs
 from .resume import GrowingOutput, State
 from .shard import Shard, digest
-from .whole import check_outputs
 
 T = TypeVar("T", bound=HasId)
 
@@ -87,8 +87,7 @@ class StreamOptions:
 @dataclass
 class StreamCounts:
     """`read` records were this run's (shard and limit), of which `skipped_done` were in OUT already. `written` inputs
-    got their results, `lines` in all, for which `tokens` were generated. What went wrong is counted in
-    `Stream.faults`."""
+    got their results, `lines` in all, for which `tokens` were generated."""
 
     read: int = 0
     skipped_done: int = 0
@@ -116,30 +115,25 @@ class Stream(Generic[T]):
         config: Mapping[str, Any],
     ) -> None:
         self.options = options
-        self.faults = Faults()
         self.counts = StreamCounts()
-        self.concurrency = 1
         self._command = command
         self._parse = parse
         self._config: dict[str, Any] = orjson.loads(orjson.dumps(dict(config), default=str))
-        self._out: LineWriter | GrowingOutput | None = None
-        self._done: set[int] = set()
         self._start = self._first = time.monotonic()
-        check_inputs(options.inputs or ("-",))
-        check_outputs(options.inputs, {"-o": options.output, "--errors": options.errors})
-
-    # Opening and closing
 
     def __enter__(self) -> Stream[T]:
         options = self.options
+        check_inputs(options.inputs or ("-",))
+        check_outputs(options.inputs, {"-o": options.output, "--errors": options.errors})
         self.faults = Faults(errors=options.errors, strict=options.strict)
+        self._out: LineWriter | None = None
+        self._done: set[int] = set()
         try:
             if options.output is None or options.output in STDOUT:
                 self._out = LineWriter()
             else:
-                state = State(
-                    self._command, self._config, shard=str(options.shard or "all"), inputs=list(options.inputs)
-                )
+                shard = str(options.shard or "all")
+                state = State(self._command, self._config, shard=shard, inputs=list(options.inputs))
                 self._out = out = GrowingOutput(options.output, state, restart=options.restart)
                 self._done = out.done
             if options.limit == 0:
@@ -173,7 +167,6 @@ class Stream(Generic[T]):
     def _check_only(self) -> None:
         """Read and count all that a run would do, write nothing, and end the command."""
         self.faults.close(whole=False)
-        self.faults = Faults(strict=self.options.strict)
         to_do = sum(1 for _ in self._records(None))
         before = [f"{self.counts.skipped_done} done before"] * bool(self.counts.skipped_done)
         console.note(", ".join([f"{self._command}: {to_do} records to do", *before, *self.faults.words()]))
@@ -206,10 +199,7 @@ class Stream(Generic[T]):
             seconds = (time.monotonic() - self._first) * rest / counts.written
             said += f", which would take about {console.clock(seconds)}"
             said += f" and {float(f'{counts.tokens * rest / counts.written:.2g}'):,.0f} tokens" * bool(counts.tokens)
-            said += f" (less, with {self.concurrency} in flight)" * (counts.written < 2 * self.concurrency > 2)
         console.note(said)
-
-    # Records in
 
     def __iter__(self) -> Iterator[T]:
         """The records to do: parsed, in the shard, within the limit, not finished. Bad lines are reported and counted;
@@ -244,12 +234,10 @@ class Stream(Generic[T]):
         count = count_records(self.options.inputs)
         return count if count is None or self.options.shard is None else round(count / self.options.shard.count)
 
-    # Results out
-
     def write(self, records: Sequence[Record]) -> None:
         """All results of one input at once, flushed. They carry its id, by which a resumed run knows them. Raises
         BadRecord if one cannot be written as JSON; then none is."""
-        assert self._out is not None, "the stream is not open"
+        assert self._out is not None
         self._out.write(records)
         self.counts.written += 1
         self.counts.lines += len(records)
@@ -261,9 +249,6 @@ class Stream(Generic[T]):
     def exit_code(self) -> int:
         """0 if all went well, 1 if a line was bad or a record failed."""
         return self.faults.exit_code
-
-
-# Many at once
 
 
 async def run_concurrently(
@@ -278,9 +263,9 @@ async def run_concurrently(
 
     Each result is written as it is done, or in the order of the input if the stream's options say so; `on_done` is told
     after that. A MedsssError of one record is its failure (`stream.fail`) and the run goes on; a UsageError is none of
-    one record, and it and every other exception end the run. A bad line under `strict` ends the reading; what is in
-    flight is still done before it is raised. When the run is cancelled (Ctrl-C) no more work is taken; what is in
-    flight has GRACE seconds to finish and be written, the rest is cancelled.
+    one record, and it and every other exception end the run. What ends the reading (a bad line under `strict`) is
+    raised when what is in flight is done. When the run is cancelled (Ctrl-C) no more work is taken; what is in flight
+    has GRACE seconds to finish and be written, the rest is cancelled.
     """
     loop = _Loop(stream, work, stage, concurrency, on_done)
     running = asyncio.create_task(loop.run())
@@ -288,8 +273,7 @@ async def run_concurrently(
         await asyncio.shield(running)
     except asyncio.CancelledError:
         signals.next_is_final()
-        if loop.feeding is not None:
-            loop.feeding.cancel()
+        loop.end()
         if loop.in_flight and not stream.options.quiet:
             console.note(f"stopping: {loop.in_flight} in flight have {GRACE:.0f} s to finish; once more stops at once")
         await asyncio.wait([running], timeout=GRACE)
@@ -301,7 +285,7 @@ async def run_concurrently(
 
 
 class _Loop(Generic[T]):
-    """One run of `run_concurrently`: a task that feeds, and one for each record in flight."""
+    """One run of `run_concurrently`: workers, each with one record at a time, and a thread that reads."""
 
     def __init__(
         self,
@@ -311,62 +295,91 @@ class _Loop(Generic[T]):
         concurrency: int,
         on_done: Callable[[T, Sequence[Record]], None] | None,
     ) -> None:
-        stream.concurrency = concurrency
         self.in_flight = 0
-        self.feeding: asyncio.Task[MedsssError | None] | None = None
         self._stream, self._work, self._stage, self._on_done = stream, work, stage, on_done
+        self._workers = concurrency * (AHEAD if stream.options.ordered else 1)
         self._free = asyncio.Semaphore(concurrency)
-        self._ahead = asyncio.Semaphore(concurrency * AHEAD)
+        self._asked = threading.Semaphore(0)
+        self._answers: asyncio.Queue[T | BaseException | None] = asyncio.Queue()
+        self._reading = asyncio.Lock()
+        self._over = False
+        self._ended_by: BaseException | None = None
+        self._last = asyncio.Event()  # what came of the record that was read last is written
 
     async def run(self) -> None:
+        # Not by `asyncio.to_thread`: its threads are waited for at the end of the program, and one that sits in a read
+        # of an open pipe would keep an interrupted program alive. This one is left where it is.
+        threading.Thread(target=self._read, args=(asyncio.get_running_loop(),), daemon=True).start()
+        self._last.set()
         try:
             async with asyncio.TaskGroup() as group:
-                self.feeding = group.create_task(self._feed(group))
+                for _ in range(self._workers):
+                    group.create_task(self._take_turns())
         except BaseExceptionGroup as several:
             raise several.exceptions[0] from None
-        if not self.feeding.cancelled() and (stopped_by := self.feeding.result()) is not None:
-            raise stopped_by
+        if self._ended_by is not None:
+            raise self._ended_by
 
-    async def _feed(self, group: asyncio.TaskGroup) -> MedsssError | None:
-        """Begin with a record whenever a place is free. Returns the error that ended the reading, if one did."""
-        before: asyncio.Task[None] | None = None
-        records = _read_in_thread(self._stream)
-        try:
-            while True:
-                await self._free.acquire()
-                await self._ahead.acquire()
-                if (record := await anext(records, None)) is None:
-                    return None
+    def end(self) -> None:
+        """Begin with no further record."""
+        self._over = True
+        self._answers.put_nowait(None)
+
+    def _read(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Answer each question with a record, the last one with None or what went wrong; read none ahead."""
+        records = iter(self._stream)
+        answer: T | BaseException | None
+        while self._asked.acquire():
+            try:
+                answer = next(records, None)
+            except BaseException as error:
+                answer = error
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the run was interrupted
+                loop.call_soon_threadsafe(self._answers.put_nowait, answer)
+            if answer is None or isinstance(answer, BaseException):
+                return
+
+    async def _take_turns(self) -> None:
+        while True:
+            async with self._reading:
+                if self._over:
+                    return
+                self._asked.release()
+                answer = await self._answers.get()
+                if answer is None or isinstance(answer, BaseException):
+                    self._over, self._ended_by = True, answer
+                    return
+                before, self._last = self._last, asyncio.Event()
+                written = self._last
+            async with self._free:
                 self.in_flight += 1
-                before = group.create_task(self._one(record, before if self._stream.options.ordered else None))
-        except MedsssError as error:
-            return error
+                outcome = await self._outcome(answer)
+            if self._stream.options.ordered:
+                await before.wait()
+            self._write(answer, outcome)
+            self.in_flight -= 1
+            written.set()
 
-    async def _one(self, record: T, before: asyncio.Task[None] | None) -> None:
-        """Do the work on one record and write what came of it, with `ordered` after the record before."""
-        stream = self._stream
-        outcome: Sequence[Record] | MedsssError
+    async def _outcome(self, record: T) -> Sequence[Record] | MedsssError:
         try:
-            outcome = await self._work(record)
+            return await self._work(record)
         except UsageError:
             raise
         except MedsssError as error:
-            outcome = error
-        self._free.release()
-        if before is not None:
-            await asyncio.wait([before])
+            return error
+
+    def _write(self, record: T, outcome: Sequence[Record] | MedsssError) -> None:
         try:
-            if isinstance(outcome, MedsssError):
-                stream.fail(record.id, self._stage, str(outcome))
-            else:
-                stream.write(outcome)
-                stream.counts.tokens += sum(_tokens(record, result) for result in outcome)
-                if self._on_done is not None:
-                    self._on_done(record, outcome)
+            if not isinstance(outcome, MedsssError):
+                self._stream.write(outcome)
         except BadRecord as error:
-            stream.fail(record.id, self._stage, str(error))
-        self._ahead.release()
-        self.in_flight -= 1
+            outcome = error
+        if isinstance(outcome, MedsssError):
+            self._stream.fail(record.id, self._stage, str(outcome))
+            return
+        self._stream.counts.tokens += sum(_tokens(record, result) for result in outcome)
+        if self._on_done is not None:
+            self._on_done(record, outcome)
 
 
 def _tokens(record: Any, result: Any) -> int:
@@ -375,35 +388,3 @@ def _tokens(record: Any, result: Any) -> int:
     answers = getattr(result, "responses", ())[len(getattr(record, "responses", ())) :]
     tokens: int = (getattr(result, "stats", None) or {}).get("tokens", 0)
     return tokens + sum(int(answer.tokens) for answer in answers)
-
-
-async def _read_in_thread(records: Iterable[T]) -> AsyncIterator[T]:
-    """The records, one at a time and none ahead, from an iterator that blocks.
-
-    Not by `asyncio.to_thread`: its threads are waited for at the end of the program, and one that sits in a read of an
-    open pipe would keep an interrupted program alive. This one is a daemon and is left where it is.
-    """
-    loop = asyncio.get_running_loop()
-    asked = threading.Semaphore(0)
-    answers: asyncio.Queue[T | BaseException] = asyncio.Queue()
-
-    def read() -> None:
-        iterator = iter(records)
-        answer: T | BaseException | None = None
-        while not isinstance(answer, BaseException) and asked.acquire():
-            try:
-                answer = next(iterator)
-            except BaseException as error:  # the end of the records among them
-                answer = error
-            with contextlib.suppress(RuntimeError):  # the loop is closed: the run was interrupted
-                loop.call_soon_threadsafe(answers.put_nowait, answer)
-
-    threading.Thread(target=read, name="medsss-reader", daemon=True).start()
-    while True:
-        asked.release()
-        answer = await answers.get()
-        if isinstance(answer, StopIteration):
-            return
-        if isinstance(answer, BaseException):
-            raise answer
-        yield answer

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..errors import UsageError
@@ -23,13 +22,6 @@ class Shard:
     index: int
     count: int
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.index < self.count:
-            raise UsageError(
-                f"there is no shard {self}",
-                hint=f"shards of {self.count} are numbered 0 to {self.count - 1}" if self.count > 0 else None,
-            )
-
     def __str__(self) -> str:
         return f"{self.index}/{self.count}"
 
@@ -43,26 +35,19 @@ class Shard:
 
         Raises UsageError.
         """
-        if text == "auto":
-            return cls._of_slurm(os.environ)
-        index, slash, count = text.partition("/")
-        if not (slash and index.isdecimal() and count.isdecimal()):
-            raise UsageError(f"not a shard: {text}", hint="--shard I/N with 0 <= I < N, or --shard auto")
-        return cls(int(index), int(count))
-
-    @classmethod
-    def _of_slurm(cls, environ: Mapping[str, str]) -> Shard:
+        if text != "auto":
+            index, _, count = text.partition("/")
+            if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+                raise UsageError(f"not a shard: {text}", hint="--shard I/N with 0 <= I < N, or --shard auto")
+            return cls(int(index), int(count))
         try:
-            task, least, count = (int(environ["SLURM_ARRAY_TASK_" + name]) for name in ("ID", "MIN", "COUNT"))
-            step = int(environ.get("SLURM_ARRAY_TASK_STEP") or 1)
+            task, least, size = (int(os.environ[f"SLURM_ARRAY_TASK_{name}"]) for name in ("ID", "MIN", "COUNT"))
+            step = int(os.environ.get("SLURM_ARRAY_TASK_STEP") or 1)
         except (KeyError, ValueError) as error:
-            raise UsageError(
-                f"--shard auto: no SLURM array job here ({error})", hint="sbatch --array=0-7, or --shard I/N"
-            ) from None
-        index, rest = divmod(task - least, max(step, 1))
-        if rest or not 0 <= index < count:
-            raise UsageError(
-                f"--shard auto: task {task} of an array of {count} from {least}, which has gaps",
-                hint="give the array as a range, as in sbatch --array=0-7",
-            )
-        return cls(index, count)
+            hint = "sbatch --array=0-7, or --shard I/N"
+            raise UsageError(f"--shard auto: no SLURM array job here ({error})", hint=hint) from None
+        place, rest = divmod(task - least, max(step, 1))
+        if rest or not 0 <= place < size:
+            said = f"--shard auto: task {task} of an array of {size} from {least}, which has gaps"
+            raise UsageError(said, hint="give the array as a range, as in sbatch --array=0-7")
+        return cls(place, size)

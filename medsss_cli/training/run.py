@@ -35,7 +35,6 @@ from ..models import (
     quiet_loading,
     read_json,
 )
-from ..stream.jsonl import guarded_stdout
 from .config import TrainingConfig
 from .folder import WORK, begin, close_folder, last_checkpoint, open_folder, publish, step_of
 from .rows import Counts, Row, Say, load_rows, processes, store_rows
@@ -270,17 +269,15 @@ def is_main_process() -> bool:
 
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Keep other people's words off stdout (file descriptor 1 is stderr inside, for C code and subprocesses too),
-    and their progress bars and telemetry off altogether."""
+    """No progress bars, no remarks and no telemetry of other people's libraries."""
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ["TQDM_DISABLE"] = "1"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    with guarded_stdout():
-        import datasets
+    import datasets
 
-        datasets.disable_progress_bars()
-        with quiet_loading():
-            yield
+    datasets.disable_progress_bars()
+    with quiet_loading():
+        yield
 
 
 def progress_callback(say: Say, recipe: Recipe, every_seconds: float = 10.0) -> Any:
