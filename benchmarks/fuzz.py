@@ -34,6 +34,7 @@ from backports import zstd
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
+from helpers import layout_rows
 from trees import record as tree_record
 
 from medsss_cli.answers import Extract, answer_key, judge
@@ -42,7 +43,8 @@ from medsss_cli.errors import BadRecord, MedsssError
 from medsss_cli.evaluation.items import read_item
 from medsss_cli.labelling.labels import StepLabels, StepValues
 from medsss_cli.labelling.rows import PreferenceRows, PrmRows, SftRows, Take
-from medsss_cli.problems import LAYOUTS, FieldMap, to_prm, to_problem, to_record, to_samples, to_tree
+from medsss_cli.problems import to_prm, to_problem, to_record, to_samples, to_tree
+from medsss_cli.problems.rows import FieldMap
 from medsss_cli.problems.sources import read_rows
 from medsss_cli.records import Problem, Task
 from medsss_cli.steps import join_steps, split_steps
@@ -96,7 +98,7 @@ JUDGED = {
 }
 
 SEEDS: list[dict[str, Any]] = [
-    *(layout.example for layout in LAYOUTS.values()),
+    *layout_rows().values(),
     PROBLEM,
     PROBLEM | {"task": "number", "answer": "84 ± 2 mmHg", "options": None},
     PROBLEM | {"task": "number", "answer": "2024-03-15", "options": None},

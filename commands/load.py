@@ -21,8 +21,9 @@ import typer
 
 from medsss_cli.console import note, say
 from medsss_cli.errors import BadRecord, UsageError
-from medsss_cli.problems import FieldMap, to_record
+from medsss_cli.problems import to_record
 from medsss_cli.problems.contamination import NGRAM, RULES, Contamination
+from medsss_cli.problems.rows import FieldMap
 from medsss_cli.problems.sources import find_sources, read_rows, stem
 from medsss_cli.records import Problem
 from medsss_cli.settings import Opt, check

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -95,6 +96,12 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 def to_lines(records: Iterable[dict[str, Any]]) -> str:
     """The records as text, to hand to stdin."""
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
+def layout_rows() -> dict[str, dict[str, Any]]:
+    """The example row of each layout by its name, as docs/layouts.md shows it."""
+    page = (Path(__file__).parents[1] / "docs" / "layouts.md").read_text(encoding="utf-8")
+    return {name: json.loads(row) for name, row in re.findall(r"^### (\w+)\n.*?```json\n(.*?)\n```", page, re.M | re.S)}
 
 
 def problem(i: int) -> dict[str, Any]:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import read_jsonl, run_medsss, to_lines, write_jsonl
+from helpers import layout_rows, read_jsonl, run_medsss, to_lines, write_jsonl
 
-from medsss_cli.problems import LAYOUTS
 from medsss_cli.problems.contamination import COMMON, Contamination
 from medsss_cli.records import Problem, Task
+
+ROWS = layout_rows()
 
 
 def question(number: int, dataset: str = "pool", **more: Any) -> dict[str, Any]:
@@ -40,7 +41,7 @@ def test_every_format_gives_the_same_problem(tmp_path: Path) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    row = LAYOUTS["medcalc"].example
+    row = ROWS["medcalc"]
     write_jsonl(tmp_path / "a.jsonl", [row])
     (tmp_path / "b.json").write_text(json.dumps([row], indent=1))
     (tmp_path / "c.jsonl.gz").write_bytes(gzip.compress(to_lines([row]).encode()))
@@ -55,7 +56,7 @@ def test_every_format_gives_the_same_problem(tmp_path: Path) -> None:
         assert (record["id"], record["answer"]) == (f"{path.name[0]}-6", "80.0 ± 4"), path
         assert (record["dataset"], record["task"]) == (path.name[0], "number")
         assert record["meta"]["Calculator Name"] == "Mean Arterial Pressure"
-    once = run_medsss(["load"], to_lines([LAYOUTS["medqa"].example])).ok()
+    once = run_medsss(["load"], to_lines([ROWS["medqa"]])).ok()
     assert (once.records[0]["id"], once.records[0]["dataset"]) == ("stdin-1", "unknown")
     assert run_medsss(["load"], once.stdout).ok().stdout == once.stdout
 
@@ -66,14 +67,14 @@ def test_every_format_gives_the_same_problem(tmp_path: Path) -> None:
         # PubMedQA, HuatuoGPT-o1, MIRAGE, and one row on several lines
         ({"21": {"QUESTION": "Does it?", "CONTEXTS": ["One."], "final_decision": "yes"}}, [("21", "x", "A")]),
         (
-            {"MedQA_test": [LAYOUTS["medqa"].example], "MMLU": [LAYOUTS["medqa"].example]},
+            {"MedQA_test": [ROWS["medqa"]], "MMLU": [ROWS["medqa"]]},
             [("MedQA_test-1", "MedQA_test", "B"), ("MMLU-1", "MMLU", "B")],
         ),
         (
             {"medqa": {"0001": {"question": "?", "options": {"A": "x", "B": "y"}, "answer": "A"}}},
             [("medqa-0001", "medqa", "A")],
         ),
-        (LAYOUTS["medqa"].example, [("x-1", "x", "B")]),
+        (ROWS["medqa"], [("x-1", "x", "B")]),
     ],
 )
 def test_files_that_are_one_object(tmp_path: Path, content: object, found: list[tuple[str, str, str]]) -> None:
@@ -96,7 +97,7 @@ def test_a_map_reads_tables(tmp_path: Path) -> None:
 
 def test_two_files_of_one_name(tmp_path: Path) -> None:
     """Made-up ids of two files must not collide: the second file would vanish as duplicates."""
-    row = LAYOUTS["medqa"].example
+    row = ROWS["medqa"]
     files = [tmp_path / "a" / "test.jsonl", tmp_path / "b" / "test.json"]
     for file in files:
         file.parent.mkdir()
@@ -113,8 +114,8 @@ def test_the_hub_through_datasets(tmp_path: Path) -> None:
     """The real library on a local folder: config and split, what a wrong split says, and a name that is not there."""
     folder = tmp_path / "set"
     folder.mkdir()
-    write_jsonl(folder / "train.jsonl", [LAYOUTS["medqa"].example | {"id": "t"}])
-    write_jsonl(folder / "validation.jsonl", [LAYOUTS["medqa"].example | {"id": "v"}])
+    write_jsonl(folder / "train.jsonl", [ROWS["medqa"] | {"id": "t"}])
+    write_jsonl(folder / "validation.jsonl", [ROWS["medqa"] | {"id": "v"}])
     home = {"HF_HOME": str(tmp_path / "home")}
     ran = run_medsss(["load", f"hf:{folder}:validation", "hf:nobody/nothing:test@main"], env=home)
     (record,) = ran.records
@@ -129,27 +130,21 @@ def test_the_hub_through_datasets(tmp_path: Path) -> None:
 # Parts
 
 
-def test_parts(tmp_path: Path) -> None:
-    rows = [question(n) for n in range(5)]
+def test_parts_and_a_shuffle(tmp_path: Path) -> None:
+    """A sample must be the same tomorrow, on a file sorted another way: seed and ids alone decide."""
+    rows = [question(n) for n in range(40)]
     pool, out = write_jsonl(tmp_path / "pool.jsonl", rows), tmp_path / "out.jsonl"
     assert ids(run_medsss(["load", pool, "--limit", 2]).ok().records) == ["pool-q0", "pool-q1"]
     counted = run_medsss(["load", pool, "--limit", 0, "-o", out]).ok()
-    assert (counted.stdout, out.exists(), "load: 5 read, 0 written" in counted.stderr) == ("", False, True)
+    assert (counted.stdout, out.exists(), "load: 40 read, 0 written" in counted.stderr) == ("", False, True)
     assert run_medsss(["load", pool, "-o", out]).ok().stdout == ""
     assert ids(read_jsonl(out)) == ids(rows)
-
-
-def test_a_shuffle_depends_on_seed_and_ids_alone(tmp_path: Path) -> None:
-    """A sample must be the same tomorrow, on a file sorted another way."""
-    rows = [question(n) for n in range(40)]
-    pool = write_jsonl(tmp_path / "pool.jsonl", rows)
     turned = write_jsonl(tmp_path / "turned.jsonl", rows[::-1])
     args = ["--shuffle", "--seed", 7]
     whole = run_medsss(["load", pool, *args]).ok().records
     assert sorted(ids(whole)) == sorted(ids(rows))
     assert ids(whole) != ids(rows)
-    assert run_medsss(["load", turned, *args]).ok().records == whole
-    assert run_medsss(["load", pool, *args, "--limit", 9]).ok().records == whole[:9]
+    assert run_medsss(["load", turned, *args, "--limit", 9]).ok().records == whole[:9]
     assert run_medsss(["load", pool, "--shuffle", "--seed", 8]).ok().records != whole
 
 
@@ -164,7 +159,7 @@ def test_bad_rows_are_named_and_the_rest_is_read(tmp_path: Path) -> None:
         (good, ":3: the id 'pool-q1' came before"),
         ({"foo": 1, "bar": 2}, ":4: unknown layout: found the keys foo, bar; medsss load --map"),
         (question(5, options={}), ":5: pool-q5: the gold answer"),
-        (LAYOUTS["medqa"].example | {"id": "m", "options": {}}, ":6: m: fewer than two options in `options`"),
+        (ROWS["medqa"] | {"id": "m", "options": {"A": "x"}}, ":6: m: fewer than two options in `options`"),
         (question(7, task="number", answer="many"), ":7: pool-q7: the gold answer 'many' is not a number"),
     ]
     pool.write_text(to_lines([good, *(row for row, _ in bad)]) + "{broken\n" + to_lines([question(9)]))

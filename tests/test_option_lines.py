@@ -10,7 +10,7 @@ from string import ascii_uppercase
 import pytest
 
 from medsss_cli.errors import BadRecord
-from medsss_cli.problems import split_options
+from medsss_cli.problems.options import split_options
 
 STEM = "A 45-year-old man grew A. fumigatus and\nE. coli. Which drug first?"
 TEXTS = (

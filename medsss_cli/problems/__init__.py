@@ -1,6 +1,6 @@
 """Public data as problems, recognised row by row.
 
-layouts.py has one function for each layout, rows.py what they share and `--map`, options.py reads options,
+layouts.py has a line or a function for each layout, rows.py what they share and `--map`, options.py reads options,
 authors_trees.py the authors' tree files, sources.py the places where rows come from (files, the hub);
 contamination.py and curriculum.py choose among problems.
 """
@@ -15,27 +15,11 @@ from ..answers import Extract, check_gold, judge
 from ..errors import BadRecord
 from ..labelling.trajectories import check_tree
 from ..records import Prm, Problem, Response, Samples, Tree, Verdict, parse, pass_rate, problem_fields
-from .layouts import LAYOUTS, Layout, detect, named, read_row, trees
-from .options import split_options
+from .layouts import LAYOUTS, named, read_row, trees
 from .rows import FieldMap, Row
 
 if TYPE_CHECKING:
     from ..stream.jsonl import Where
-
-__all__ = [
-    "LAYOUTS",
-    "FieldMap",
-    "Layout",
-    "detect",
-    "is_tree",
-    "split_options",
-    "to_prm",
-    "to_problem",
-    "to_record",
-    "to_samples",
-    "to_tree",
-    "without_corrections",
-]
 
 _WRITTEN_ANSWERS = ("response", "output")
 
@@ -43,10 +27,7 @@ _WRITTEN_ANSWERS = ("response", "output")
 def to_record(obj: dict[str, Any], where: Where, fields: FieldMap | None = None) -> Problem:
     """What `load` writes for a row: its problem, or the tree or prm record that it stands for. With `fields` it is read
     as they say, whatever its keys look like. Raises BadRecord, with the id, as `to_problem` does."""
-    if fields is not None:
-        record = named(lambda row: fields.read(row.obj, row.where), Row(obj, where))
-    else:
-        record = read_row(obj, where)
+    record = read_row(obj, where) if fields is None else named(fields.read, Row(obj, where))
     if not isinstance(record, Prm):
         check_gold(record)
     return record
@@ -57,7 +38,7 @@ def to_problem(obj: dict[str, Any], where: Where) -> Problem:
     left out.
 
     Raises BadRecord where the layout is unknown (with the keys found), a field is missing or of the wrong type, or the
-    gold answer cannot be read; UsageError where the whole file needs something else.
+    gold answer cannot be read.
     """
     record = to_record(obj, where)
     if isinstance(record, Prm):
@@ -92,27 +73,21 @@ def to_prm(obj: dict[str, Any], where: Where) -> Prm:
 
     Raises BadRecord for anything else, and where labels do not run beside the steps or leave [0, 1].
     """
-    if {"prompt", "completions", "labels"} <= obj.keys():
-        return _stepwise(obj, where)
-    record = read_row(obj, where)
-    if not isinstance(record, Prm):
-        raise BadRecord(f"{record.id}: no steps with labels here")
-    return record
-
-
-def _stepwise(data: dict[str, Any], where: Where) -> Prm:
-    """A row of TRL's stepwise layout; ours has more fields."""
-    labels = data.get("labels")
-    if isinstance(labels, list):
-        # TRL's own data sets have true and false.
-        data = data | {"labels": [float(label) if isinstance(label, bool) else label for label in labels]}
-    defaults: dict[str, Any] = {"id": f"{where}", "question": data.get("prompt"), "answer": "", "values": []}
-    record = parse(Prm, {**defaults, **data})
+    if not {"prompt", "completions", "labels"} <= obj.keys():
+        record = read_row(obj, where)
+        if not isinstance(record, Prm):
+            raise BadRecord(f"{record.id}: no steps with labels here")
+        return record
+    labels = obj["labels"]
+    if isinstance(labels, list):  # TRL's own data sets have true and false
+        labels = [float(label) if isinstance(label, bool) else label for label in labels]
+    bare: dict[str, Any] = {"id": str(where), "question": obj["prompt"], "answer": "", "values": []}
+    record = parse(Prm, bare | obj | {"labels": labels})
     if len(record.labels) != len(record.completions):
         raise BadRecord(f"record {record.id} has {len(record.completions)} steps and {len(record.labels)} labels")
-    for label in record.labels:
-        if label is not None and not 0.0 <= label <= 1.0:
-            raise BadRecord(f"record {record.id} has the label {label}, outside [0, 1]")
+    outside = [label for label in record.labels if label is not None and not 0.0 <= label <= 1.0]
+    if outside:
+        raise BadRecord(f"record {record.id} has the label {outside[0]}, outside [0, 1]")
     return record
 
 
@@ -129,8 +104,7 @@ def to_samples(obj: dict[str, Any], where: Where, *, rejudge: Extract | None = N
             f"no responses: found the keys {', '.join(obj)}, none of responses, candidates, response, output"
         )
     problem = to_problem({key: value for key, value in obj.items() if key not in _WRITTEN_ANSWERS}, where)
-    written = obj[field]
-    items = [written] if isinstance(written, str) else written
+    items = [obj[field]] if isinstance(obj[field], str) else obj[field]
     if not isinstance(items, list) or not items:
         raise BadRecord(f"{problem.id}: `{field}` must be a text or a list that is not empty")
     responses = [_response(problem, item, field, rejudge) for item in items]
@@ -140,28 +114,24 @@ def to_samples(obj: dict[str, Any], where: Where, *, rejudge: Extract | None = N
     return Samples(**problem_fields(problem), responses=responses, pass_rate=pass_rate(responses))
 
 
-def without_corrections(obj: dict[str, Any]) -> dict[str, Any]:
-    """A record less the corrections among its responses: which answers these were made of only the gold answer tells,
-    so they neither count in a measure nor stand for selection."""
-    written = obj.get("responses")
-    if not isinstance(written, list) or not any(isinstance(item, dict) and "corrects" in item for item in written):
-        return obj
-    own = [item for item in written if not isinstance(item, dict) or item.get("corrects") is None]
-    return obj | {"responses": own}
-
-
 def _response(problem: Problem, item: object, field: str, rejudge: Extract | None) -> Response:
-    if isinstance(item, str):
-        item = {"text": item}
-    if not isinstance(item, dict) or not isinstance(item.get("text"), str):
+    found = {"text": item} if isinstance(item, str) else item
+    if not isinstance(found, dict) or not isinstance(found.get("text"), str):
         raise BadRecord(f"{problem.id}: an entry of `{field}` must be a text, or an object with `text`")
-    # A field that is null is one that is not there.
-    given = {key: value for key, value in item.items() if key in Response.__struct_fields__ and value is not None}
-    try:
-        response = msgspec.convert(given, Response)
+    try:  # a field that is null is one that is not there
+        response = msgspec.convert({key: value for key, value in found.items() if value is not None}, Response)
     except msgspec.ValidationError as error:
         raise BadRecord(f"{problem.id}: an entry of `{field}` cannot be used: {error}") from None
     if rejudge is None and response.verdict is not Verdict.NOT_JUDGED:
         return response
     judgement = judge(problem, response.text, rejudge or Extract.FLEXIBLE)
     return msgspec.structs.replace(response, answer=judgement.answer, verdict=judgement.verdict, form=judgement.how)
+
+
+def without_corrections(obj: dict[str, Any]) -> dict[str, Any]:
+    """A record less the corrections among its responses: which answers these were made of only the gold answer tells,
+    so they neither count in a measure nor stand for selection."""
+    written = obj.get("responses")
+    if not isinstance(written, list):
+        return obj
+    return obj | {"responses": [each for each in written if not isinstance(each, dict) or each.get("corrects") is None]}

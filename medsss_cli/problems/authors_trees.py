@@ -2,7 +2,7 @@
 
 A step is `[text, backed-up value, rollout value]`. A trajectory is a list of steps; two more forms are read:
 `[[step, ...], value, rollout value]`, which the authors' search writes (the pair repeats the last step's), and
-`[{"step": text, "value": value}, ...]`, which their PRM training reads. layouts.py shows a whole row.
+`[{"step": text, "value": value}, ...]`, which their PRM training reads. docs/layouts.md shows a whole row.
 
 Trajectories that begin with the same steps (text and both values) share those nodes. What such a file does not say is 0
 or None in the tree: visits, numbers of rollouts.
@@ -40,6 +40,7 @@ def read_tree(problem: Problem, pos: Any, neg: Any) -> Tree:
     Raises BadRecord for a trajectory of another form or without a step after step 0, two different steps 0, a value
     outside [0, 1].
     """
+    root: _Step | None = None
     nodes: list[Node] = []
     children: dict[tuple[int, _Step], int] = {}
     disputed = 0
@@ -48,24 +49,25 @@ def read_tree(problem: Problem, pos: Any, neg: Any) -> Tree:
             raise BadRecord(f"`{name}` must be a list of trajectories")
         for number, item in enumerate(listed):
             place = f"`{name}` {number}"
-            steps = _read(item, place)
-            if not nodes:
-                nodes.append(_node(-1, 0, steps[0], Action.ROOT))
-            elif (nodes[0].text, nodes[0].value, nodes[0].rollout_value) != steps[0]:
+            first, *way, end = _read(item, place)
+            if root is None:
+                root = first
+                nodes.append(_node(-1, 0, first, Action.ROOT))
+            elif root != first:
                 raise BadRecord(f"{place}: its step 0 (text, value) is not that of the trajectories before it")
             at = 0
-            for step in steps[1:-1]:
+            for step in way:
                 if (at, step) not in children:
                     children[at, step] = len(nodes)
                     nodes.append(_on_the_way(problem, at, nodes[at].depth + 1, step))
                 at = children[at, step]
             # An end is a leaf: two equal trajectories are two ends.
-            judged = judge(problem, steps[-1].text)
+            judged = judge(problem, end.text)
             verdict = Verdict.CORRECT if name == "pos" else Verdict.WRONG
             disputed += (judged.verdict is Verdict.CORRECT) != (verdict is Verdict.CORRECT)
             if name == "neg" and judged.verdict is Verdict.NO_ANSWER:
                 verdict = Verdict.NO_ANSWER
-            nodes.append(_node(at, nodes[at].depth + 1, steps[-1], Action.FINISH, judged.answer, verdict))
+            nodes.append(_node(at, nodes[at].depth + 1, end, Action.FINISH, judged.answer, verdict))
     tree = Tree(
         **problem_fields(problem),
         nodes=nodes or [Node(parent=-1, depth=0, action=Action.ROOT, text=ROOT_TEXT)],
@@ -79,17 +81,8 @@ def read_tree(problem: Problem, pos: Any, neg: Any) -> Tree:
 def _node(
     parent: int, depth: int, step: _Step, action: Action, answer: str | None = None, verdict: Verdict | None = None
 ) -> Node:
-    text, value, rollout = step
-    return Node(
-        parent=parent,
-        depth=depth,
-        action=action,
-        text=text,
-        rollout_value=rollout,
-        value=value,
-        answer=answer,
-        verdict=verdict,
-    )
+    own = {"text": step.text, "value": step.value, "rollout_value": step.rollout}
+    return Node(parent=parent, depth=depth, action=action, answer=answer, verdict=verdict, **own)
 
 
 def _on_the_way(problem: Problem, parent: int, depth: int, step: _Step) -> Node:
@@ -103,18 +96,18 @@ def _on_the_way(problem: Problem, parent: int, depth: int, step: _Step) -> Node:
 
 def _read(item: Any, place: str) -> list[_Step]:
     """The steps of a trajectory, two or more, bare and one mark each."""
-    if not isinstance(item, list) or not item:
-        raise BadRecord(f"{place}: a trajectory must be a list of steps that is not empty")
-    if isinstance(item[0], str):
-        raise BadRecord(f"{place}: a whole text, not steps with their values: there is no tree in it")
-    with_value = isinstance(item[0], list) and item[0] and isinstance(item[0][0], list | dict)
+    match item:
+        case [[[*_] | {}, *_] as steps, *_] | [*steps] if steps and not isinstance(steps[0], str):
+            pass
+        case _:
+            raise BadRecord(f"{place}: a trajectory must be a list of steps, not empty and not a whole text")
     found: list[_Step] = []
-    for number, step in enumerate(item[0] if with_value else item):
-        read = _read_step(step, f"{place}, step {number}")
+    for number, step in enumerate(steps):
+        text, value, rollout = _read_step(step, f"{place}, step {number}")
         # A mark within a step would make two of it when the steps are joined.
-        texts = split_steps(read.text, first=len(found)) or [""]
-        found += [_Step(text, found[-1].value if found else read.value, None) for text in texts[:-1]]
-        found.append(read._replace(text=texts[-1]))
+        *before, last = split_steps(text, first=len(found)) or [""]
+        found += [_Step(each, found[-1].value if found else value, None) for each in before]
+        found.append(_Step(last, value, rollout))
     if len(found) < 2:
         raise BadRecord(f"{place}: no step follows step 0")
     return found
@@ -122,10 +115,8 @@ def _read(item: Any, place: str) -> list[_Step]:
 
 def _read_step(step: Any, place: str) -> _Step:
     match step:
-        case [str(text), value]:
-            rollout = None
-        case [str(text), value, rollout]:
-            pass
+        case [str(text), value, *rest] if len(rest) < 2:
+            rollout = rest[0] if rest else None
         case {"step": str(text), "value": value}:
             rollout = step.get("simulation_score")
         case _:

@@ -39,33 +39,31 @@ class Contamination:
 
     def __init__(self, *, ngram: int = NGRAM) -> None:
         self._ngram = ngram
-        self._entries: list[tuple[str, str]] = []  # place and id of each test problem
-        self._equal: dict[int, int] = {}
-        self._runs: dict[int, list[int]] = {}  # digest of a run -> [how many test problems have it, the first of them]
+        self._equal: dict[int, tuple[str, str]] = {}  # digest of all words -> place and id of the first test problem
+        self._runs: dict[int, tuple[int, tuple[str, str]]] = {}  # digest of a run -> how many have it, and the first
 
     def __len__(self) -> int:
-        return len(self._entries)
+        """The different problems in it."""
+        return len(self._equal)
 
     def add(self, problem: Problem, place: str) -> None:
         """Take a test problem in; `place` is where it stands (file:line)."""
-        words = _words(problem)
-        if not words:
-            return
-        number = len(self._entries)
-        self._entries.append((place, problem.id))
-        self._equal.setdefault(digest(" ".join(words)), number)
-        for run in {digest(run) for run in self._runs_of(words)}:
-            self._runs.setdefault(run, [0, number])[0] += 1
+        words, name = _words(problem), (place, problem.id)
+        if words:
+            self._equal.setdefault(digest(" ".join(words)), name)
+        for run in set(map(digest, self._runs_of(words))):
+            holders, first = self._runs.get(run, (0, name))
+            self._runs[run] = (holders + 1, first)
 
     def overlap(self, problem: Problem) -> Overlap | None:
         """The test problem that `problem` repeats, by the first rule that finds one; None where none does."""
         words = _words(problem)
-        if (equal := self._equal.get(digest(" ".join(words)))) is not None:
-            return Overlap("equal", *self._entries[equal], "the same question and options")
+        if equal := self._equal.get(digest(" ".join(words))):
+            return Overlap("equal", *equal, "the same question and options")
         for run in self._runs_of(words):
-            holders, first = self._runs.get(digest(run), (0, 0))
+            holders, first = self._runs.get(digest(run), (0, ("", "")))
             if 0 < holders <= COMMON:
-                return Overlap("ngram", *self._entries[first], run)
+                return Overlap("ngram", *first, run)
         return None
 
     def _runs_of(self, words: list[str]) -> list[str]:
@@ -74,7 +72,5 @@ class Contamination:
 
 
 def _words(problem: Problem) -> list[str]:
-    words = words_of(normalise(problem.question))
-    for option in sorted(normalise(text) for text in (problem.options or {}).values()):
-        words += words_of(option)
-    return words
+    options = sorted(map(normalise, (problem.options or {}).values()))
+    return words_of(" ".join([normalise(problem.question), *options]))

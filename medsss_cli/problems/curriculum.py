@@ -59,21 +59,16 @@ class Curriculum:
         self.offered += 1
         if samples.pass_rate >= 1.0:
             self.solved += 1
-            return
-        if all(response.verdict is Verdict.NOT_JUDGED for response in samples.responses):
+        elif all(response.verdict is Verdict.NOT_JUDGED for response in samples.responses):
             self.unjudged += 1
-            return
-        if not self.band.holds(samples.pass_rate):
+        elif not self.band.holds(samples.pass_rate):
             self.outside += 1
-            return
-        fields = problem_fields(samples)
-        fields["meta"] = {**samples.meta, "pass_rate": samples.pass_rate}
-        entry = (-samples.pass_rate, -_rank(samples.id), samples.id, Problem(**fields))
-        heap = self._heaps.setdefault(samples.dataset, [])
-        if len(heap) < self.keep:
-            heapq.heappush(heap, entry)
         else:
-            heapq.heappushpop(heap, entry)
+            problem = Problem(**problem_fields(samples) | {"meta": {**samples.meta, "pass_rate": samples.pass_rate}})
+            heap = self._heaps.setdefault(samples.dataset, [])
+            heapq.heappush(heap, (-samples.pass_rate, -_rank(samples.id), samples.id, problem))
+            if len(heap) > self.keep:
+                heapq.heappop(heap)
 
     def chosen(self) -> list[Problem]:
         """The problems that stay, the lowest pass rate first, of equals by the hash; all datasets together."""

@@ -9,6 +9,7 @@ import contextlib
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from string import ascii_uppercase as LETTERS
 from typing import Any, NamedTuple
 
@@ -39,6 +40,13 @@ class _Mark(NamedTuple):
     text: str
 
 
+class _List(NamedTuple):
+    """The lines at which the options of a list begin, and the line that breaks it, if one does."""
+
+    starts: list[int]
+    broken: int | None
+
+
 def split_options(question: str, *, spaced: bool = False) -> tuple[str, dict[str, str] | None]:
     """The stem of a question and the last options in it, one a line, in order from A, two or more.
 
@@ -51,28 +59,16 @@ def split_options(question: str, *, spaced: bool = False) -> tuple[str, dict[str
     """
     lines = question.splitlines()
     marks = {number: mark for number, line in enumerate(lines) if (mark := _mark(line, spaced))}
-    starts = [number for number, mark in marks.items() if mark.letter == "A"]
-    # Lines of a list that is longer than its A are no options of another list around it.
-    of = {line: start for start in starts if len(run := _walk(lines, marks, start, {})[0]) > 1 for line in run}
-    walks = [_walk(lines, marks, start, of) for start in starts]
-    found = [
-        (run, broken) for run, broken in walks if len(run) > 1 or (broken and _looks_broken(run[0], broken, marks))
-    ]
-    if not found:
+    lists = [_list(lines, marks, start) for start, mark in marks.items() if mark.letter == "A"]
+    lists = [each for each in lists if len(each.starts) > 1 or _looks_broken(each, marks)]
+    if not lists:
         return question, None
-    run, broken = max(found, key=lambda each: each[1] or each[0][-1])
-    again = (
-        n for n, mark in marks.items() if n > run[-1] and mark.style == marks[run[0]].style and marks[run[-1]].text
-    )
-    broken = broken or next(again, None)
-    if broken:
+    run, broken = max(lists, key=lambda each: each.broken or each.starts[-1])
+    if broken is not None:
         raise _refused(broken, f"{lines[broken].strip()!r} is not the next option in the style of A")
-    begun = {other[0] for other, _ in found}
-    before = run[0] - 1
-    while before >= 0 and (before in marks or not lines[before].strip()):
-        if before in begun:
-            raise _refused(run[0], "two lists of options, one in the other")
-        before -= 1
+    before = next((n for n in range(run[0] - 1, -1, -1) if lines[n].strip()), None)
+    if any(before in other.starts for other in lists):
+        raise _refused(run[0], "two lists of options, one in the other")
     options, tail = _texts(lines, marks, run)
     stem = "\n".join(lines[: run[0]]).rstrip()
     return "\n".join([stem, *tail] if stem else tail), options
@@ -91,34 +87,32 @@ def _mark(line: str, spaced: bool) -> _Mark | None:
     return _Mark(letter.upper(), style + ("a" if letter.islower() else "A"), bold[2] if bold and not bold[3] else text)
 
 
-def _looks_broken(start: int, broken: int, marks: Mapping[int, _Mark]) -> bool:
-    """Whether an A and the line that breaks its list at once look like options: a B of another style, or a line that
-    follows at once (A, C, D)."""
-    return marks[broken].letter == "B" or broken == start + 1
-
-
-def _walk(
-    lines: Sequence[str], marks: Mapping[int, _Mark], start: int, of: Mapping[int, int]
-) -> tuple[list[int], int | None]:
-    """The lines of the options of a list that begins at `start`, and the line that breaks it, if one does. `of` says
-    which list a line belongs to."""
-    first = marks[start]
-    run, filled = [start], bool(first.text)
+def _list(lines: Sequence[str], marks: Mapping[int, _Mark], start: int) -> _List:
+    """The list of options that begins at `start`. Marks of another style that begin with an A are a list within it."""
+    style, inner = marks[start].style, None
+    starts, filled = [start], bool(marks[start].text)
     for number in range(start + 1, len(lines)):
         mark = marks.get(number)
-        expected = (LETTERS + "?")[len(run)]
+        expected = (LETTERS + "?")[len(starts)]
         if not lines[number].strip():
             continue
-        if mark and mark.letter == expected and (mark.style == first.style or of.get(number, start) == start):
-            if mark.style != first.style:
-                return run, number
-            run.append(number)
+        if mark and (mark.letter, mark.style) == (expected, style):
+            starts.append(number)
             filled = bool(mark.text)
         elif not filled:
             filled = True  # "A." alone: this is its text, whatever it looks like
-        elif mark and mark.style == first.style:
-            return run, None if mark.letter == "A" else number
-    return run, None
+        elif mark and mark.letter == "A" and mark.style != style:
+            inner = mark.style
+        elif mark and mark.style != inner and (mark.style == style or mark.letter == expected):
+            return _List(starts, number)
+    return _List(starts, None)
+
+
+def _looks_broken(each: _List, marks: Mapping[int, _Mark]) -> bool:
+    """Whether an A alone looks like an option: a B of another style breaks its list, or a C that follows at once."""
+    [start], broken = each
+    letter = marks[broken].letter if broken is not None else "A"
+    return letter == "B" or (letter != "A" and broken == start + 1)
 
 
 def _texts(lines: Sequence[str], marks: Mapping[int, _Mark], run: list[int]) -> tuple[dict[str, str], list[str]]:
@@ -126,7 +120,7 @@ def _texts(lines: Sequence[str], marks: Mapping[int, _Mark], run: list[int]) -> 
     parts = [[marks[start].text] if marks[start].text else [] for start in run]
     alone = not any(parts)  # marks on lines of their own
     loose = False  # whether some option goes on in a line that is not indented
-    for part, start, end in zip(parts, run, run[1:], strict=False):
+    for part, (start, end) in zip(parts, pairwise(run), strict=False):
         more = [line for line in lines[start + 1 : end] if _says_something(line)]
         loose = loose or any(_indent(line) <= _indent(lines[start]) for line in more[0 if part else 1 :])
         part += [line.strip() for line in more]
@@ -135,21 +129,18 @@ def _texts(lines: Sequence[str], marks: Mapping[int, _Mark], run: list[int]) -> 
         line = lines[number]
         if not _says_something(line):
             continue
-        if not tail and (_indent(line) > _indent(lines[run[-1]]) or (alone and not parts[-1])):
-            parts[-1].append(line.strip())
-            continue
         if _GIVEN_ANSWER.fullmatch(line):
             raise _refused(number, "the answer stands after the options")
-        if not tail and (not parts[-1] or (loose and lines[number - 1].strip())):
+        if not tail and (_indent(line) > _indent(lines[run[-1]]) or (alone and not parts[-1])):
+            parts[-1].append(line.strip())
+        elif not tail and (not parts[-1] or (loose and lines[number - 1].strip())):
             raise _refused(number, f"is {line.strip()!r} the end of the last option, or what follows on it?")
-        tail.append(line.strip())
+        else:
+            tail.append(line.strip())
     while parts and not parts[-1]:
         parts.pop()
-    for start, part in zip(run, parts, strict=False):
-        if not part:
-            raise _refused(start, "an option without a text")
-    if len(parts) < 2:
-        raise _refused(run[0], "fewer than two options have a text")
+    if [] in parts or len(parts) < 2:
+        raise _refused(run[parts.index([]) if [] in parts else 0], "an option without a text")
     tail = [line for line in tail if not _PLACE_FOR_ANSWER.fullmatch(line)]
     return {letter: " ".join(part) for letter, part in zip(LETTERS, parts, strict=False)}, tail
 
@@ -173,31 +164,30 @@ def options_of(value: object, field: str = "options") -> dict[str, str]:
     Empty ones are left out; the others keep their letters. Marks that all texts of a list carry ("A. x") are taken off.
     Raises BadRecord for fewer than two options, and for names that are no letters.
     """
-    found: dict[str, str] = {}
-    if isinstance(value, dict):
-        found = {str(key).strip().upper(): _plain(text) for key, text in value.items()}
-    elif isinstance(value, list) and all(isinstance(item, dict) and {"key", "value"} <= item.keys() for item in value):
-        found = {str(item["key"]).strip().upper(): _plain(item["value"]) for item in value}
-    elif isinstance(value, list):
-        if len(value) > len(LETTERS):
-            raise BadRecord(f"{len(value)} options in `{field}`, more than letters")
-        found = dict(zip(LETTERS, map(_plain, value), strict=False))
-        marks = {letter: _mark(text, False) for letter, text in found.items() if text}
-        if all(mark and mark.letter == letter and mark.text for letter, mark in marks.items()):
-            found |= {letter: mark.text for letter, mark in marks.items() if mark}
-    elif isinstance(value, str):
+    if isinstance(value, str):
         with contextlib.suppress(orjson.JSONDecodeError):  # a cell of a table
             if isinstance(inner := orjson.loads(value), dict | list):
                 return options_of(inner, field)
-        stem, lines = split_options(value, spaced=True)
-        found = lines if lines and not stem else {}
-    found = {letter: text for letter, text in found.items() if text}
-    if len(found) < 2:
-        raise BadRecord(f"fewer than two options in `{field}`, got {shown(value)}")
-    strange = [key for key in found if len(key) != 1 or key not in LETTERS]
-    if strange:
+    found: dict[str, Any] = {}
+    match value:
+        case str():
+            stem, lines = split_options(value, spaced=True)
+            found = lines if lines and not stem else {}
+        case [{"key": _, "value": _}, *_]:
+            found = {item["key"]: item["value"] for item in value if isinstance(item, dict) and len(item) > 1}
+        case list() if len(value) <= len(LETTERS):
+            found = dict(zip(LETTERS, map(_plain, value), strict=False))
+            marks = {letter: _mark(text, False) for letter, text in found.items() if text}
+            if all(mark and mark.letter == letter and mark.text for letter, mark in marks.items()):
+                found |= {letter: mark.text for letter, mark in marks.items() if mark}
+        case dict():
+            found = value
+    options = {str(key).strip().upper(): _plain(text) for key, text in found.items() if _plain(text)}
+    if len(options) < 2:
+        raise BadRecord(f"fewer than two options in `{field}`, or more than letters, got {shown(value)}")
+    if strange := [key for key in options if len(key) != 1 or key not in LETTERS]:
         raise BadRecord(f"options must be named by the letters A to Z, found {', '.join(strange[:5])}")
-    return found
+    return options
 
 
 def _plain(text: Any) -> str:
@@ -217,18 +207,15 @@ def gold_letter(value: object, options: dict[str, str], field: str, *, base: int
     text = str(value).strip()
     if text.isdecimal() and base is not None:
         position = int(text) - base if len(text) < 4 else -1
-        letter = LETTERS[position] if 0 <= position < len(LETTERS) else ""
-        if letter in options:
-            return letter
+        if 0 <= position < len(LETTERS) and LETTERS[position] in options:
+            return LETTERS[position]
         raise BadRecord(f"`{field}` is {text}, no position among the options {', '.join(options)} (from {base})")
-    letters = gold_letters(text, options)
-    if letters:
+    if letters := gold_letters(text, options):
         return letters
     mark = _mark(text, spaced=True)
     for letter, option in options.items():
-        if text.casefold() == option.casefold() and not isinstance(value, int):
-            return letter
-        if mark and mark.letter == letter and mark.text.casefold() == option.casefold():
+        said = [text if isinstance(value, str) else "", mark.text if mark and mark.letter == letter else ""]
+        if option.casefold() in map(str.casefold, said):
             return letter
     if text.isdecimal():
         raise BadRecord(f"`{field}` is the number {text}: does it count the options from 0 or from 1?")

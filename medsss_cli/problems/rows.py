@@ -32,15 +32,18 @@ class Row:
         name = self.obj.get(field)
         if isinstance(name, str) and name and not (field != "id" and name.isdecimal()):
             return name
-        if name is None or name == "":
-            return f"{stem(self.where.source)}-{self.where.line}"
-        if isinstance(name, int | str) and not isinstance(name, bool):
-            return f"{stem(self.where.source)}-{name}"
-        raise BadRecord(f"`{field}` must be a text or a whole number, got {type(name).__name__}")
+        if isinstance(name, bool) or not isinstance(name, int | str | None):
+            raise BadRecord(f"`{field}` must be a text or a whole number, got {type(name).__name__}")
+        return f"{stem(self.where.source)}-{self.where.line if name in (None, '') else name}"
+
+    def dataset(self) -> str:
+        """The row's own data set; without one its file's name, "unknown" for a pipe."""
+        own, name = self.obj.get("dataset"), stem(self.where.source)
+        return own if isinstance(own, str) and own else "unknown" if name == "stdin" else name
 
     def text(self, field: str) -> str:
         """A field that must be a text with something in it."""
-        value = self.obj.get(field)
+        value = look_up(self.obj, field)
         if not isinstance(value, str) or not value.strip():
             raise BadRecord(f"`{field}` must be a text that is not empty, got {shown(value)}")
         return value
@@ -58,28 +61,19 @@ class Row:
         extra: Mapping[str, Any] | None = None,
     ) -> Problem:
         """The problem; what is not among the keys `used` goes to `meta`, and `extra` too. Without `task` it is a choice
-        where there are options, else a text. Without a data set of its own it is of the file's."""
+        where there are options, else a text."""
         rest = {key: value for key, value in self.obj.items() if key not in {"id", "dataset", "meta", *used}}
         meta = self.obj.get("meta")
-        name = next((each for each in (dataset, self.obj.get("dataset")) if isinstance(each, str) and each), None)
-        return parse(
-            Problem,
-            {
-                "id": self.id() if id is None else id,
-                "question": question,
-                "answer": answer,
-                "options": options,
-                "dataset": name or dataset_name(self.where),
-                "task": task or (Task.CHOICE if options else Task.TEXT),
-                "meta": rest | dict(extra or {}) | (meta if isinstance(meta, dict) else {}),
-            },
-        )
-
-
-def dataset_name(where: Where) -> str:
-    """What a record without a data set belongs to: its file's name, "unknown" for a pipe."""
-    name = stem(where.source)
-    return "unknown" if name == "stdin" else name
+        fields = {
+            "id": self.id() if id is None else id,
+            "question": question,
+            "answer": answer,
+            "options": options,
+            "dataset": dataset if isinstance(dataset, str) and dataset else self.dataset(),
+            "task": task or (Task.CHOICE if options else Task.TEXT),
+            "meta": rest | dict(extra or {}) | (meta if isinstance(meta, dict) else {}),
+        }
+        return parse(Problem, fields)
 
 
 @dataclass(frozen=True)
@@ -90,14 +84,13 @@ class FieldMap:
     `base` is where an answer that is a position counts from.
     """
 
-    fields: Mapping[str, tuple[str, ...]]
+    fields: Mapping[str, str]
     base: int | None = None
 
     @classmethod
     def parse(cls, given: Sequence[str]) -> FieldMap:
         """Of texts such as "question=stem" and "answer=label:0". Raises UsageError."""
-        fields: dict[str, tuple[str, ...]] = {}
-        base = None
+        fields: dict[str, str] = {}
         for text in given:
             name, _, field = text.partition("=")
             if name not in ("question", "options", "answer", "id", "dataset") or not field or name in fields:
@@ -105,41 +98,39 @@ class FieldMap:
                     f"--map {text}: expected NAME=FIELD, each once",
                     hint="NAME is question, options, answer, id or dataset",
                 )
-            if name == "answer" and field.endswith((":0", ":1")):
-                field, base = field[:-2], int(field[-1])
-            fields[name] = tuple(field.split(",")) if name == "options" else (field,)
+            fields[name] = field
         missing = [name for name in ("question", "answer") if name not in fields]
         if missing:
             raise UsageError(f"--map names no {' and no '.join(missing)}", hint=f"--map {missing[0]}=FIELD")
-        return cls(fields, base)
+        if fields["answer"].endswith((":0", ":1")):
+            return cls(fields | {"answer": fields["answer"][:-2]}, int(fields["answer"][-1]))
+        return cls(fields)
 
-    def read(self, obj: Mapping[str, Any], where: Where) -> Problem:
+    def read(self, row: Row) -> Problem:
         """The problem of a row. An answer is a letter, the text of an option, a position, a number, or a phrase.
 
         Raises BadRecord, for a field that is not there with those that are.
         """
-        found = {name: [_look_up(obj, field) for field in fields] for name, fields in self.fields.items()}
-        row = Row({**obj, "id": found["id"][0]} if "id" in found else obj, where)
-        question, answer = found["question"][0], found["answer"][0]
-        if not isinstance(question, str) or not question.strip():
-            raise BadRecord(f"`{self.fields['question'][0]}` must be a text that is not empty, got {shown(question)}")
-        field = self.fields["answer"][0]
-        listed = found.get("options", [])
+        if "id" in self.fields:
+            row = Row({**row.obj, "id": look_up(row.obj, self.fields["id"])}, row.where)
+        question, field = row.text(self.fields["question"]), self.fields["answer"]
+        answer = look_up(row.obj, field)
+        names = self.fields["options"].split(",") if "options" in self.fields else []
+        listed = [look_up(row.obj, name) for name in names]
         options: dict[str, str] | None = None
         if any(listed):
-            options = options_of(listed[0] if len(listed) == 1 else listed, ",".join(self.fields["options"]))
-            answer, task = gold_letter(answer, options, field, base=self.base), Task.CHOICE
+            options = options_of(listed[0] if len(listed) == 1 else listed, self.fields["options"])
+            answer = gold_letter(answer, options, field, base=self.base)
         elif isinstance(answer, str | int | float) and not isinstance(answer, bool):
             question, answer, options = with_lines(question, answer, field, self.base)
-            task = Task.CHOICE if options else Task.NUMBER if is_number(answer) else Task.TEXT
         else:
             raise BadRecord(f"`{field}` must be a text or a number, got {shown(answer)}")
-        used = {field for fields in self.fields.values() for field in fields}
-        dataset = found["dataset"][0] if "dataset" in found else None
-        return row.problem(question, answer, options, task=task, used=used, dataset=dataset)
+        dataset = look_up(row.obj, self.fields["dataset"]) if "dataset" in self.fields else None
+        used = {*self.fields.values(), *names}
+        return row.problem(question, answer, options, task=task_of(answer, options), used=used, dataset=dataset)
 
 
-def _look_up(obj: Mapping[str, Any], field: str) -> Any:
+def look_up(obj: Mapping[str, Any], field: str) -> Any:
     """A field by its key, or by keys with dots between them. Raises BadRecord with the keys that are there."""
     if field in obj:
         return obj[field]
@@ -171,30 +162,27 @@ def with_lines(
     must = base is not None or text.isdecimal() or letter
     try:
         stem, options = split_options(question)
+        if options:
+            return stem, gold_letter(gold, options, field, base=base), options
     except BadRecord:
         if must or letters:
             raise
-        return question, text, None
-    if options:
-        try:
-            return stem, gold_letter(gold, options, field, base=base), options
-        except BadRecord:
-            if must:
-                raise
-    elif letter or base is not None:
-        last = question.strip().rpartition("\n")[2]
-        raise BadRecord(
-            f"the gold answer is {text!r}, but there are no options: neither a field of them, nor lines 'A. ...' at "
-            f"the end of the question, which ends with {shown(last[-50:])}"
-        )
+    else:
+        if letter or base is not None:
+            last = question.strip().rpartition("\n")[2]
+            raise BadRecord(
+                f"the gold answer is {text!r}, but there are no options: neither a field of them, nor lines 'A. ...' "
+                f"at the end of the question, which ends with {shown(last[-50:])}"
+            )
     return question, text, None
 
 
-def is_number(gold: str) -> bool:
-    """Whether an answer is a number, alone or with a unit that we know, or a date: "5-HT" and "17
-    hydroxyprogesterone" are names."""
+def task_of(gold: str, options: Mapping[str, str] | None) -> Task:
+    """A choice where there are options; a number where the answer is one, alone or with a unit that we know, or a
+    date; else a text: "5-HT" and "17 hydroxyprogesterone" are names."""
+    if options:
+        return Task.CHOICE
     whole = _NUMBER.fullmatch(gold)
     number = read_gold(gold) if whole else None
-    return gold_date(gold) is not None or (
-        whole is not None and number is not None and (whole["unit"] is None or number.unit is not None)
-    )
+    named = whole is None or number is None or (whole["unit"] is not None and number.unit is None)
+    return Task.TEXT if named and gold_date(gold) is None else Task.NUMBER

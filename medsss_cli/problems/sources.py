@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import PurePath
 from typing import Any
 
@@ -34,16 +35,20 @@ def find_sources(named: Sequence[str]) -> list[str]:
 def read_rows(source: str, *, on_bad: OnBad) -> Rows:
     """The rows of one source of `find_sources`, with their places. What cannot be read goes to `on_bad`. Raises
     UsageError where the source as a whole cannot be read."""
-    if source.startswith("hf:"):
-        yield from _hub(source)
-        return
-    match _format(source):
-        case ".csv" | ".tsv":
-            yield from _table(source, on_bad)
-        case ".parquet":
+    suffixes = [suffix for suffix in PurePath(source.lower()).suffixes[-2:] if suffix not in (".gz", ".zst")]
+    match suffixes[-1:]:
+        case _ if source.startswith("hf:"):
+            yield from _hub(source)
+        case [".csv" | ".tsv" as suffix]:
+            yield from _table(source, "\t" if suffix == ".tsv" else ",", on_bad)
+        case [".parquet"]:
             yield from _parquet(source)
-        case ".json":
-            yield from _json(source, on_bad)
+        case [".json"] if found := _whole_object(source):
+            for number, row in enumerate(_inside(found), start=1):
+                if isinstance(row, dict):
+                    yield Where(source, number), row
+                else:
+                    on_bad(Where(source, number), "expected a JSON object")
         case _:
             yield from read_objects([source], on_bad=on_bad)
 
@@ -59,23 +64,11 @@ def stem(source: str) -> str:
     return "stdin" if path.name in {"-", "stdin", ""} else path.name
 
 
-def _format(path: str) -> str:
-    """The ending of a data file's name, without .gz and .zst; the empty string for any other."""
-    name = path.lower()
-    for packed in (".gz", ".zst"):
-        name = name.removesuffix(packed)
-    return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
-
-
-# Tables
-
-
-def _table(source: str, on_bad: OnBad) -> Rows:
+def _table(source: str, delimiter: str, on_bad: OnBad) -> Rows:
     """Rows of a .csv or .tsv, whose first line names the columns. All values are texts; an empty cell is None."""
     csv.field_size_limit(1 << 24)
     with open_text_in(source) as raw:
-        lines = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
-        reader = csv.reader(lines, delimiter="\t" if _format(source) == ".tsv" else ",")
+        reader = csv.reader(io.TextIOWrapper(raw, encoding="utf-8-sig", newline=""), delimiter=delimiter)
         try:
             names = [name.strip() for name in next(reader, [])]
             for cells in reader:
@@ -92,75 +85,43 @@ def _parquet(source: str) -> Rows:
     import pyarrow
     import pyarrow.parquet
 
-    number = 0
+    numbers = count(1)
     try:
         with pyarrow.parquet.ParquetFile(source) as file:
             for batch in file.iter_batches(batch_size=256):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield Where(source, number), row
+                yield from ((Where(source, next(numbers)), row) for row in batch.to_pylist())
     except (pyarrow.ArrowException, OSError) as error:
         raise UsageError(f"cannot read {source} as parquet: {error}") from None
 
 
-# One object that holds the rows
-
-
-def _json(source: str, on_bad: OnBad) -> Rows:
-    """A .json file: an array or JSON lines as everywhere, or one object that holds the rows."""
-    found = None  # JSON lines, or broken: the reader of lines says what
+def _whole_object(source: str) -> dict[str, Any] | None:
+    """The object that a .json file is, if it is one: JSON lines are not held whole, and the reader of lines says what
+    is wrong with a broken file."""
     with contextlib.suppress(orjson.JSONDecodeError, *READ_ERRORS), open_text_in(source) as raw:
         begin = raw.read(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip()
-        if begin.startswith(b"{") and not _is_lines(begin):
-            found = orjson.loads(begin + raw.read())
-    if not isinstance(found, dict):
-        yield from read_objects([source], on_bad=on_bad)
-        return
-    for number, row in enumerate(_inside(found), start=1):
-        where = Where(source, number)
-        if isinstance(row, dict):
-            yield where, row
-        else:
-            on_bad(where, "expected a JSON object")
-
-
-def _is_lines(begin: bytes) -> bool:
-    """Whether a text begins with a line that is an object of its own, and another: JSON lines are not held whole."""
-    first, _, rest = begin.partition(b"\n")
-    try:
-        return bool(rest.strip()) and isinstance(orjson.loads(first), dict)
-    except orjson.JSONDecodeError:
-        return False
+        first, _, rest = begin.partition(b"\n")
+        with contextlib.suppress(orjson.JSONDecodeError):
+            if rest.strip() and isinstance(orjson.loads(first), dict):
+                return None
+        found = orjson.loads(begin + raw.read()) if begin.startswith(b"{") else None
+        return found if isinstance(found, dict) else None
+    return None
 
 
 def _inside(found: dict[str, Any]) -> Iterator[Any]:
     """The rows of a file that is one object: the object itself where one of its values is a plain one; else rows by
     their id (PubMedQA's), or data sets by their name, as lists (HuatuoGPT-o1's) or by id (MIRAGE's)."""
-    if not found or not _holds(found):
+    if not all(isinstance(value, list | dict) for value in found.values()):
         yield found
         return
     for key, value in found.items():
-        if isinstance(value, list):
-            named: Iterable[tuple[object, Any]] = enumerate(value, start=1)
-        elif value and all(isinstance(row, dict) for row in value.values()):
-            named = value.items()
-        else:
+        if isinstance(value, dict) and not all(isinstance(row, dict) for row in value.values()):
             yield {"id": key} | value
             continue
-        for name, row in named:
-            if isinstance(row, dict):
-                own = row.get("id")
-                id = own if isinstance(own, str) else f"{key}-{name if own is None else own}"
-                yield {"dataset": key} | row | {"id": id}
-            else:
-                yield row
-
-
-def _holds(found: dict[str, Any]) -> bool:
-    return all(isinstance(value, list | dict) for value in found.values())
-
-
-# The hub
+        for name, row in value.items() if isinstance(value, dict) else enumerate(value, start=1):
+            own = row.get("id") if isinstance(row, dict) else None
+            id = own if isinstance(own, str) else f"{key}-{name if own is None else own}"
+            yield {"dataset": key} | row | {"id": id} if isinstance(row, dict) else row
 
 
 def _hub(source: str) -> Rows:
@@ -170,7 +131,6 @@ def _hub(source: str) -> Rows:
     if not name or len(parts) > 2:
         raise UsageError(f"not a data set of the hub: {source}", hint="hf:NAME[[:CONFIG]:SPLIT][@REVISION]")
     config, split = [None, None, *parts][-2:]
-    offline = "it needs the hub (huggingface.co): go online, or download the files and name them instead"
     number = 0
     try:
         import datasets
@@ -189,5 +149,7 @@ def _hub(source: str) -> Rows:
     except Exception as error:
         # Its errors have no common base: offline, no such name, a script that it refuses, files that it cannot read.
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-        done = f"{source} breaks off after {number} rows" if number else f"cannot load {source}"
-        raise UsageError(f"{done}: {first}", hint=offline) from None
+        raise UsageError(
+            f"{source} breaks off after {number} rows: {first}" if number else f"cannot load {source}: {first}",
+            hint="it needs the hub (huggingface.co): go online, or download the files and name them instead",
+        ) from None
