@@ -81,7 +81,7 @@ def read_tree(problem: Problem, pos: Any, neg: Any) -> Tree:
 def _node(
     parent: int, depth: int, step: _Step, action: Action, answer: str | None = None, verdict: Verdict | None = None
 ) -> Node:
-    own = {"text": step.text, "value": step.value, "rollout_value": step.rollout}
+    own: dict[str, Any] = {"text": step.text, "value": step.value, "rollout_value": step.rollout}
     return Node(parent=parent, depth=depth, action=action, answer=answer, verdict=verdict, **own)
 
 
