@@ -119,9 +119,8 @@ def run(
         )
     # An output without a single record is never left without a word.
     reasons = ", ".join(f"{count} {reason}" for reason, count in nothing.most_common())
-    counts = sources.counts
-    if nothing and counts.written and not counts.lines and not counts.skipped_done:
-        warn(f"label: no {to} record at all from {counts.written} records: {reasons}")
+    if nothing and sources.written and not sources.lines and not sources.skipped_done:
+        warn(f"label: no {to} record at all from {sources.written} records: {reasons}")
     elif nothing and not stream.quiet:
         note(f"label: {nothing.total()} records gave no {to} record: {reasons}")
     raise typer.Exit(sources.exit_code())

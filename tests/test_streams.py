@@ -190,7 +190,7 @@ def test_a_finished_run_is_left_alone(source: Path, out: Path, lines: int) -> No
     before = out.read_bytes()
     again = stream(source, out)
     assert copy_all(again, lines) == []
-    assert again.counts.skipped_done == 5
+    assert again.skipped_done == 5
     assert out.read_bytes() == before
     write_jsonl(source, problems(7))
     assert copy_all(stream(source, out), lines) == ["p5", "p6"]
@@ -384,7 +384,7 @@ def test_no_barrier_behind_a_straggler(source: Path, out: Path) -> None:
     async def work(problem: Problem) -> list[dict[str, Any]]:
         while problem.id == "p0" and len(finished) < 39:
             await asyncio.sleep(0.001)
-        ahead.append(run.counts.read - run.counts.written)
+        ahead.append(run.read - run.written)
         return [{"id": problem.id}]
 
     run_all(run, work, 2, on_done=lambda problem, _: finished.append(problem.id))
@@ -433,7 +433,7 @@ def test_a_result_that_json_cannot_say_is_a_failure(source: Path) -> None:
 
     run = stream(source)
     run_all(run, work, 2)
-    assert (run.counts.written, run.faults.failed) == (2, 3)
+    assert (run.written, run.faults.failed) == (2, 3)
 
 
 def test_the_work_is_the_same_whatever_the_concurrency(source: Path) -> None:

@@ -13,19 +13,11 @@ from .. import console
 from ..errors import BadRecord, MedsssError, UsageError
 from ..records import ErrorRecord
 from .jsonl import Where
-from .outputs import LockedFile
+from .outputs import LineWriter, LockedFile, straight
 
-SHOWN = 3
-"""How many faults of one cause are said in full."""
-
-CAUSES = 100
-"""How many causes are told apart; beyond them all are "others", for memory is bounded."""
-
-TOLD = 8
-"""How many causes, the commonest, are told at the end."""
-
-MESSAGE_LIMIT = 2000
-"""Characters of a message that are shown: some quote their record, and a record may be of 64 MiB."""
+SHOWN = 3  # faults of one cause that are said in full
+CAUSES = 100  # that are told apart; beyond them all are "others", for memory is bounded
+MESSAGE_LIMIT = 2000  # characters that are shown: some messages quote their record, and a record may be of 64 MiB
 
 _VARIES = re.compile(r"""\d+|(?<!\w)'[^']*'(?!\w)|"[^"]*"|`[^`]*`""")
 
@@ -86,7 +78,7 @@ class Faults:
 
     def say_causes(self) -> None:
         """A line for each of the commonest causes that had more than was shown, in the words of its first; once."""
-        for cause, count in self._counts.most_common(TOLD):
+        for cause, count in self._counts.most_common(8):
             if count > SHOWN:
                 console.note(f"  {count} x {_short(self._first[cause], 160)}")
         self._counts.clear()
@@ -110,11 +102,12 @@ class Faults:
         self.say_causes()
 
 
-def _open_errors(path: str) -> LockedFile:
+def _open_errors(path: str) -> LineWriter:
+    if (plain := straight(path, "--errors")) is not None:
+        return plain
     file = LockedFile(path, "--errors")
-    line = os.pread(file.fd, 1 << 20, 0).partition(b"\n")[0] if file.regular else b""
     try:
-        if line:
+        if line := os.pread(file.fd, 1 << 20, 0).partition(b"\n")[0]:
             msgspec.json.decode(line, type=ErrorRecord)
     except msgspec.MsgspecError:
         file.close(whole=False)

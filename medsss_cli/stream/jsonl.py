@@ -70,29 +70,25 @@ OnBad = Callable[[Where, str], None]
 def check_inputs(inputs: Sequence[str]) -> None:
     """Raise UsageError for the first input that cannot be read. Opens nothing, so a named pipe is safe."""
     for path in inputs:
-        if path == "-":
-            if sys.stdin is None:
-                raise UsageError("standard input is closed", hint="name a file, or pipe records in")
-            continue
+        if path == "-" and sys.stdin is None:
+            raise UsageError("standard input is closed", hint="name a file, or pipe records in")
         try:
-            mode = os.stat(path).st_mode
+            folder = path != "-" and stat.S_ISDIR(os.stat(path).st_mode)
         except (OSError, ValueError) as error:
             raise UsageError(f"cannot read {path}: {_reason(error)}") from None
-        if stat.S_ISDIR(mode):
+        if folder:
             raise UsageError(f"cannot read {path}: it is a folder", hint="name the files in it")
 
 
 def open_text_in(path: str) -> BinaryIO:
-    """The bytes of `path`, unpacked: `-` is stdin, names that end in `.gz` and `.zst` are.
-
-    A read raises one of READ_ERRORS where the data end early or are broken. stdin is read through a buffer of its own:
-    a thread that still waits for a line there must not hold the lock of `sys.stdin.buffer`, which the interpreter wants
-    on its way out. Who is to type the input on a terminal is told so.
-    """
+    """The bytes of `path`, unpacked: `-` is stdin, names that end in `.gz` and `.zst` are. A read raises one of
+    READ_ERRORS where the data end early or are broken. Who is to type the input on a terminal is told so."""
     check_inputs([path])
     if path == "-":
         if sys.stdin.isatty():
             console.note("waiting for records from the terminal; Ctrl-D ends them")
+        # A buffer of its own: a thread that still waits for a line here must not hold the lock of `sys.stdin.buffer`,
+        # which the interpreter wants on its way out.
         return io.BufferedReader(io.FileIO(0, closefd=False), _CHUNK)
     try:
         match packed(path):
@@ -138,12 +134,10 @@ def first_of_each(records: Iterable[tuple[Where, R]], *, on_bad: OnBad) -> Itera
 def read_objects(inputs: Sequence[str], *, on_bad: OnBad) -> Iterator[tuple[Where, dict[str, Any]]]:
     """The JSON objects of the inputs, in order, with their places; no input at all is stdin.
 
-    A file whose first non-blank byte is `[` is one JSON array of objects, as public benchmark files are; it alone is
-    held in memory whole. Blank lines, a byte-order mark and CRLF are fine. What cannot be read (broken JSON, NaN,
-    invalid UTF-8, a lone surrogate, a line over LINE_LIMIT, something else than an object, packed data that ends early)
-    goes to `on_bad`, and the reading goes on if that returns.
-
-    Raises UsageError at once, before anything is read, if one of the inputs cannot be.
+    A file whose first non-blank byte is `[` is one JSON array of objects, and alone held in memory whole. Blank lines,
+    a byte-order mark and CRLF are fine. What cannot be read (broken JSON, NaN, invalid UTF-8, a lone surrogate, a line
+    over LINE_LIMIT, something else than an object, packed data that ends early) goes to `on_bad`, and the reading goes
+    on if that returns. Raises UsageError at once, before anything is read, if one of the inputs cannot be.
     """
     sources = tuple(inputs) or ("-",)
     check_inputs(sources)
@@ -177,7 +171,7 @@ def _read_one(source: str, on_bad: OnBad) -> Iterator[tuple[Where, dict[str, Any
                     at = number + error.lineno - 1 if array else number
                     on_bad(Where(name, at), f"not JSON: {error.msg} (column {error.colno})")
                     continue
-                for place, item in zip(count(1) if array else [number], found if array else [found], strict=False):
+                for place, item in enumerate(found, 1) if array else [(number, found)]:
                     if isinstance(item, dict):
                         yield Where(name, place), item
                     else:

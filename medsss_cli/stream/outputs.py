@@ -13,7 +13,6 @@ import stat
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from types import FrameType
 from typing import Any
 
 import msgspec
@@ -79,13 +78,34 @@ class LineWriter:
             self.write_bytes(b"".join([encode(record) for record in objs]))
 
     def write_bytes(self, lines: bytes) -> None:
-        """Whole lines that are JSON already."""
+        """Whole lines that are JSON already.
+
+        A write to a file, or of up to PIPE_BUF bytes to a pipe, is not cut by a signal. A longer one to a pipe is, and
+        the KeyboardInterrupt would be raised before we learn how much went out. So a Ctrl-C waits there for the end of
+        the lines; a second one does not wait, for the reader may never read on.
+        """
+        pending: list[int] = []
+
+        def later(signum: int, frame: object) -> None:
+            if pending:
+                raise KeyboardInterrupt
+            pending.append(signum)
+
+        waits = not self.regular and len(lines) > _PIPE_BUF and threading.current_thread() is threading.main_thread()
+        previous = signal.signal(signal.SIGINT, later) if waits else None
         try:
-            _write_whole(self.fd, lines, cut_by_signals=not self.regular and len(lines) > _PIPE_BUF)
+            left = memoryview(lines)
+            while left:
+                left = left[os.write(self.fd, left) :]
         except BrokenPipeError:
             raise
         except OSError as error:
             raise MedsssError(f"cannot write to {self.name}: {error.strerror}") from None
+        finally:
+            if waits:
+                signal.signal(signal.SIGINT, previous)
+            if pending:
+                signal.raise_signal(signal.SIGINT)
 
     def close(self, *, whole: bool = True) -> None:
         """Bring a file to the disk (fsync) and close, whether what it holds is whole or not."""
@@ -102,33 +122,6 @@ class LineWriter:
         self.close()
 
 
-def _write_whole(fd: int, data: bytes, *, cut_by_signals: bool) -> None:
-    """Write all of `data`, and let no Ctrl-C cut a line in two.
-
-    A write to a file, or of up to PIPE_BUF bytes to a pipe, is not cut by a signal. A longer one to a pipe is, and the
-    KeyboardInterrupt would be raised before we learn how much went out. So the interrupt waits for the end of the line
-    there; a second one does not wait, for the reader may never read on.
-    """
-    pending: list[int] = []
-
-    def later(signum: int, frame: FrameType | None) -> None:
-        if pending:
-            raise KeyboardInterrupt
-        pending.append(signum)
-
-    waits = cut_by_signals and threading.current_thread() is threading.main_thread()
-    previous = signal.signal(signal.SIGINT, later) if waits else None
-    try:
-        left = memoryview(data)
-        while left:
-            left = left[os.write(fd, left) :]
-    finally:
-        if waits:
-            signal.signal(signal.SIGINT, previous)
-        if pending:
-            signal.raise_signal(signal.SIGINT)
-
-
 def _open(path: str, flags: int, option: str) -> int:
     try:
         return os.open(path, flags, 0o666)
@@ -136,9 +129,18 @@ def _open(path: str, flags: int, option: str) -> int:
         raise UsageError(f"cannot write {option} {path}: {error.strerror}") from None
 
 
+def straight(path: str | None, option: str) -> LineWriter | None:
+    """A writer to stdout, a named pipe or a device, which are written to as they are; None for a file."""
+    if path in STDOUT:
+        return LineWriter()
+    if not os.path.exists(path) or os.path.isfile(path) or os.path.isdir(path):
+        return None
+    return LineWriter(path, _open(path, os.O_WRONLY, option))
+
+
 class LockedFile(LineWriter):
     """A file that this process alone writes to, made if it was not there. It changes with the first write: then what
-    stands after its first `keep` bytes is cut off. A named pipe or a device is opened as it is.
+    stands after its first `keep` bytes is cut off.
 
     The lock is flock's: it belongs to the open file and ends with the process, however that ends. Over NFS it holds
     between machines where the server does; where a file system has none, there is a warning. Raises UsageError where
@@ -146,16 +148,13 @@ class LockedFile(LineWriter):
     """
 
     def __init__(self, path: str, option: str) -> None:
-        self.keep = 0
+        self.keep, self.begun = 0, False
         self.made = not os.path.exists(path)
-        flags = os.O_RDWR | os.O_CREAT if self.made or os.path.isfile(path) else os.O_WRONLY
-        super().__init__(path, _open(path, flags, option))
-        self.begun = not self.regular
+        super().__init__(path, _open(path, os.O_RDWR | os.O_CREAT, option))
         busy = False
         try:
-            if self.regular:
-                fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                busy = not os.fstat(self.fd).st_nlink  # another process has just removed what it had made
+            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            busy = not os.fstat(self.fd).st_nlink  # another process has just removed what it had made
         except BlockingIOError:
             busy = True
         except OSError as error:
@@ -187,7 +186,7 @@ class LockedFile(LineWriter):
         that was made and got nothing is removed."""
         if whole and not self.begun:
             self.begin()
-        if not whole and self.regular and self.made and not self.size:
+        elif not whole and self.made and not self.size:
             os.unlink(os.path.realpath(self.name))
         super().close()
 
@@ -205,25 +204,21 @@ def open_whole(
     the whole input: a report, a page, a curriculum.
 
     What is written goes to a hidden file beside it, which takes the name when the block ends; an exception out of the
-    block, `typer.Exit` among them, leaves nothing behind. A named pipe or a device is written to as it is. `inputs` are
-    what the command reads (`-` or nothing is stdin), `errors` is its file of errors, `option` is how the user names the
-    output.
+    block, `typer.Exit` among them, leaves nothing behind. `inputs` are what the command reads (`-` or nothing is
+    stdin), `errors` is its file of errors, `option` is how the user names the output.
 
     Raises UsageError where the output is an input or the errors file, where something stands in `path` and `restart`
     is not set, and where the folder is not there or not writable.
     """
     target = None if path in STDOUT else path
     check_outputs(inputs, {option: target, "--errors": errors})
-    if target is None:
-        with LineWriter() as writer:
-            yield writer
+    if (plain := straight(target, option)) is not None:
+        with plain:
+            yield plain
         return
-    place = os.path.realpath(target)  # a link stays one
-    if os.path.exists(place) and not os.path.isfile(place) and not os.path.isdir(place):
-        with LineWriter(target, _open(target, os.O_WRONLY, option)) as writer:
-            yield writer
-        return
+    assert target is not None
     _check_free(target, restart, option)
+    place = os.path.realpath(target)  # a link stays one
     folder, name = os.path.split(place)
     beside = os.path.join(folder, f".{name}.{os.getpid()}.part")
     fd = _open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, option)

@@ -71,10 +71,7 @@ def write_state(out: str, state: State) -> None:
     """Replace the state of OUT in one step."""
     path = state_path(out)
     try:
-        with open(path + ".tmp", "wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(state)) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        Path(path + ".tmp").write_bytes(msgspec.json.format(msgspec.json.encode(state)) + b"\n")
         os.replace(path + ".tmp", path)
     except OSError as error:
         raise MedsssError(f"cannot write {path}: {error.strerror}") from None
@@ -93,9 +90,9 @@ class GrowingOutput(LockedFile):
         self.done: set[int] = set()
         self._meter = Meter()
         try:
-            if self.regular and not os.access(os.path.dirname(path) or ".", os.W_OK | os.X_OK):
+            if not os.access(os.path.dirname(path) or ".", os.W_OK | os.X_OK):
                 raise UsageError(f"cannot write {state_path(path)}: no permission", hint="choose another -o")
-            if self.regular and self.size and not restart:
+            if self.size and not restart:
                 self._look()
         except BaseException:
             self.close(whole=False)
@@ -110,7 +107,7 @@ class GrowingOutput(LockedFile):
         if state.own_fields is None or (len(lines) > 1 and not state.several_lines):
             state.own_fields = state.own_fields or _own_fields(lines[0])
             state.several_lines |= len(lines) > 1
-            if self.regular and self.begun:
+            if self.begun:
                 write_state(self.name, state)
         self.write_bytes(b"".join(lines))
 
@@ -121,7 +118,7 @@ class GrowingOutput(LockedFile):
     def close(self, *, whole: bool = True) -> None:
         """`whole` says that the run came to its end by itself."""
         try:
-            if self.regular and (whole or self.begun):
+            if whole or self.begun:
                 if not self.begun:
                     super().begin()
                 self.state.seconds += self._meter.seconds
@@ -135,19 +132,16 @@ class GrowingOutput(LockedFile):
             super().close(whole=whole)
 
     def _look(self) -> None:
-        """Learn what is done, and where OUT ends: at the first torn line.
+        """Learn what is done, and where OUT ends: at a torn last line.
 
-        Raises UsageError for a broken line with whole ones after it: that is no trace of a run that was killed, and
-        cutting there would lose records; and where the first line is no record of the command, for then something else
-        has written OUT since."""
+        Raises UsageError for a broken line with whole ones after it, for cutting there would lose records, and where
+        the first line is no record of the command, for then something else has written OUT since."""
         former, now = read_state(self.name), self.state
         if former is None:
             said = f"{self.name} is not empty, and no run of medsss is known to have written it"
             raise UsageError(said, hint=_INSTEAD)
         _compare(self.name, former, now)
-        self.state = replace(
-            former, config=now.config, version=now.version, shard=now.shard, inputs=now.inputs, whole_bytes=None
-        )
+        self.state = replace(former, version=now.version, shard=now.shard, inputs=now.inputs, whole_bytes=None)
         ours = set(former.own_fields or ())
         last: str | None = None
         end = broken = 0
