@@ -80,7 +80,8 @@ def refuse_given(names: Collection[str], why: str, hint: str | None = None) -> N
     mistake, not a wish to be passed over. (In a file or the environment it may be meant for others.)"""
     for parameter in _context.get().command.params:
         if parameter.name and parameter.name in names and was_given(parameter.name):
-            raise UsageError(f"{parameter.opts[0]} {why}", hint=hint)
+            said = parameter.opts[0] if parameter.opts[0].startswith("-") else "an input"
+            raise UsageError(f"{said} {why}", hint=hint)
 
 
 def _of_dataclass(kind: type) -> list[inspect.Parameter]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medsss_cli.console import printable
-from medsss_cli.evaluation.accuracy import all_curves
+from medsss_cli.evaluation.reports import all_curves
 
 MOST_ROWS = 60
 """Rows of one table; the report has them all."""
@@ -49,30 +49,29 @@ def span(point: Mapping[str, Any], sign: str = "") -> str:
 
 def report_text(report: Mapping[str, Any]) -> str:
     """The report of `eval` as tables, with what has to be said of it below."""
-    match report["kind"]:
-        case "comparison":
-            lines = _comparison(report)
-        case "step-report":
-            lines = _steps(report)
-        case _:
-            lines = _answers(report)
-    return "\n".join(([report["name"]] if report["name"] else []) + lines) + "\n"
+    make = {"comparison": _comparison, "step-report": _steps}.get(report["kind"], _answers)
+    lines = [*([report["name"]] if report["name"] else []), *make(report)]
+    if bad := report["bad_lines"]:
+        lines.append(f"{bad} line{'s' if bad > 1 else ''} could not be used; not counted")
+    return "\n".join(lines) + "\n"
 
 
 def _answers(report: Mapping[str, Any]) -> list[str]:
     head = ("n", "accuracy %", "95 % interval", "unparsed %")
 
-    def row(name: str, part: Mapping[str, Any]) -> tuple[str, ...]:
-        return name, str(part["n"]), percent(part["value"]), span(part), percent(part["unparsed"])
+    def rows(parts: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
+        return [
+            (name, str(part["n"]), percent(part["value"]), span(part), percent(part["unparsed"]))
+            for name, part in list(parts.items())[:MOST_ROWS]
+        ]
 
-    rows = [row(*each) for each in list(report["datasets"].items())[:MOST_ROWS]]
-    rows.append(row("all problems (micro)", report["micro"] | {"unparsed": report["unparsed"]}))
+    whole = rows({"all problems (micro)": report["micro"] | {"unparsed": report["unparsed"]}})
     if macro := report["macro"]:
-        rows.append((f"mean of {macro['datasets']} data sets (macro)", "", percent(macro["value"]), span(macro), ""))
-    lines = aligned(("data set", *head), rows)
+        whole.append((f"mean of {macro['datasets']} data sets (macro)", "", percent(macro["value"]), span(macro), ""))
+    lines = aligned(("data set", *head), rows(report["datasets"]) + whole)
     if report["by"]:
-        groups = list(report["by"]["groups"].items())
-        lines += ["", *aligned((report["by"]["field"], *head), [row(*each) for each in groups[:MOST_ROWS]])]
+        groups = report["by"]["groups"]
+        lines += ["", *aligned((report["by"]["field"], *head), rows(groups))]
         if len(groups) > MOST_ROWS:
             lines.append(f"... and {len(groups) - MOST_ROWS} more, in the report")
     curves = all_curves(report)
@@ -80,8 +79,8 @@ def _answers(report: Mapping[str, Any]) -> list[str]:
     if ks:
         shown = ks if len(ks) <= 8 else [*ks[:7], ks[-1]]  # more do not fit
         found = {name: {point["k"]: percent(point["value"]) for point in points} for name, points in curves.items()}
-        rows = [(name, *(at.get(k, "-") for k in shown)) for name, at in found.items()]
-        lines += ["", *aligned(("% right, k =", *map(str, shown)), rows), ""]
+        body = [(name, *(at.get(k, "-") for k in shown)) for name, at in found.items()]
+        lines += ["", *aligned(("% right, k =", *map(str, shown)), body), ""]
     strategies = f" ({', '.join(report['made_from']['strategies'])})" if report["made_from"]["strategies"] else ""
     lines.append(f"accuracy of {report['accuracy_of']}{strategies}")
     if (readable := report["readable"]) and report["unparsed"]:
@@ -94,39 +93,31 @@ def _answers(report: Mapping[str, Any]) -> list[str]:
         lines.append(f"{report['tokens']} tokens generated, {report['tokens_per_response']} a response{seconds}")
     if report["failed"]:
         lines.append(f"{report['failed']} failed; such problems count as wrong")
-    return lines + _left_out(report["bad_lines"])
-
-
-def _left_out(lines: int) -> list[str]:
-    return [f"{lines} line{'s' if lines > 1 else ''} could not be used; not counted"] if lines else []
+    return lines
 
 
 def _comparison(report: Mapping[str, Any]) -> list[str]:
     verdicts = report["pairs"]["only_a_right"] is not None
-
-    def row(name: str, part: Mapping[str, Any]) -> tuple[str, ...]:
+    rows = []
+    for name, part in [*list(report["datasets"].items())[:MOST_ROWS], ("all pairs", report["pairs"])]:
         gap = part["difference"]
-        p = "<.001" if gap["p"] < 0.001 else f"{gap['p']:.3f}"
+        moved = (percent(part["a"]), percent(part["b"]), f"{100 * gap['value']:+.1f}", span(gap, "+"))
         only = (f"{part['only_a_right']}:{part['only_b_right']}",) if verdicts else ()
-        moved = f"{100 * gap['value']:+.1f}"
-        return name, str(part["n"]), percent(part["a"]), percent(part["b"]), moved, span(gap, "+"), *only, p
-
-    rows = [row(*each) for each in [*list(report["datasets"].items())[:MOST_ROWS], ("all pairs", report["pairs"])]]
+        rows.append((name, str(part["n"]), *moved, *only, "<.001" if gap["p"] < 0.001 else f"{gap['p']:.3f}"))
     only = ("only A:B",) if verdicts else ()
     lines = aligned(("data set", "pairs", "A %", "B %", "B - A", "95 % interval", *only, "p"), rows)
     runs = report["made_from"]["runs"]
     lines += [f"{label.upper()}: {printable(run['input'])}, {run['problems']} problems" for label, run in runs.items()]
     lines.append(f"p: exact paired test of all signs{' (McNemar)' if verdicts else ''}")
-    for key, label in (("only_a", "A"), ("only_b", "B")):
-        if report["unmatched"][key]["n"]:
-            lines.append(f"only in {label}, left out: {_named(report['unmatched'][key])}")
-    if report["different_problems"]["n"]:
-        lines.append(f"one id, but two problems: {_named(report['different_problems'])}; are these the same data?")
-    return lines + _left_out(sum(run["bad_lines"] for run in runs.values()))
-
-
-def _named(ids: Mapping[str, Any]) -> str:
-    return f"{ids['n']} ({', '.join(map(printable, ids['ids'][:5]))}{', ...' if ids['n'] > 5 else ''})"
+    for ids, start, end in (
+        (report["unmatched"]["only_a"], "only in A, left out: ", ""),
+        (report["unmatched"]["only_b"], "only in B, left out: ", ""),
+        (report["different_problems"], "one id, but two problems: ", "; are these the same data?"),
+    ):
+        if ids["n"]:
+            named = f"{', '.join(map(printable, ids['ids'][:5]))}{', ...' if ids['n'] > 5 else ''}"
+            lines.append(f"{start}{ids['n']} ({named}){end}")
+    return lines
 
 
 def _steps(report: Mapping[str, Any]) -> list[str]:
@@ -138,18 +129,14 @@ def _steps(report: Mapping[str, Any]) -> list[str]:
         rows.append((name, *cells, *((percent(part["f1"]["value"]), span(part["f1"])) if part["f1"] else ("-", "-"))))
     head = (f"first error, threshold {report['threshold']:g}", "wrong", "hit %", "right", "hit %", "F1 %")
     lines = aligned((*head, "95 % interval"), rows)
-    shown = [
-        f"{label} {report[key]:.3f}"
-        for label, key in (("AUROC", "auroc"), ("Brier", "brier"), ("calibration error", "ece"))
-        if report[key] is not None
-    ]
+    measures = {"AUROC": "auroc", "Brier": "brier", "calibration error": "ece"}
+    shown = [f"{label} {report[key]:.3f}" for label, key in measures.items() if report[key] is not None]
     lines.append(f"{report['steps']} labelled steps, {report['right_steps']} of them right: {', '.join(shown)}")
-    known = [row for row in report["by_threshold"] if row["f1"] is not None]
-    if known:
-        best = max(known, key=lambda row: row["f1"])
+    best = max(report["by_threshold"], key=lambda row: row["f1"] if row["f1"] is not None else -1)
+    if best["f1"] is not None:
         lines.append(f"largest F1 {percent(best['f1'])} % at threshold {best['threshold']:g}")
     if report["unscored"]:
         lines.append(f"{report['unscored']} answers have no step scores; they are left out")
     if report["failed"]:
         lines.append(f"{report['failed']} failed; such problems have no steps")
-    return lines + _left_out(report["bad_lines"])
+    return lines

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from medsss_cli.errors import BadRecord, UsageError
-from medsss_cli.evaluation.accuracy import all_curves
+from medsss_cli.evaluation.reports import all_curves
 from medsss_cli.settings import Opt
 from medsss_cli.stream.faults import Faults
 from medsss_cli.stream.jsonl import Where, read_records
@@ -48,7 +48,10 @@ def run(
         tuple[str, ...], Opt("Reports of `eval`; `-` or nothing is stdin.", argument=True, metavar="INPUT")
     ] = (),
     cost: Annotated[
-        bool, Opt("Add what each row took: tokens generated, seconds, hours of CPU and GPU, all runs behind it.")
+        bool,
+        Opt(
+            "Add to the table what each row took: tokens generated, seconds, hours of CPU and GPU, all runs behind it."
+        ),
     ] = False,
     markdown: Annotated[bool, Opt("Write the table in Markdown.")] = False,
     json: Annotated[bool, Opt("Write the rows as JSON lines, not as a table.")] = False,
@@ -75,15 +78,10 @@ def run(
     rows = over_runs(found)
     if json:
         with LineWriter() as out:
-            out.write([_plain(row, cost) for row in rows])
+            out.write([asdict(row) for row in rows])
     else:
         write_stdout(table(rows, cost=cost, markdown=markdown))
     raise typer.Exit(faults.exit_code)
-
-
-def _plain(row: Row, cost: bool) -> dict[str, Any]:
-    """As JSON says it: a cost that was not asked for is not there."""
-    return {name: value for name, value in asdict(row).items() if name != "cost" or cost}
 
 
 def report_rows(report: dict[str, Any], default_name: str) -> Iterator[Row]:
@@ -93,19 +91,21 @@ def report_rows(report: dict[str, Any], default_name: str) -> Iterator[Row]:
     `eval --steps` gives what its reward model says of first errors. Raises KeyError, TypeError or ValueError for
     anything else.
     """
-    name = report["name"] or default_name
+    cost = dict(report.get("cost") or {"runs": 0})
+    if not cost.pop("runs"):  # no run is known (an input by a pipe, an earlier version): the answers' tokens are
+        cost = {"tokens": report.get("tokens", 0), "seconds": 0.0, "cpu_hours": 0.0, "gpu_hours": 0.0, "whole": False}
 
     def row(measure: str, point: dict[str, Any]) -> Row:
         value, low, high = (float(point[key]) for key in ("value", "low", "high"))
-        return Row(name, measure, int(point["n"]), value, low, high, cost=_cost(report))
+        return Row(report["name"] or default_name, measure, int(point["n"]), value, low, high, cost)
 
-    if report.get("kind") == "step-report":
+    if report["kind"] == "step-report":
         found, threshold = report["first_error"], report["threshold"]
         for key, measure in (("wrong", "first error found"), ("right", "no error found"), ("f1", "F1 of first errors")):
             if found[key] is not None:
                 yield row(f"{measure}, threshold {threshold:g}", {"n": report["trajectories"]} | found[key])
         return
-    if report.get("kind") != "report":
+    if report["kind"] != "report":
         raise ValueError("its `kind` is not `report`")
     strategies = list(report["made_from"]["strategies"])
     most = max((int(size) for size in report["responses_per_problem"]), default=0)
@@ -122,16 +122,7 @@ def report_rows(report: dict[str, Any], default_name: str) -> Iterator[Row]:
         yield row(f"best of {most}, {' / '.join(strategies)}", report["micro"])
     for curve in ("min-vote-sum", "min-likelihood"):
         if curve in curves and curve not in strategies:
-            point = curves[curve][-1]
-            yield row(f"best of {point['k']}, {curve}", point)
-
-
-def _cost(report: dict[str, Any]) -> dict[str, float]:
-    """What the report says, or, where no run is known (an input by a pipe, an earlier version), the answers' tokens."""
-    known = report.get("cost") or {"runs": 0}
-    if known["runs"]:
-        return {name: value for name, value in known.items() if name != "runs"}
-    return {"tokens": report.get("tokens", 0), "seconds": 0.0, "cpu_hours": 0.0, "gpu_hours": 0.0, "whole": False}
+            yield row(f"best of {curves[curve][-1]['k']}, {curve}", curves[curve][-1])
 
 
 def over_runs(rows: Sequence[Row]) -> list[Row]:
@@ -141,30 +132,28 @@ def over_runs(rows: Sequence[Row]) -> list[Row]:
     for row in rows:
         alike.setdefault((row.run, row.measure), []).append(row)
     merged = []
-    for found in alike.values():
+    for (run, measure), found in alike.items():
         value, low, high = (fmean(getattr(row, key) for row in found) for key in ("value", "low", "high"))
         spread = stdev(row.value for row in found) if len(found) > 1 else None
-        n = min(row.n for row in found)
         spent = {name: fmean(row.cost[name] for row in found) for name in found[0].cost}
-        merged.append(Row(found[0].run, found[0].measure, n, value, low, high, spent, len(found), spread))
+        merged.append(Row(run, measure, min(row.n for row in found), value, low, high, spent, len(found), spread))
     return merged
-
-
-def _priced(cost: dict[str, float]) -> tuple[str, ...]:
-    more = "" if cost["whole"] == 1 else "+"
-    tokens = f"{cost['tokens'] / 1000:.0f} k" if cost["tokens"] >= 10_000 else f"{cost['tokens']:.0f}"
-    return (tokens + more, f"{cost['seconds']:.0f}", f"{cost['cpu_hours']:.2f}", f"{cost['gpu_hours']:.2f}")
 
 
 def table(rows: Sequence[Row], *, cost: bool, markdown: bool = False) -> str:
     """Aligned columns, or Markdown; percentages with one decimal. Runs and their spread have columns where a row is of
     several; "+" stands behind costs that a pipe hides a part of."""
     several = any(row.runs > 1 for row in rows)
-    head = ("run", "measure", *(("runs",) if several else ()), "n", "%", *(("+-",) if several else ()), "95 % interval")
-    head += ("tokens", "s", "CPU h", "GPU h") if cost else ()
+    head = ["run", "measure", *(["runs"] if several else []), "n", "%", *(["+-"] if several else []), "95 % interval"]
+    head += ["tokens", "s", "CPU h", "GPU h"] if cost else []
     body = []
     for row in rows:
-        runs, spread = ((str(row.runs),), (percent(row.spread),)) if several else ((), ())
-        shown = (percent(row.value), *spread, span(asdict(row)), *(_priced(row.cost) if cost else ()))
-        body.append((row.run, row.measure, *runs, str(row.n), *shown))
+        shown = [row.run, row.measure, *([str(row.runs)] if several else []), str(row.n), percent(row.value)]
+        shown += [*([percent(row.spread)] if several else []), span(asdict(row))]
+        if cost:
+            spent = row.cost
+            tokens = f"{spent['tokens'] / 1000:.0f} k" if spent["tokens"] >= 10_000 else f"{spent['tokens']:.0f}"
+            shown += [tokens + ("" if spent["whole"] == 1 else "+"), f"{spent['seconds']:.0f}"]
+            shown += [f"{spent['cpu_hours']:.2f}", f"{spent['gpu_hours']:.2f}"]
+        body.append(shown)
     return "\n".join(aligned(head, body, left=2, markdown=markdown)) + "\n"

@@ -1,7 +1,9 @@
-"""The parts of an evaluation by hand-worked numbers: records read, curves, pairs of runs, first errors, calibration."""
+"""The parts of an evaluation by numbers worked by hand, brute force over subsets and published implementations: records
+read, curves, intervals, pairs of runs, first errors, calibration."""
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Collection, Sequence
 from itertools import combinations
@@ -12,18 +14,29 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest, mannwhitneyu
 
 from medsss_cli.errors import BadRecord
-from medsss_cli.evaluation.accuracy import answers_report, curve_points
-from medsss_cli.evaluation.compare import comparison_report
+from medsss_cli.evaluation.intervals import difference_interval, mean_interval, sign_flip_p
 from medsss_cli.evaluation.items import NO_FIELD, Item, candidate_scores, field_of
-from medsss_cli.evaluation.measures import vote_columns
+from medsss_cli.evaluation.measures import (
+    DRAWS,
+    NO_VOTE,
+    best_of_k,
+    k_values,
+    majority_at_k,
+    pass_at_k,
+    vote_columns,
+    votes_at_k,
+)
+from medsss_cli.evaluation.reports import answers_report, comparison_report, curve_points
 from medsss_cli.evaluation.steps import StepItem, Trajectory, read_steps, step_report
 from medsss_cli.prm.aggregate import StepAggregation, aggregate_steps
 from medsss_cli.selection import AnswerAggregation, select
 from medsss_cli.stream.jsonl import Where
 
 WHERE = Where("runs/gsm8k.jsonl", 7)
+Z = 1.959963984540054
 # Powers of four: means, products and roots of one or two of them are exact, so ties are ties in any arithmetic.
 grid = st.sampled_from([0.0, 0.0625, 0.25, 1.0])
 
@@ -40,13 +53,60 @@ def item(
     return Item(
         id,
         dataset,
-        "samples",
         correct=correct,
         columns=vote_columns(keys, correct),
         readable=[key is not None for key in keys],
         scores_AN=None if scores is None else candidate_scores(scores),
         **more,
     )
+
+
+def columns_of(answers: Sequence[str | None], *right: str) -> list[int]:
+    return vote_columns(answers, [answer in right for answer in answers])
+
+
+def test_one_of_k_by_hand() -> None:
+    assert (pass_at_k(4, 1, 2), pass_at_k(4, 0, 4), pass_at_k(4, 1, 4)) == (0.5, 0.0, 1.0)
+    assert pass_at_k(5000, 1, 2500) == pytest.approx(0.5)  # factorials of this size are no trouble
+    for n, c, k in [(4, 5, 1), (4, -1, 1), (4, 1, 5), (4, 1, 0)]:
+        with pytest.raises(ValueError, match="pass@"):
+            pass_at_k(n, c, k)
+    # Correct is only the second best of three: of AB, AC, BC only BC selects it; log-probabilities choose alike.
+    for scores in ([0.9, 0.5, 0.1], [-9.0, -50.0, -100.0]):
+        assert best_of_k(scores, columns_of("ABC", "B"), 2) == pytest.approx(1 / 3)
+    # A B B, B correct, k = 2: AB is a tie that A wins, AB again, BB is right.
+    assert [majority_at_k(columns_of("ABB", "B"), k) for k in (2, 3)] == [pytest.approx(1 / 3), 1.0]
+
+
+def test_votes_that_are_drawn_are_near_what_they_estimate() -> None:
+    """Draws of each problem are its own: the mean of many problems is not off by what one draw of subsets is off."""
+    rng = random.Random(5)
+    columns = columns_of([rng.choice("AABC") for _ in range(16)], "A")
+    ones = np.ones((1, 16))  # votes that all weigh the same: the majority, which is exact
+    exact = majority_at_k(columns, 8)
+    votes = [votes_at_k(columns, ones, 8, [0, problem])[0, 0] for problem in range(400)]
+    error = math.sqrt(exact * (1 - exact) / DRAWS / 400)
+    assert abs(fmean(votes) - exact) < 4 * error < 0.01
+    assert votes_at_k(columns, ones, 8, [0, 7])[0, 0] == votes[7]  # fixed by the seed
+
+
+@pytest.mark.parametrize("n", [64, 300])
+def test_ties_of_very_many_candidates_go_to_the_first(n: int) -> None:
+    ones = np.ones((1, n))
+    for answers, right, expected in [
+        (["B", "A"] * (n // 2), "A", 0.0),
+        (["B", "A"] * (n // 2), "B", 1.0),
+        ([None] * (n - 2) + ["A", "B"], "A", 1.0),
+        ([None] * (n - 2) + ["A", "B"], "B", 0.0),
+    ]:
+        assert votes_at_k(columns_of(answers, right), ones, n, [0])[0, 0] == expected
+        if n < 100:
+            assert majority_at_k(columns_of(answers, right), n) == expected
+
+
+def test_where_curves_are_drawn() -> None:
+    assert [k_values(n) for n in (1, 2, 3, 8, 12)] == [[1], [1, 2], [1, 2, 3], [1, 2, 4, 8], [1, 2, 4, 8, 12]]
+    assert columns_of(["x", None, "A", "x", "C"], "A", "C") == [-1, NO_VOTE, 0, -1, 1]
 
 
 # Curves
@@ -95,7 +155,7 @@ def test_the_order_of_the_steps_decides_no_tie() -> None:
 
 def test_the_likeliest_of_k_by_hand() -> None:
     """What a reward model has to beat, free of charge: the answer that the policy itself found most probable."""
-    one = item("p", ["A", "B", None], "B", logprobs=np.asarray([-5.0, -7.5, -1.0]))
+    one = item("p", ["A", "B", None], "B", logprobs=[-5.0, -7.5, -1.0])
     # Pairs: AB gives A, A- gives A, B- gives B, for what says nothing is chosen last.
     assert dict(curve_points(one, 2))["likeliest"] == pytest.approx(1 / 3)
     assert "likeliest" not in dict(curve_points(item("p", ["A", "B"], "B"), 2))
@@ -149,6 +209,73 @@ def test_a_path_into_the_record_or_its_meta() -> None:
     assert field_of(record, "meta.clinic.kind.x") == field_of(record, "none") == NO_FIELD
 
 
+# Intervals and the paired test
+
+
+def test_wilson_by_hand_and_by_scipy() -> None:
+    assert mean_interval([1] * 30) == (1.0, pytest.approx(1 / (1 + Z**2 / 30)), 1.0)
+    assert mean_interval([0] * 30) == (0.0, 0.0, pytest.approx(1 - 1 / (1 + Z**2 / 30)))
+    for good, n in [(0, 1), (1, 1), (3, 7), (29, 30), (500, 6811)]:
+        theirs = binomtest(good, n).proportion_ci(method="wilson")
+        assert mean_interval([1] * good + [0] * (n - good))[1:] == pytest.approx((theirs.low, theirs.high))
+
+
+def test_shares_by_hand() -> None:
+    # .25 and .75, with 0 and 1 added: mean .5, squares (.0625 + .5625 + 1) / 4 = .40625, variance .15625.
+    half = Z * math.sqrt(0.15625 / 4)
+    assert mean_interval([0.25, 0.75]) == pytest.approx((0.5, 0.5 - half, 0.5 + half))
+    # Shares are ratios of size 1; problems of two sizes weigh by size.
+    assert mean_interval([1, 3], [4, 4]) == pytest.approx(mean_interval([0.25, 0.75]))
+    assert mean_interval([1, 4], [2, 8]).mean == 0.5
+    for wrong in ([], [1.5], [float("nan")], [-0.5]):
+        with pytest.raises(ValueError, match="values"):
+            mean_interval(wrong)
+
+
+@given(st.lists(st.sampled_from([i / 16 for i in range(17)]), min_size=1, max_size=60))
+def test_an_interval_holds_its_mean_and_has_a_width(values: list[float]) -> None:
+    mean, low, high = mean_interval(values)
+    assert 0 <= low <= mean <= high <= 1
+    assert high - low > 0.05  # however alike, 60 problems do not tell for sure
+    mirrored = mean_interval([1 - value for value in values])
+    assert mirrored == pytest.approx((1 - mean, 1 - high, 1 - low))
+    assert mean_interval(values[::-1]) == pytest.approx((mean, low, high))
+    more = mean_interval(values * 4)
+    assert more.high - more.low < high - low
+
+
+def test_differences_by_hand() -> None:
+    half = Z * math.sqrt(2 / 102 / 102)
+    assert difference_interval([0] * 100) == pytest.approx((0, -half, half))
+    low = difference_interval([1] * 12).low  # 12 of 14, squares 14 / 14
+    assert low == pytest.approx(12 / 14 - Z * math.sqrt((1 - (12 / 14) ** 2) / 14))
+    with pytest.raises(ValueError, match="no values"):
+        difference_interval([])
+
+
+def test_the_paired_test_by_hand() -> None:
+    assert sign_flip_p([1, 0.5, 0.5]) == pytest.approx(0.25)
+    assert sign_flip_p([1, -1, -1, -1, -1, -1, 0]) == pytest.approx(2 * 7 / 64)
+    assert sign_flip_p([0, 0]) == sign_flip_p([0.5, -0.25, -0.25]) == 1.0
+    # One pair can say nothing: the bootstrap of version 0.1 gave .0005.
+    assert sign_flip_p([1.0]) == sign_flip_p([0.3]) == 1.0
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(-12, 12), min_size=1, max_size=10), st.sampled_from([1, 12, 16, 7]))
+def test_the_paired_test_is_the_count_of_all_signs(units: list[int], unit: int) -> None:
+    expected = fmean(
+        abs(sum(s * u for s, u in zip(signs, units, strict=True))) >= abs(sum(units))
+        for signs in np.stack(np.meshgrid(*[[1, -1]] * len(units)), -1).reshape(-1, len(units)).tolist()
+    )
+    assert sign_flip_p([u / 12 / unit for u in units]) == pytest.approx(expected, abs=1e-9)
+
+
+def test_of_right_and_wrong_the_paired_test_is_mcnemar_s() -> None:
+    for a, b in [(0, 1), (0, 9), (3, 8), (40, 61), (480, 530), (700, 1900)]:
+        assert sign_flip_p([-1] * a + [1] * b + [0] * 7) == pytest.approx(binomtest(a, a + b).pvalue, rel=1e-9)
+
+
 # Two runs
 
 
@@ -164,7 +291,7 @@ def test_shares_have_the_same_test() -> None:
     """McNemar's wants one verdict a problem; the count of all signs does not."""
     a, b = run_of({"p": 0.5, "q": 1, "r": 0.25, "s": 0.5}), run_of({"p": 1, "q": 1, "r": 0.5, "s": 0.75})
     pairs = comparison_report(a, b)["pairs"]
-    assert (pairs["mcnemar_p"], pairs["only_a_right"]) == (None, None)
+    assert (pairs["only_a_right"], pairs["only_b_right"]) == (None, None)
     assert pairs["difference"]["value"] == 0.25
     assert pairs["difference"]["p"] == 0.25  # three differences of one sign: 2 of 8
 
@@ -194,7 +321,7 @@ def test_first_errors_by_hand() -> None:
         StepItem("h", "e", [Trajectory([0.9, 0.9], [right, None])]),  # nobody knows whether the rest is right
     )
     first = report["first_error"]
-    assert (first["wrong"]["n"], first["right"]["n"], report["undecided"]) == (3, 3, 1)
+    assert (first["wrong"]["n"], first["right"]["n"], report["trajectories"]) == (3, 3, 7)
     assert first["wrong"]["value"] == pytest.approx(1 / 3, abs=1e-6)
     assert first["right"]["value"] == pytest.approx(2 / 3, abs=1e-6)
     assert first["f1"]["value"] == pytest.approx(2 * (1 / 3) * (2 / 3) / 1, abs=1e-6)
@@ -209,8 +336,6 @@ def test_first_errors_by_hand() -> None:
 
 
 def test_auroc_brier_and_calibration_against_scipy() -> None:
-    from scipy.stats import mannwhitneyu
-
     rng = np.random.default_rng(0)
     scores = np.concatenate([rng.beta(4, 1, 3000), rng.beta(1, 2, 2000), [1 - 1e-9, 1 - 1e-8, 1.0, 0.0]])
     golds = [*([True] * 3000), *([False] * 2000), True, False, True, False]

@@ -16,49 +16,46 @@ from ..answers import Extract, answer_key
 from ..errors import BadRecord
 from ..prm.aggregate import StepAggregation, aggregate_steps
 from ..problems import to_samples, without_corrections
-from ..records import Problem, Response, Verdict
+from ..records import Problem, Samples, Verdict
 from ..stream.jsonl import Where
 from .measures import vote_columns
 
 FAILED = "(failed)"
 NO_FIELD = "(none)"
 
+Score = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+
 
 @dataclass(slots=True)
 class Item:
     """What is looked at of a problem. `correct`, `columns` (`measures.vote_columns`), `readable` and `logprobs` have
-    one entry a candidate.
+    one entry a candidate; no candidates: it failed.
 
-    `scores_AN` is the score of each candidate by every StepAggregation, None without step scores; `logprobs` is
-    None where a candidate has none. No candidates: it failed. `mark` is 128 bits of a hash of id, question,
-    answer and options; 0 for a failure. `group` is the value of the field to tell apart by, `forms` how the
-    answers were read.
+    `scores_AN` is the score of each candidate by every StepAggregation, None without step scores; `logprobs` is None
+    where a candidate has none. `mark` is 128 bits of a hash of id, question, answer and options; 0 for a failure.
+    `group` is the value of the field to tell apart by, `forms` how the answers were read.
     """
 
     id: str
     dataset: str
-    kind: str
     correct: list[bool] = field(default_factory=list)
     columns: list[int] = field(default_factory=list)
     readable: list[bool] = field(default_factory=list)
-    truncated: int = 0
     tokens: int = 0
     scores_AN: NDArray[np.float64] | None = None
-    logprobs: NDArray[np.float64] | None = None
+    logprobs: list[float] | None = None
     selected: int | None = None
     strategy: str | None = None
     mark: int = 0
     group: str | None = None
-    forms: Counter[str] | None = None
+    forms: Counter[str] = field(default_factory=Counter)
 
     @property
     def value(self) -> float:
         """1 or 0 for the selected candidate; of unselected ones the share that is right; 0 for a failure."""
-        if not self.correct:
-            return 0.0
         if self.selected is not None:
             return float(self.correct[self.selected])
-        return sum(self.correct) / len(self.correct)
+        return sum(self.correct) / len(self.correct) if self.correct else 0.0
 
     @property
     def readable_value(self) -> float | None:
@@ -68,38 +65,41 @@ class Item:
         return sum(self.correct) / sum(self.readable) if any(self.readable) else None
 
 
-Score = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
-
-
 def read_item(obj: dict[str, Any], where: Where, *, rejudge: Extract | None = None, by: str | None = None) -> Item:
     """The Item of an object. `rejudge` is how the answers are read anew, None takes the verdicts that the record
     carries; `by` is a dotted path into the record. Raises BadRecord."""
     if is_failure(obj):
-        return Item(obj["id"], FAILED, "failed", group=FAILED if by else None)
+        return Item(obj["id"], FAILED, group=FAILED)
     obj = without_corrections(obj)
     problem = to_samples(obj, where, rejudge=rejudge)
     given = problem.responses
-    steps, selected = _scored(obj, problem.id)
     correct = [response.verdict is Verdict.CORRECT for response in given]
-    logprobs = [response.logprob for response in given]
-    forms = Counter(response.form for response in given if response.form is not None)
-    return Item(
+    logprobs = [response.logprob for response in given if response.logprob is not None]
+    item = Item(
         id=problem.id,
         dataset=problem.dataset,
-        kind="scored" if selected is not None else "samples" if "responses" in obj else "responses",
         correct=correct,
-        columns=vote_columns(_keys(problem, given), correct),
+        columns=vote_columns(_keys(problem), correct),
         readable=[response.verdict is not Verdict.NO_ANSWER for response in given],
-        truncated=sum(response.finish_reason == "length" for response in given),
-        tokens=_whole_cost(obj) or sum(response.tokens for response in given),
-        scores_AN=None if steps is None else candidate_scores(steps),
-        logprobs=None if None in logprobs else np.asarray(logprobs, dtype=np.float64),
-        selected=selected,
-        strategy=str(obj.get("strategy", "unknown")) if selected is not None else None,
+        tokens=_whole_cost(problem) or sum(response.tokens for response in given),
+        logprobs=logprobs if len(logprobs) == len(given) else None,
         mark=problem_mark(problem),
         group=None if by is None else field_of(obj, by),
-        forms=forms or None,
+        forms=Counter(response.form for response in given if response.form is not None),
     )
+    candidates = obj.get("candidates")
+    if isinstance(candidates, list) and "responses" not in obj:
+        item.selected, item.strategy = obj.get("selected"), str(obj.get("strategy", "unknown"))
+        if type(item.selected) is not int or not 0 <= item.selected < len(candidates):
+            most = len(candidates) - 1
+            raise BadRecord(f"{item.id}: `selected` must be the number of a candidate (0 to {most}): {item.selected!r}")
+        steps = [each.get("step_scores") if isinstance(each, dict) else None for each in candidates]
+        if any(each is not None for each in steps):
+            try:
+                item.scores_AN = candidate_scores(msgspec.convert(steps, list[list[Score]]))
+            except msgspec.ValidationError:
+                raise BadRecord(f"{item.id}: `step_scores` must be lists of numbers in [0, 1]") from None
+    return item
 
 
 def is_failure(obj: dict[str, Any]) -> bool:
@@ -107,40 +107,18 @@ def is_failure(obj: dict[str, Any]) -> bool:
     return len(obj) == 3 and obj.keys() == {"id", "error", "stage"} and isinstance(obj["id"], str)
 
 
-def _keys(problem: Problem, given: Sequence[Response]) -> list[str | None]:
+def _keys(problem: Samples) -> list[str | None]:
     """What each answer votes for; None where there is none."""
     known: dict[str | None, str | None] = {}
     keys: list[str | None] = []
-    for response in given:
+    for response in problem.responses:
         answer = response.answer
-        if response.verdict is Verdict.NO_ANSWER:
-            keys.append(None)
-            continue
         if answer is None and response.verdict is Verdict.CORRECT:
             answer = problem.answer  # a verdict that came without the answer: right ones agree with the gold one
         if answer not in known:
             known[answer] = answer_key(problem, answer)
-        keys.append(known[answer])
+        keys.append(None if response.verdict is Verdict.NO_ANSWER else known[answer])
     return keys
-
-
-def _scored(obj: dict[str, Any], id: str) -> tuple[list[list[float]] | None, int | None]:
-    """The step scores and the selection of a scored record; None and None for any other."""
-    candidates = obj.get("candidates")
-    if not isinstance(candidates, list) or "responses" in obj:
-        return None, None
-    selected = obj.get("selected")
-    if not isinstance(selected, int) or isinstance(selected, bool) or not 0 <= selected < len(candidates):
-        raise BadRecord(
-            f"{id}: `selected` must be the number of a candidate (0 to {len(candidates) - 1}), got {selected!r}"
-        )
-    found = [each.get("step_scores") if isinstance(each, dict) else None for each in candidates]
-    if all(steps is None for steps in found):
-        return None, selected
-    try:
-        return msgspec.convert(found, list[list[Score]]), selected
-    except msgspec.ValidationError:
-        raise BadRecord(f"{id}: `step_scores` must be lists of numbers in [0, 1]") from None
 
 
 def candidate_scores(steps: Sequence[Sequence[float]]) -> NDArray[np.float64]:
@@ -149,29 +127,26 @@ def candidate_scores(steps: Sequence[Sequence[float]]) -> NDArray[np.float64]:
     return np.asarray([[round(aggregate_steps(each, how), 12) for each in steps] for how in StepAggregation])
 
 
-def _whole_cost(obj: dict[str, Any]) -> int | None:
-    """The tokens that a beam or a search generated for a problem, the steps that are in no candidate included."""
-    meta = obj.get("meta")
+def _whole_cost(problem: Problem) -> int | None:
+    """The tokens that a search (or a beam of version 0.1) generated for a problem, those of steps that are in no
+    candidate included."""
     for name in ("beam", "search"):
-        part = meta.get(name) if isinstance(meta, dict) else None
-        cost = part.get("tokens") if isinstance(part, dict) else None
-        if isinstance(cost, int):
-            return cost
+        part = problem.meta.get(name)
+        if isinstance(part, dict) and isinstance(part.get("tokens"), int):
+            return int(part["tokens"])
     return None
 
 
 def problem_mark(problem: Problem) -> int:
     """128 bits of blake2b of what makes a problem this problem. Their sum, in any order, names a data set."""
     parts = [problem.id, problem.question, problem.answer]
-    if problem.options:
-        parts += [text for option in problem.options.items() for text in option]
+    parts += [text for option in (problem.options or {}).items() for text in option]
     return int.from_bytes(hashlib.blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=16).digest())
 
 
 def field_of(obj: dict[str, Any], path: str) -> str:
     """The value at a dotted path into a record, or into its `meta`, as a text; NO_FIELD where there is none."""
-    for start in (obj, obj.get("meta")):
-        value: Any = start
+    for value in (obj, obj.get("meta")):
         for name in path.split("."):
             value = value.get(name) if isinstance(value, dict) else None
         if value is not None:

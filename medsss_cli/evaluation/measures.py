@@ -13,7 +13,6 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import combinations
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,16 +112,11 @@ def majority_wins(columns: tuple[int, ...]) -> tuple[int, ...]:
     return tuple((total >> (k * (n + 1))) & (x - 1) for k in range(n + 1))
 
 
-class Votes(NamedTuple):
-    """[score]: the chance that the winner of a vote among k candidates is correct, by sum and by mean of the scores."""
-
-    by_sum: NDArray[np.float64]
-    by_mean: NDArray[np.float64]
-
-
-def votes_at_k(columns: Sequence[int], scores_AN: NDArray[np.float64], k: int, seed: Sequence[int]) -> Votes:
-    """Vote-sum and vote-mean among k of n candidates, for each of A ways of scoring them, with the ties of
-    `selection.select`. Over all subsets where there are at most DRAWS, else over DRAWS that `seed` fixes.
+def votes_at_k(
+    columns: Sequence[int], scores_AN: NDArray[np.float64], k: int, seed: Sequence[int]
+) -> NDArray[np.float64]:
+    """[sum, mean][way of scoring]: the chance that the winner of a vote among k of n candidates is correct, with the
+    ties of `selection.select`. Over all subsets where there are at most DRAWS, else over DRAWS that `seed` fixes.
 
     By hand: answers A B B, B correct, scores .5 .3 .3, k = 2: A beats one B by sum twice, BB wins: 1/3; k = 3: B's sum
     .6 beats .5, by mean .3 does not: 1 and 0. Sums that differ by less than n * 1e-11 count as equal. Raises ValueError
@@ -131,10 +125,9 @@ def votes_at_k(columns: Sequence[int], scores_AN: NDArray[np.float64], k: int, s
     n = len(columns)
     _check(n, k)
     rows = len(scores_AN)
-    if not any(0 <= column < NO_VOTE for column in columns):
-        return Votes(np.zeros(rows), np.zeros(rows))
-    if min(columns) >= 0 and NO_VOTE not in columns:
-        return Votes(np.ones(rows), np.ones(rows))
+    right = [0 <= column < NO_VOTE for column in columns]
+    if all(right) or not any(right):
+        return np.full((2, rows), float(right[0]))
     chosen_SN = _all_subsets(n, k)
     if chosen_SN is None:
         order = np.random.default_rng([*seed, n, k]).random((DRAWS, n)).argpartition(k - 1, axis=1)
@@ -151,8 +144,8 @@ def votes_at_k(columns: Sequence[int], scores_AN: NDArray[np.float64], k: int, s
         weights -= _TIE * own[votes_SN.argmax(axis=1)][:, None]
         weights[:, count == 0] = -np.inf
         np.maximum(best[int(answer >= 0)], weights, out=best[int(answer >= 0)])
-    by_sum, by_mean = (best[1] > best[0]).mean(axis=1)
-    return Votes(by_sum, by_mean)
+    chances: NDArray[np.float64] = (best[1] > best[0]).mean(axis=1)
+    return chances
 
 
 @lru_cache(maxsize=256)

@@ -17,12 +17,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from ..clinic.checker import gold_labels
 from ..errors import BadRecord
@@ -31,7 +31,6 @@ from ..steps import answer_steps
 from ..stream.jsonl import Where
 from .intervals import LEVEL, combined, mean_interval
 from .items import FAILED, Score, is_failure
-from .measures import DRAWS
 
 BINS = 15
 GRID = tuple(round(0.05 * i, 2) for i in range(1, 20))
@@ -102,22 +101,17 @@ def _add(item: StepItem, scores: object, gold: Sequence[float | None]) -> None:
     item.trajectories.append(Trajectory(found, labels))
 
 
-# Counting
+class _Answer(NamedTuple):
+    """Of a trajectory: the number of its problem, the score of its first wrong step (None where there is none), and the
+    least score of a right step before it."""
 
+    problem: int
+    first: float | None
+    least: float
 
-@dataclass(slots=True)
-class _Answers:
-    """The trajectories of some problems, in the order [trajectory]: the score of the first wrong step (nan where there
-    is none), the least score of a right step before it, the number of its problem."""
-
-    first_P: NDArray[np.float64]
-    least_P: NDArray[np.float64]
-    problem_P: NDArray[np.int64]
-
-    def hits(self, threshold: float) -> NDArray[np.bool_]:
+    def hit(self, threshold: float) -> bool:
         """Whether the first step that scores below the threshold is the first wrong one, or there is neither."""
-        found: NDArray[np.bool_] = (np.isnan(self.first_P) | (self.first_P < threshold)) & (self.least_P >= threshold)
-        return found
+        return (self.first is None or self.first < threshold) and self.least >= threshold
 
 
 def step_report(items: Sequence[StepItem], threshold: float) -> dict[str, Any]:
@@ -125,66 +119,56 @@ def step_report(items: Sequence[StepItem], threshold: float) -> dict[str, Any]:
     every = _decided(items)
     datasets: dict[str, list[StepItem]] = {}
     for item in items:
-        if item.trajectories and item.dataset != FAILED:
-            datasets.setdefault(item.dataset, []).append(item)
-    shown = {name: first_error(_decided(part), threshold) for name, part in sorted(datasets.items())}
-    shown = {name: row for name, row in shown.items() if row["wrong"] or row["right"]}
-    f1s = [row["f1"]["value"] for row in shown.values() if row["f1"] is not None]
-    trajectories = sum(len(item.trajectories) for item in items)
+        datasets.setdefault(item.dataset, []).append(item)
+    rows = {name: first_error(_decided(part), threshold) for name, part in sorted(datasets.items())}
+    at = {each: first_error(every, each) for each in sorted({*GRID, threshold})}
     return {
         "kind": "step-report",
         "n": len(items),
         "failed": sum(item.dataset == FAILED for item in items),
-        "trajectories": trajectories,
+        "trajectories": sum(len(item.trajectories) for item in items),
         "unscored": sum(item.unscored for item in items),
-        "undecided": trajectories - len(every.first_P),
         "threshold": threshold,
-        "first_error": first_error(every, threshold),
-        "datasets": shown,
-        "macro_f1": round(sum(f1s) / len(f1s), 6) if f1s else None,
-        "by_threshold": [_at_threshold(every, each) for each in sorted({*GRID, threshold})],
+        "first_error": at[threshold],
+        "datasets": {name: row for name, row in rows.items() if row["wrong"] or row["right"]},
+        "by_threshold": [
+            {"threshold": each} | {kind: row and row["value"] for kind, row in found.items()}
+            for each, found in at.items()
+        ],
         **_of_steps(items),
-        "settings": {"draws": DRAWS, "level": LEVEL, "bins": BINS},
+        "settings": {"level": LEVEL, "bins": BINS},
     }
 
 
-def _decided(items: Sequence[StepItem]) -> _Answers:
+def _decided(items: Sequence[StepItem]) -> list[_Answer]:
     """Without those whose labels end before anything is wrong: nobody says whether the rest is right."""
-    rows = []
+    answers = []
     for number, item in enumerate(items):
         for scores, labels in item.trajectories:
-            first = next((i for i, label in enumerate(labels) if label is False), None)
+            first = labels.index(False) if False in labels else None
             before = [score for score, label in zip(scores[:first], labels[:first], strict=True) if label is not None]
             if first is not None or (before and labels[-1] is not None):
-                rows.append((np.nan if first is None else scores[first], min(before, default=1.0), number))
-    table = np.asarray(rows, dtype=np.float64).reshape(len(rows), 3)
-    return _Answers(table[:, 0], table[:, 1], table[:, 2].astype(np.int64))
+                answers.append(_Answer(number, None if first is None else scores[first], min(before, default=1.0)))
+    return answers
 
 
-def first_error(answers: _Answers, threshold: float) -> dict[str, Any]:
+def first_error(answers: Sequence[_Answer], threshold: float) -> dict[str, Any]:
     """Shares of wrong and of right trajectories that were hit, and their harmonic mean (ProcessBench, arXiv 2412.06559,
     section 3), each with its interval over problems; None where there is no such trajectory.
 
     By hand: 1 of 3 wrong ones and 2 of 3 right ones give F1 = 2 (1/3) (2/3) / 1 = 4/9.
     """
-    hits, wrong = answers.hits(threshold), ~np.isnan(answers.first_P)
     result: dict[str, Any] = {"wrong": None, "right": None, "f1": None}
     parts = []
-    for kind, chosen in (("wrong", wrong), ("right", ~wrong)):
-        if chosen.any():
-            sizes = np.bincount(answers.problem_P[chosen])
-            values = np.bincount(answers.problem_P[chosen], hits[chosen])
-            parts.append(mean_interval(values[sizes > 0], sizes[sizes > 0]))
-            result[kind] = {"n": int(chosen.sum()), **parts[-1].record()}
+    for kind in ("wrong", "right"):
+        chosen = [each for each in answers if (each.first is None) == (kind == "right")]
+        hits = [[each.hit(threshold) for each in own] for _, own in groupby(chosen, lambda each: each.problem)]
+        if hits:
+            parts.append(mean_interval([sum(own) for own in hits], [len(own) for own in hits]))
+            result[kind] = {"n": len(chosen), **parts[-1].record()}
     if len(parts) == 2:
         result["f1"] = combined(parts, harmonic_mean).record()
     return result
-
-
-def _at_threshold(answers: _Answers, threshold: float) -> dict[str, float | None]:
-    """The values of `first_error` alone."""
-    found = first_error(answers, threshold)
-    return {"threshold": threshold} | {kind: row and row["value"] for kind, row in found.items()}
 
 
 def harmonic_mean(values: Sequence[float]) -> float:
@@ -204,28 +188,24 @@ def _of_steps(items: Sequence[StepItem]) -> dict[str, Any]:
         for score, label in zip(scores, labels, strict=True)
         if label is not None
     ]
-    p, y = np.asarray(pairs, dtype=np.float64).reshape(len(pairs), 2).T
-    rights = int(y.sum())
-    wrongs = len(y) - rights
-    place = np.minimum((p * BINS).astype(np.int64), BINS - 1)
-    steps, scores, good = (np.bincount(place, values, BINS) for values in (np.ones_like(p), p, y))
+    table = np.asarray(pairs, dtype=np.float64).reshape(len(pairs), 2)
+    p, y = table.T
+    rights, n = int(y.sum()), len(y)
+    wrongs = n - rights
     auroc = None
     if rights and wrongs:
         auroc = round((float(rankdata(p)[y == 1].sum()) - rights * (rights + 1) / 2) / (rights * wrongs), 6)
+    place = np.minimum((p * BINS).astype(np.int64), BINS - 1)
+    bins = [table[place == i] for i in range(BINS)]
+    means = [[round(float(mean), 6) for mean in own.mean(axis=0)] if len(own) else [None, None] for own in bins]
     return {
-        "steps": len(y),
+        "steps": n,
         "right_steps": rights,
         "auroc": auroc,
-        "brier": round(float(((p - y) ** 2).mean()), 6) if len(y) else None,
-        "ece": round(float(np.abs(scores - good).sum()) / len(y), 6) if len(y) else None,
+        "brier": round(float(((p - y) ** 2).mean()), 6) if n else None,
+        "ece": round(sum(abs(float((own[:, 0] - own[:, 1]).sum())) for own in bins) / n, 6) if n else None,
         "reliability": [
-            {
-                "low": round(i / BINS, 6),
-                "high": round((i + 1) / BINS, 6),
-                "n": int(steps[i]),
-                "score": round(float(scores[i] / steps[i]), 6) if steps[i] else None,
-                "right": round(float(good[i] / steps[i]), 6) if steps[i] else None,
-            }
-            for i in range(BINS)
+            {"low": round(i / BINS, 6), "high": round((i + 1) / BINS, 6), "n": len(own), "score": score, "right": right}
+            for i, (own, (score, right)) in enumerate(zip(bins, means, strict=True))
         ],
     }
