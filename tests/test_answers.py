@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from medsss_cli.answers import ANNOUNCED, Extract, answer_key, check_gold, judge, states_answer
-from medsss_cli.answers.readers import READERS
+from medsss_cli.answers.readers import READERS, normalised
 from medsss_cli.errors import BadRecord
 from medsss_cli.records import Problem, Task, Verdict
 
@@ -153,7 +153,7 @@ def test_the_reader_is_named(written: str, problem: Problem, how: str) -> None:
     stated = how in ANNOUNCED
     assert judge(problem, written, Extract.STRICT).verdict is (RIGHT if stated else NONE)
     if how != "none":
-        assert READERS[how](written)[-1].stated is stated
+        assert READERS[how](normalised(written))[-1].stated is stated
 
 
 @pytest.mark.parametrize(

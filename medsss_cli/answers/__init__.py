@@ -13,15 +13,14 @@ import datetime
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import partial
 
 from ..errors import BadRecord
 from ..records import Problem, Task, Verdict
 from .choice import gold_letters, read_choice
 from .date import gold_date, read_date
-from .number import MULTIVALENT, Number, agrees, as_value, canonical, read_gold, read_number
+from .number import Number, canonical, compared, read_gold, read_number
 from .published import published_answer, published_right
-from .readers import READERS, UNSURE, Place, after_thought, states_answer
+from .readers import READERS, UNSURE, Place, normalised, states_answer
 from .text import holds, normalise, read_text
 
 __all__ = ["Extract", "Judgement", "answer_key", "check_gold", "judge", "states_answer"]
@@ -67,21 +66,20 @@ def judge(problem: Problem, text: str, extract: Extract = Extract.FLEXIBLE) -> J
     read = _READ[problem.task](problem)
     if extract is Extract.PUBLISHED:
         return _published(problem, text)
-    text = after_thought(text)
+    text = normalised(text)
     names = [name for name in READERS if extract is Extract.FLEXIBLE or name in ANNOUNCED]
     if problem.task is Task.TEXT and "first_line" in names:
         names.remove("first_line")  # it is a thought
-    found = [(place, name) for name in names for place in READERS[name](text)]
-    for place, name in sorted((each for each in found if each[0].stated), key=lambda each: -each[0].at):
-        answer = UNSURE if place.withdrawn else read(place)
-        if answer is not None:
-            return _judgement(answer, name)
-    weak = [(UNSURE if place.withdrawn else read(place), name) for place, name in found if not place.stated]
-    weak = [(answer, name) for answer, name in weak if answer is not None]
-    agree = len({answer for answer, _ in weak}) == 1 or problem.task is Task.TEXT
-    if not weak or not agree or any(answer == UNSURE for answer, _ in weak):
+    places = [(place, name) for name in names for place in READERS[name](text)]
+    readings = [(place, name, UNSURE if place.withdrawn else read(place)) for place, name in places]
+    readings = [reading for reading in readings if reading[2] is not None]
+    stated = [reading for reading in readings if reading[0].stated]
+    if stated:
+        readings = [max(stated, key=lambda reading: reading[0].at)]
+    answers = {answer for _, _, answer in readings}
+    if not answers or UNSURE in answers or (len(answers) > 1 and problem.task is not Task.TEXT):
         return _NOTHING
-    return _judgement(weak[-1][0], weak[0][1])
+    return _judgement(readings[-1][2], readings[0][1])
 
 
 def _judgement(answer: Reading, how: str) -> Judgement:
@@ -104,33 +102,21 @@ def _choices(problem: Problem) -> Callable[[Place], Reading]:
 
 
 def _numbers(problem: Problem) -> Callable[[Place], Reading]:
-    day = gold_date(problem.answer)
-    gold = read_gold(problem.answer)
-    if day is not None:
-        return partial(_day, day)
-    if gold is None:
+    day, gold = gold_date(problem.answer), read_gold(problem.answer)
+    if day is None and gold is None:
         raise BadRecord(
             f"{problem.id}: the gold answer {problem.answer!r} is not a number (84, 12.5 mg/dL, 84 ± 2, 80 to 90) or a "
             "date (2024-03-15)"
         )
-    univalent = not MULTIVALENT.search(problem.question[-2_000:])
-    wanted = as_value(gold, gold, problem.question)
 
     def read(place: Place) -> Reading:
+        if day is not None or gold is None:
+            stated = read_date(place)
+            return (stated.isoformat(), stated == day) if isinstance(stated, datetime.date) else stated
         number = read_number(place)
-        if not isinstance(number, Number):
-            return number
-        if number.high is not None and wanted.high is None:
-            return UNSURE  # a range says no number
-        number = as_value(number, gold, problem.question)
-        return canonical(number, wanted.unit), agrees(number, wanted, univalent=univalent)
+        return compared(number, gold, problem.question) if isinstance(number, Number) else number
 
     return read
-
-
-def _day(gold: datetime.date, place: Place) -> Reading:
-    stated = read_date(place)
-    return (stated.isoformat(), stated == gold) if isinstance(stated, datetime.date) else stated
 
 
 def _texts(problem: Problem) -> Callable[[Place], Reading]:

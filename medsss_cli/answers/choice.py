@@ -14,96 +14,72 @@ import re
 from collections.abc import Iterable, Mapping
 from difflib import SequenceMatcher
 from functools import lru_cache
-from typing import NamedTuple
+from itertools import takewhile
 
-from .readers import UNSURE, Place, first_sentence, plain
+from .readers import UNSURE, Place, cue, first_sentence, instead, plain
 
 _DEFAULT_LETTERS = "ABCDEFGHIJ"
 _POLAR = {"yes", "no", "maybe", "true", "false"}
 
-_LEAD = re.compile(
-    r"(?:[\s(\[{:>#'=,—-]|[a-z]{0,2}nswer\sis\b|选项|选择|应该|应为|选|项|是|为"
-    r"|(?:the|options?|choices?|letters?|answers?|most\slikely|likely\sto|likely|probably|definitely|clearly|therefore|thus|so|hence|be"
-    r"|indeed|both|simply|actually|certainly|correct|only|is|are|to\schoose|all\sof|best|right)\b(?!['’-]\w)){0,20}",
-    re.IGNORECASE,
+_LEAD = cue(
+    r"(?:[ (\[{:>#'=,—-]|[a-z]{0,2}nswer is\b|选项|选择|应该|应为|选|项|是|为"
+    r"|(?:the|either|options?|choices?|letters?|answers?|most likely|likely to|likely|probably|definitely|clearly"
+    r"|therefore|thus|so|hence|be|indeed|both|simply|actually|certainly|correct|only|is|are|to choose|all of"
+    r"|best|right)\b(?!['’-]\w)){0,20}"
 )
-_HEDGED = re.compile(r"\b(?:likely|probably|is|are|be)\b", re.IGNORECASE)  # of a line without a cue
-_BULLET = re.compile(r"[\s>#*•✅✔-]{0,8}(?=\S)")
-_NOT = re.compile(
-    r"(?:not|neither|never|unlikely|cannot|anything\sbut|all\sbut|everything\sexcept|none)\b|不[是为选]?|并非|既不",
-    re.IGNORECASE,
-)
-_NO_TURN = re.compile(r"(?:anything|all)\sbut\b|none\b", re.IGNORECASE)
-_TURN = re.compile(
-    r"\b(?:but|rather|so)\b(?:\sit)?(?:\sis\b)?|[;,]\sit(?:['’]s|\sis)\b|(?:而|[，,])[是为选]", re.IGNORECASE
-)
-_NEGATED = re.compile(
-    r"\b(?:not|no|neither|nor|never|without|except|than|instead\sof|unlike|against|exclude|rule\sout)\b|不[是为选]|并非|非",
-    re.IGNORECASE,
+_HEDGED = cue(r"\b(?:likely|probably|is|are|be)\b")
+_NEGATED = cue(
+    r"\b(?:not|no|neither|nor|never|without|except|than|instead of|unlike|against|exclude|rule out)\b"
+    r"|不[是为选]|并非|非"
 )
 _AND = (
     r";(?=\s?\(?[A-Z]\)?\s?(?:[.;]|$))|and/or\b|,\s?(?:and|or)\b|,|&|\+|/"
     r"|、|和|与|及|或者|或是|或|and\b|or\b|as\swell\sas\b"
 )
 _BETWEEN = re.compile(rf"[)\].}}]{{0,3}}\s?(?:{_AND})[\s(\[]{{0,3}}(?:options?\s)?", re.IGNORECASE)
-_ALTERNATIVE = re.compile(r"\bor\b|或", re.IGNORECASE)
-_EITHER = re.compile(r"[\s(]{0,3}either\b", re.IGNORECASE)
+_ALTERNATIVE = cue(r"\bor\b|或")
 
 _CJK = "\u3400-\u9fff"
 _FOLLOWS = re.compile(
+    r"(?!['’.][^\W\d]|\.\d|\. [a-z])"
     rf"\s?(?:$|[)\]}}]|[.,:;!/&](?![^\W{_CJK}])|[…。！？；，、]|[/+&,、，]\s?\(?[A-Za-z]\b|[({{\[]|[-–—→]\s|[{_CJK}]"
     r"|(?i:because|since|as|for|given|due|based|which|in|on|and|or|not|but|rather|instead|over|is|are|was|were|would|has"
     r"|daily|explanation|rationale|reason|confidence)\b(?!-))"
 )  # scoped (?i:): ignoring case in a pattern with the range of Chinese characters takes 20 ms to compile
 _TEXT_FOLLOWS = re.compile(rf"(?!\s?(?i:in|(?:,\s?)?(?:and|or))\b)(?:{_FOLLOWS.pattern})|\s\d")
-_POLAR_FOLLOWS = re.compile(r"\s?(?:$|[.,;:!)…。，；！]|\(|[-–—]\s|because\b)", re.IGNORECASE)
-_CORRECTED = re.compile(
-    r"(?:\s?\([^()]{0,40}\))?(?:\s?(?:->|→)\s?|\s(?:and/)?or\b[\s,]{1,2}(?:[a-z]{2,12}[\s,]{1,2}){0,3})|\s?[(,.…]{1,3}\s?(?:(?:no|or|wait|sorry|rather|actually|perhaps|possibly)\b[\s,]{0,3}){1,3}(?:option\s)?",
-    re.IGNORECASE,
+_POLAR_FOLLOWS = cue(r" ?(?:$|[.,;:!)…。，；！]|\(|[-–—] |because\b)")
+_CORRECTED = cue(
+    r"(?: ?\([^()]{0,40}\))?(?: ?(?:->|→) ?| (?:and/)?or\b[ ,]{1,2}(?:[a-z]{2,12}[ ,]{1,2}){0,3})"
+    r"| ?[(,.…]{1,3} ?(?:(?:no|or|wait|sorry|rather|actually|perhaps|possibly)\b[ ,]{0,3}){1,3}(?:option )?"
 )
 # What stands after an option and takes it back: "B is wrong", "B (incorrect)", "B only if she is pregnant", B错.
-_DISMISSED = re.compile(
-    r"[)\].]{0,2}\s?(?:\([^()]{0,80}\)\s)?(?:(?:is|are|was|were|seems|can\sbe|could\sbe)\s(?:(?:also|clearly|therefore|both)\s)?(?:not|wrong|incorrect"
-    r"|false|unlikely|excluded|eliminated|less|ruled\sout|out|second|neither|tempting)\b|(?:isn['’]t|aren['’]t|cannot|can['’]t)\b"
-    r"|(?:项|选项)?(?:是|都|均)?(?:错|不正确|不对|不是|不选|(?:的)?可能))"
-    r"|[)\].]{0,2}\s?[(:,–—-]{1,2}\s?(?:which\sis\s)?(?:clearly\s)?(?:(?:wrong|incorrect|false|contraindicated|unlikely|excluded"
-    r"|not\s(?:sure|correct|right|certain|indicated))\b|no[.!]?$)"
-    r"|\s(?:only\s)?(?:if|unless|when)\b",
-    re.IGNORECASE,
+_DISMISSED = cue(
+    r"[)\].]{0,2} ?(?:\([^()]{0,80}\) )?(?:(?:is|are|was|were|seems|can be|could be) (?:(?:also|clearly|therefore"
+    r"|both) )?(?:not|wrong|incorrect|false|unlikely|excluded|eliminated|less|ruled out|out|second|neither"
+    r"|tempting)\b|(?:isn['’]t|aren['’]t|cannot|can['’]t)\b|(?:项|选项)?(?:是|都|均)?(?:错|不正确|不对|不是|不选|(?:的)?可能))"
+    r"|[)\].]{0,2} ?[(:,–—-]{1,2} ?(?:which is )?(?:clearly )?(?:(?:wrong|incorrect|false|contraindicated|unlikely"
+    r"|excluded|not (?:sure|correct|right|certain|indicated))\b|no[.!]?$)| (?:only )?(?:if|unless|when)\b"
 )
 # After a letter without a cue before it: "B. The pulse is high" answers, "E. coli grows" does not.
 _BARE_FOLLOWS = re.compile(
-    r"\s?[.!)\]:。，、]{0,2}\s?$|;|\s?[,;—–-]?\s?(?:because|since)\b"
-    r"|[.)]{1,2}\s(?:The|This|It|In|Because|Given|Since|Based|Explanation|Reason|Rationale|As|He|She|Patient|According|Although"
-    r"|While|These|There|We|Option)\b"
+    r" ?[.!)\]:。，、]{0,2} ?$|;| ?[,;—–-]? ?(?:because|since)\b|[.)]{1,2} (?:The|This|It|In|Because|Given|Since"
+    r"|Based|Explanation|Reason|Rationale|As|He|She|Patient|According|Although|While|These|There|We|Option)\b"
 )
-_WORDED_FOLLOWS = re.compile(r"\s?\(|\s(?:rather\sthan|instead\sof)\b|\s?[.!。)](?:\s|$)|\s?[,;—–-]\s|[,，]")
-_CLAUSE = re.compile(r"[,;:.，]\s?|\b(?:so|therefore|thus|hence|that|and|option|choice)\s", re.IGNORECASE)
+_WORDED_FOLLOWS = re.compile(r" ?\(| (?:rather than|instead of)\b| ?[.!。)](?: |$)| ?[,;—–-] |[,，]")
+_CLAUSE = cue(r"[,;:.，] ?|\b(?:so|therefore|thus|hence|that|and|option|choice) ")
 _SET = re.compile(  # "ACD", "acd" at the end, "A C D"
     rf"[A-Z]{{2,26}}(?={_FOLLOWS.pattern})|[a-z]{{2,26}}(?=\s?[.)]?$)|[A-Z](?:\s[A-Z]){{1,25}}(?=\s?(?:$|[.,;)\]}}。，；]))"
 )
-_GOES_ON = re.compile(r"['’.][^\W\d]|\.\d|\.\s[a-z]")  # "A's", "C. difficile"
-_GOLD_SEPARATORS = re.compile(r"[\s,;/&+、，；和]{1,4}|\band\b")
-_APPOSED = re.compile(r"(?:,\s(?:option\s)?|\s?[(\[](?:option\s|选项)?)(?P<letter>[A-Z])[)\]]?[.!。]?$", re.IGNORECASE)
-_TAIL = re.compile(
-    r"(?:\b(?:so|thus|hence|therefore)\b[,:]?(?:\soption)?|(?<=\w\w\w)\s(?:->|→|=>))\s?\(?(?P<letter>[A-Z])\)?[.!。]?$"
-)
+_GOLD_SEPARATORS = re.compile(r"[ ,;/&+、，；和]{1,4}|\band\b")
+_APPOSED = cue(r"(?:, (?:option )?| ?[(\[](?:option |选项)?)(?P<letter>[A-Z])[)\]]?[.!。]?$")
 _WORD_ENDS = re.compile(r"(?!\w|[-.,/]\w)")
-_OTHER_WORD = re.compile(r"[\s,/.:]{1,3}(?:yes|no|maybe)\b(?=\s?(?:$|[.,!]))", re.IGNORECASE)
-_NAME = re.compile(
-    r"(?:hepatitis|vitamin|type|class|group|grade|stage|influenza|factor|protein|point|table|Child-Pugh)[,\s]*$",
-    re.IGNORECASE,
-)
-_OTHER_LETTER = re.compile(r"[B-HJ-Z]\b(?!\s(?:is|are|was|were|can)\b)")
-_SET_OFF = re.compile(r"\s?(?:\(|,\soption\s)(?:option\s)?([A-Z])\b\)?", re.IGNORECASE)
-_DIGITS = re.compile(r"\d+")
-_LABEL = re.compile(r"(?P<letter>[A-Z])[.):]{1,2}\s?(?=\w)")
-_SEPARATORS = re.compile(r"[).\]:,、．\s–—(\[-]{0,6}")
+_OTHER_WORD = cue(r"[ ,/.:]{1,3}(?:yes|no|maybe)\b(?= ?(?:$|[.,!]))")
+_NAME = cue(r"(?:hepatitis|vitamin|type|class|group|grade|stage|influenza|factor|protein|point|table|Child-Pugh)[, ]*$")
+_OTHER_LETTER = re.compile(r"[B-HJ-Z]\b(?! (?:is|are|was|were|can)\b)")
+_SET_OFF = cue(r" ?(?:\(|, option )(?:option )?([A-Z])\b\)?")
+_LABEL = re.compile(r"(?P<letter>[A-Z])[.):]{1,2} ?(?=\w)")
+_SEPARATORS = re.compile(r"[).\]:,、． –—(\[-]{0,6}")
 _PART = re.compile(rf"[^\W{_CJK}]|-")
-_LISTED = re.compile(r"\s*(?:[-*•>]\s+|\d{1,2}[.)]\s+)?")
-_SECOND = re.compile(
-    r"[)\]]?\s(?:is|are|was|were|has|have|can|acts?|would)\b(?!\s(?:also|too|correct|right|true|both))", re.IGNORECASE
-)
 _CLOSED = re.compile(
     r"(?:\b(?i:the|a|an|to|is|be|that|likely|of|with|give|start|option|use|therefore|thus|diagnosis|treatment|say"
     r"|probably|clearly)|[:,—–-]|[\u3400-\u9fff])$"
@@ -132,14 +108,6 @@ def read_choice(place: Place, options: Mapping[str, str] | None, *, several: boo
     return letters if several or len(letters) == 1 else UNSURE
 
 
-class _Items(NamedTuple):
-    """Letters that are listed (or UNSURE), where the list ends, and whether an option's text stands in it."""
-
-    letters: str
-    end: int
-    worded: bool
-
-
 class _Reading:
     """The options of a question and what can be read with them."""
 
@@ -153,23 +121,20 @@ class _Reading:
         self.longest = sorted(self.phrases, key=len, reverse=True)
 
     def read(self, place: Place) -> str | None:
-        lines = [line for line in place.text.strip("\n").split("\n", 8)[:8] if line.strip()]
-        if not lines:
-            return None
+        lines = [line.strip() for line in place.text.strip("\n").split("\n", 8)[:8]]
+        listed = self.listed(lines) if len(lines) > 1 and not place.subject else None
+        if listed or not lines[0]:
+            return listed
         if place.subject:
-            return self.subject(place.text)
-        listed = self.listed(place.text) if len(lines) > 1 else None
+            return self.subject(lines[0])
         if place.whole:
-            return listed if len(lines) > 1 else self.bare(plain(lines[0]))
-        return listed or self.stated(plain(lines[0]))
+            return self.bare(lines[0]) if len(list(filter(None, lines))) == 1 else None
+        return self.stated(lines[0])
 
-    def listed(self, text: str) -> str | None:
+    def listed(self, lines: list[str]) -> str | None:
         """The letters of lines that each hold an item and nothing else, up to an empty line."""
         letters = ""
-        block = text.strip("\n").split("\n\n")[0]
-        for line in block.split("\n"):
-            start = _LISTED.match(line)
-            line = plain(line[start.end() if start else 0 :])
+        for line in takewhile(bool, lines):
             item = self.item(line, self.start(line))
             if item is None or line[item[1] :].strip(" .)"):
                 return None
@@ -183,39 +148,37 @@ class _Reading:
 
     def stated(self, text: str) -> str | None:
         """What is said after "the answer is": at its head, else a text or set-off letter in its sentence."""
-        either = _EITHER.match(text)
-        position = self.start(text, either.end() if either else 0)
-        if _NOT.match(text, position) and not self.option_at(text, position):
-            turn = None if _NO_TURN.match(text, position) else _TURN.search(text, position)
-            return self.stated(text[turn.end() :]) if turn else None
+        position = self.start(text)
+        rest = None if self.option_at(text, position) else instead(text[position:])
+        if rest is not None:
+            return self.stated(rest)
         found = self.items(text, position)
         if found is not None:
-            return UNSURE if either else found.letters
+            return found[0]
         sentence = first_sentence(text)
-        return self.contained(sentence) or self.apposed(sentence) or self.tail(sentence)
+        return self.contained(sentence) or self.apposed(sentence)
 
-    def items(self, text: str, position: int) -> _Items | None:
-        """The letters listed at `position`."""
-        letters, unsure, worded, end = "", False, False, position
+    def items(self, text: str, position: int) -> tuple[str, int] | None:
+        """The letters listed at `position` (or UNSURE), and where the list ends."""
+        letters, unsure, end = "", False, position
         while len(letters) <= len(self.table):
             item = self.item(text, position)
-            if item is None or (letters and _SECOND.match(text, item[1])):
+            if item is None or (letters and _DISMISSED.match(text, item[1])):
                 break
             letters, end = letters + item[0], item[1]
-            worded = worded or end > position + len(item[0])
             between = _BETWEEN.match(text, end)
             if not between:
                 break
             position = between.end()
             if _OTHER_LETTER.match(text, position) and self.item(text, position) is None:
                 return None  # "B and T cells"
-            if _ALTERNATIVE.search(between.group()) and re.match(r"\w", text[position:]):
-                unsure = True
+            unsure = unsure or bool(_ALTERNATIVE.search(between.group()) and re.match(r"\w", text[position:]))
         if not letters or _DISMISSED.match(text, end):
             return None
         other = _CORRECTED.match(text, end)
-        unsure = unsure or UNSURE in letters or bool(other and self.item(text, other.end()))
-        return _Items(UNSURE if unsure else letters, end, worded)
+        if unsure or UNSURE in letters or (other and self.item(text, other.end())):
+            return UNSURE, end
+        return letters, end
 
     def item(self, text: str, position: int) -> tuple[str, int] | None:
         """The letter or letters named at `position` and where they end; None where no option is named."""
@@ -225,7 +188,7 @@ class _Reading:
             set_off = _SET_OFF.match(text, end)
             if set_off and set_off[1].upper() in self.table:
                 return (option if set_off[1].upper() == option else UNSURE), set_off.end()
-            return option, end
+            return at
         label = _LABEL.match(text, position)
         if label and label["letter"] not in self.table:
             return self.option_at(text, label.end())  # "D. maybe", where the options end with C
@@ -234,13 +197,12 @@ class _Reading:
         if several and letters:
             return letters, several.end()
         letter, after = text[position : position + 1].upper(), position + 1
-        if letter in self.table:
-            own = self.own_text(text, after, letter)
-            if own is None:
-                return UNSURE, after
-            if own > after or (_FOLLOWS.match(text, after) and not _GOES_ON.match(text, after)):
-                return letter, own
-        return None
+        if letter not in self.table:
+            return None
+        own = self.own_text(text, after, letter)
+        if own is None:
+            return UNSURE, after
+        return (letter, own) if own > after or _FOLLOWS.match(text, after) else None
 
     def option_at(self, text: str, position: int, *, after_letter: bool = False) -> tuple[str, int] | None:
         """The option whose text (or whose first word, if that is yes, no, true or the like) stands at `position`, and
@@ -255,14 +217,10 @@ class _Reading:
         return None
 
     def ends(self, text: str, end: int, phrase: str) -> bool:
-        """Whether an option's text can end here."""
+        """Whether an option's text can end here: what follows goes on no name, or is "and" and another item."""
         follows = _POLAR_FOLLOWS if phrase in _POLAR else _TEXT_FOLLOWS
-        return bool(follows.match(text, end)) or self.listed_after(text, end)
-
-    def listed_after(self, text: str, end: int) -> bool:
-        """Whether "and" or the like and another item follow."""
         between = _BETWEEN.match(text, end)
-        return bool(between and self.item(text, between.end()))
+        return bool(follows.match(text, end) or (between and self.item(text, between.end())))
 
     def own_text(self, text: str, position: int, letter: str) -> int | None:
         """Where the option's own text ends after its letter ("A. Aspirin"), `position` if it does not follow, None if
@@ -291,44 +249,37 @@ class _Reading:
         if len(found) != 1:
             return None
         [(start, end)] = found
-        before = sentence[:start].rstrip(" (*")
-        first = sentence[start : start + 1]
+        before, first = sentence[:start].rstrip(" ("), sentence[start]
         named = not before or first.isupper() or not first.isalpha() or _CLOSED.search(before)
         taken_back = _NEGATED.search(before) or _DISMISSED.match(sentence, end)
         return self.phrases[lowered[start:end]] if named and not taken_back else None
 
     def apposed(self, sentence: str) -> str | None:
         """The letter set off at the end of the sentence: "the beta blocker (B)", "a beta blocker, B"."""
-        sentence = sentence.rstrip(". ")
-        found = _APPOSED.search(sentence[-80:])
-        if found and _NAME.search(sentence[-80:], 0, found.start()):
-            return None  # "hepatitis (B)"
+        found = _APPOSED.search(sentence[-80:].rstrip(". "))
         letter = found["letter"].upper() if found else ""
-        return letter if letter in self.table and not _NEGATED.search(sentence) else None
-
-    def tail(self, line: str) -> str | None:
-        """The letter at the end of "..., so B", "... is wrong → B"."""
-        found = _TAIL.search(line[-80:])
-        return found["letter"] if found and found["letter"] in self.table else None
+        if not found or letter not in self.table or _NAME.search(sentence[-80:], 0, found.start()):  # "hepatitis (B)"
+            return None
+        return letter if not _NEGATED.search(sentence) else None
 
     def bare(self, line: str) -> str | None:
         """The answer of a line that is an answer by itself; a reason or another sentence may follow it."""
-        bullet = _BULLET.match(line)
-        line = line[bullet.end() if bullet else 0 :]
         position = self.start(line)
         if _HEDGED.search(line, 0, position):
-            return self.tail(line)
-        if _NOT.match(line, position) and not self.option_at(line, position):
-            return self.stated(line) if _TURN.search(line) else None
+            return None
+        rest = None if self.option_at(line, position) else instead(line[position:])
+        if rest is not None:
+            return self.stated(rest)
         found = self.items(line, position)
         if found is None:
-            sentence = first_sentence(line)
-            return self.tail(line) or (self.apposed(line) if sentence == line.rstrip(".!。") else None)
-        if _POLAR & self.phrases.keys() and _OTHER_WORD.match(line, found.end):
+            return self.apposed(line) if first_sentence(line) == line.rstrip(".!。") else None
+        letters, end = found
+        if _POLAR & self.phrases.keys() and _OTHER_WORD.match(line, end):
             return UNSURE
-        rest = line[found.end :]
-        follows = _BARE_FOLLOWS.match(rest) or (found.worded and _WORDED_FOLLOWS.match(rest))
-        return found.letters if follows or self.resembled(rest) == found.letters else None
+        rest = line[end:]
+        worded = end > position + len(letters)
+        follows = _BARE_FOLLOWS.match(rest) or (worded and _WORDED_FOLLOWS.match(rest))
+        return letters if follows or self.resembled(rest) == letters else None
 
     def resembled(self, words: str) -> str | None:
         """The option that the words after a label are, misspelt or shortened ("D. Somatostatin secretion" for excessive
@@ -337,23 +288,21 @@ class _Reading:
         if not label or not label.group().strip() or not words[label.end() :][:1].isupper():
             return None
         words = words[label.end() :][:200].lower().rstrip(" .")
-        likeness = {
-            letter: SequenceMatcher(None, words, option[:200].lower(), autojunk=False).ratio()
+        likeness = sorted(
+            (SequenceMatcher(None, words, option[:200].lower(), autojunk=False).ratio(), letter)
             for letter, option in self.table.items()
-        }
-        best = max(likeness, key=likeness.__getitem__)
-        second = max((ratio for letter, ratio in likeness.items() if letter != best), default=0.0)
-        option = self.table[best]
-        alike = likeness[best] >= max(0.6, second + 0.05) and _DIGITS.findall(words) == _DIGITS.findall(option)
-        return best if alike and len(words.split()) <= len(option.split()) else None
+        )
+        (second, _), (best, letter) = [(0.0, ""), *likeness][-2:]
+        option = self.table[letter]
+        alike = best >= max(0.6, second + 0.05) and re.findall(r"\d+", words) == re.findall(r"\d+", option)
+        return letter if alike and len(words.split()) <= len(option.split()) else None
 
     def subject(self, text: str) -> str | None:
         """What "is correct" is said of: the items that end the text, after a clause of something else or none."""
-        text = plain(text)
         for start in [0, *(clause.end() for clause in _CLAUSE.finditer(text))]:
             found = self.items(text, self.start(text, start))
-            if found and not text[found.end :].strip(" ,.)]"):
-                return found.letters
+            if found and not text[found[1] :].strip(" ,.)]"):
+                return found[0]
         return None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import re
 
-from .readers import UNSURE, Place, plain
+from .readers import UNSURE, Place, cue, plain
 
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _NAME = rf"(?P<m>{'|'.join(_MONTHS)})[a-z]{{0,6}}\.?"
@@ -25,8 +25,8 @@ _FORMS = [
 ]
 _MONTH_FIRST = _FORMS[1]
 
-_NOT = re.compile(r"\b(?:not|never|neither)\b|n['’]t\b|不", re.IGNORECASE)
-_SECOND_DAY = re.compile(r"\bor\b|或", re.IGNORECASE)
+_NOT = cue(r"\b(?:not|never|neither)\b|n['’]t\b|不")
+_SECOND_DAY = cue(r"\bor\b|或")
 
 
 def gold_date(answer: str) -> datetime.date | None:
@@ -37,7 +37,7 @@ def gold_date(answer: str) -> datetime.date | None:
 
 def read_date(place: Place) -> datetime.date | str | None:
     """The day at `place`: the one of its first sentence; UNSURE where that names two or takes it back."""
-    line = plain(place.text.strip("\n").partition("\n")[0])
+    line = place.text.strip("\n").partition("\n")[0].strip()
     if _NOT.search(line):
         return None
     days = {day for form in _FORMS for match in form.finditer(line) if (day := _day(match)) is not None}

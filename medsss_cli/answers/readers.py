@@ -1,10 +1,11 @@
 """Where a written answer states its answer: an ordered table of small readers. docs/answers.md shows what each reads.
 
-Three ideas carry them. A *place* begins after a cue ("the answer is"), ends before one ("is correct"), or is a line.
-A place is passed over where its sentence asserts nothing (`asserted`: a condition, a denial, a question), and counts as
-doubtful where the next sentence takes it back. What stands at a place is read by choice.py, number.py, date.py and
-text.py. Every quantifier is bounded, and of each reader the last 64 places are kept, so that no input is slow: a policy
-in a loop writes "The answer is The answer is ..." to the end of its budget.
+All read one normalised text (`normalised`): no markup, plain ASCII marks, and what a box, a tag or JSON holds between
+marks of its own. A *place* begins after a cue ("the answer is"), ends before one ("is correct"), or is a line. A place
+is passed over where its sentence asserts nothing (`asserted`: a condition, a denial, a question), and counts as
+doubtful where the next sentence takes it back. What stands at a place is read by choice.py, number.py and text.py.
+Every quantifier is bounded, and of each reader the last 64 places are kept, so that no input is slow: a policy in a
+loop writes "The answer is The answer is ..." to the end of its budget.
 """
 
 from __future__ import annotations
@@ -13,6 +14,12 @@ import re
 from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
+
+
+def cue(pattern: str) -> re.Pattern[str]:
+    """A pattern in either case."""
+    return re.compile(pattern, re.IGNORECASE)
+
 
 UNSURE = "?"
 """What is read at a place that names several answers, or takes its answer back: then there is no answer."""
@@ -24,9 +31,9 @@ LONGEST = 400
 class Place(NamedTuple):
     """A place where an answer stands.
 
-    `text` is what stands there, at most 400 characters and as it was written; `at` where it begins; `whole`, that it
-    must be an answer by itself; `subject`, that it must end with the answer; `stated`, that it overrides weak places;
-    `withdrawn`, that it is taken back in the next sentence; `early`, that sentences follow which conclude nothing.
+    `text` is what stands there, at most 400 normalised characters; `at` where it begins; `whole`, that it must be an
+    answer by itself; `subject`, that it must end with the answer; `stated`, that it overrides weak places; `withdrawn`,
+    that it is taken back in the next sentence; `early`, that sentences follow which conclude nothing.
     """
 
     text: str
@@ -41,40 +48,54 @@ class Place(NamedTuple):
 Reader = Callable[[str], list[Place]]
 
 
-# The text of an answer
+# One way of writing an answer
 
-_SENTENCE_BREAK = re.compile(r"(?<=[.!?;…])[*_\s\"”)]{0,4}\s(?=[^a-z\s])|[\n。！？；]|\.\.\.\s?|;\s")
-_ANNOUNCED = re.compile(r"\\f?boxed|<(?:final_)?answer|[\"']answer", re.IGNORECASE)  # a cut one too: no weak place
-_LISTED = re.compile(r"\W{0,6}(?:[A-Z][.):、]|[a-z][.)]\s)")
-
+_TAG = cue(r"<((?:final_?)?answer|choice)(?:\s[^<>\n]{0,40})?>([^<]{0,400})</\1>")
+_JSON = re.compile(
+    r"""["'](?:final_?|correct_?|best_?)?(?:answer|choice|option)(?:_?(?:choice|letter|option|s))?["']\s{0,4}:\s{0,4}"""
+    r"""(?:"((?:[^"\\\n]|\\.){1,400})"|'([^'\n]{1,400})'|\[([^\[\]\n]{1,200})\]|(-?[\d.]{1,30})(?=[\s,}]))""",
+    re.IGNORECASE,
+)
+_BRACES = re.compile(r"\\[dt]?frac\s?\{(\d{1,9})\}\s?\{(\d{1,9})\}|\^\s?\{([-+−]?\d{1,3})\}")
 _WRAPPED = re.compile(
-    r"\\(?:text|f?boxed|mathrm|mathit|mathbf|mathsf)(?:bf|rm|it|sf|tt|sl|sc|normal)?\s?\{([^{}]{0,400})\}"
+    r"\\(?:(f?boxed)|text|mathrm|mathit|mathbf|mathsf)(?:bf|rm|it|sf|tt|sl|sc|normal)?\s?\{([^{}]{0,400})\}"
 )
 _MARKUP = re.compile(
     r"\\[()\[\],;! ]|\\(?=%)|[_`$\"“”‘✅✔]|(?<!\d)\*|\*(?!\d)|</?(?:b|i|em|strong)>"
     r"|(?<!\w)['’](?=\w)|(?<=[A-Za-z])['’](?!\w)"
 )
-_SPACES = re.compile(r"\s+")
+_SPACES = re.compile(r"[^\S\n]+")
 _GROUPED = re.compile(r"(?<=\d)(?:[\u00a0\u2009\u202f]|\{,\}|\\[,;: ])(?=\d{3}(?!\d))")
-_SENTENCE_END = re.compile(
-    r"(?<!\b\w)[.!?;…](?=\s|$)|(?<=\.\.)\.|[。！？；]|\n"
-)  # "E. coli": a point after one letter ends none
-
-_QUESTION = re.compile(r"(?<!\w[.!])[.!?;](?=\s|$)|[。！？；\n]|吗")
-
+_JOINED = cue(r"⟫([\s.,]{0,4}\b(?:or|and)\b\s?|\s?[或和]\s?|[ ,;]{0,4})⟪boxed ")
 # Full-width forms of Chinese text, as ASCII. Those that end a sentence stay: ASCII ones need a space after them.
 _NARROW = {0xFF00 + code - 0x20: code for code in (*range(0x30, 0x3A), *range(0x41, 0x5B), *range(0x61, 0x7B))} | {
     ord(wide): narrow for wide, narrow in zip("（）：，．【】％－＝＋／", "():,.[]%-=+/", strict=True)
 }
 
 
+def normalised(text: str) -> str:
+    """What all readers read: `plain` text without the thought, what a box, a tag or JSON holds as "⟪boxed B⟫"."""
+    text = _TAG.sub(r"⟦tag \2⟧", after_thought(text))
+    text = _JSON.sub(lambda found: f"⟦json {found[found.lastindex or 0]}⟧".replace("\\\\", "\\"), text)
+    return _JOINED.sub(r"\1", plain(text))
+
+
 def plain(text: str) -> str:
-    """`text` without bold, quotes and LaTeX wrapping, full-width forms as ASCII, white space as single spaces. Thin
-    spaces that group digits become commas."""
-    text = _GROUPED.sub(",", text)
-    for _ in range(3 if "\\" in text else 0):
-        text = _WRAPPED.sub(r"\1", text)
-    return _SPACES.sub(" ", _MARKUP.sub("", text).translate(_NARROW)).strip()
+    """`text` without bold, quotes and LaTeX wrapping, full-width forms as ASCII, spaces as single ones. Thin spaces
+    that group digits become commas."""
+    text = _GROUPED.sub(",", text.translate(_NARROW))
+    if "\\" in text or "^" in text:
+        text = _BRACES.sub(lambda found: f"^{found[3]}" if found[3] else f" {found[1]}/{found[2]}", text)
+        for _ in range(3):
+            text = _WRAPPED.sub(lambda found: f"⟪boxed {found[2]}⟫" if found[1] else found[2], text)
+    return _SPACES.sub(" ", _MARKUP.sub("", text)).strip()
+
+
+_SENTENCE_BREAK = re.compile(r"(?<=[.!?;…])[\s)]{0,4}\s(?=[^a-z\s])|[\n。！？；]|\.\.\.\s?|;\s")
+_SENTENCE_END = re.compile(r"(?<!\b\w)[.!?;…](?=\s|$)|(?<=\.\.)\.|[。！？；]|\n")
+
+
+_QUESTION = re.compile(r"(?<!\w[.!])[.!?;](?=\s|$)|[。！？；\n]|吗")
 
 
 def first_sentence(text: str) -> str:
@@ -90,43 +111,33 @@ def after_thought(text: str) -> str:
     return text
 
 
-def lines_of(text: str) -> list[str]:
-    """The lines that hold a letter or a digit."""
-    return [line for line in text.split("\n") if any(c.isalnum() for c in line)]
+# What makes a statement none: said of another case, by others, as a question, or taken back
 
-
-# What makes a statement none: said of another case, by others, as a question, or taken back.
-
-
-_ELSEWHERE = re.compile(  # of the whole sentence: another case, another time, other people
-    r"\b(?:if|unless|(?<!question\s)(?<!question\sof\s)whether|suppose|assuming|(?<!is\s)(?<!['’]s\s)why|mistake|tempt\w{0,5}|initially|originally|at\sfirst|I\sfirst|(?:I|he|she|we|one)\sthought"
-    r"|(?:one|you|some|others?|many|most|people|students?|examiners?)\s(?:\w{1,12}\s)?(?:may|might|could|would|will|say|thinks?|choose|wants?)"
-    r"|not\s(?:sure|certain)|un(?:sure|certain|clear)|(?<!no\s)(?<!without\s)(?<!a\s)doubt)\b|如果|假如|若是|很多|有人|有些|为什么|不认为|不确定|是否|难道",
-    re.IGNORECASE,
+_ELSEWHERE = cue(  # of the whole sentence: another case, another time, other people
+    r"\b(?:if|unless|(?<!question )(?<!question of )whether|suppose|assuming|(?<!is )(?<!['’]s )why|mistake"
+    r"|tempt\w{0,5}|initially|originally|at first|I first|(?:I|he|she|we|one) thought"
+    r"|(?:one|which|any|each) of the (?:following|options)|(?:one|you|some|others?|many|most|people|students?"
+    r"|examiners?) (?:\w{1,12} )?(?:may|might|could|would|will|say|thinks?|choose|wants?)|not (?:sure|certain)"
+    r"|un(?:sure|certain|clear)|(?<!no )(?<!without )(?<!a )doubt)\b"
+    r"|如果|假如|若是|很多|有人|有些|为什么|不认为|不确定|是否|难道"
 )
-_ON_THE_OTHER_HAND = re.compile(r"\b(?:but|however|so|therefore|thus|hence)\b[^.]{0,60}$|但|所以|因此", re.IGNORECASE)
-_DENIED = re.compile(  # of the clause
-    r"\b(?:not|cannot|never|nobody|hardly|unlikely|could|might|may|perhaps|maybe|possibly)\b|n['’]t\b|不|非|可能(?=是|选)",
-    re.IGNORECASE,
-)
+_ON_THE_OTHER_HAND = cue(r"\b(?:but|however|so|therefore|thus|hence)\b[^.]{0,60}$|但|所以|因此")
 _NEW_CLAUSE = re.compile(
     r"[.!?;:。！？；，,\n](?=\s|[\u3400-\u9fff]|$)|\b(?i:so|therefore|thus|hence|but|because|although)\b|所以|因此|但"
 )
-_LESSER = re.compile(
-    r"\b(?:wrong|incorrect|second(?:[\s-]best)?|other|another|alternative|worst|least|next|previous|least\s\w{1,12}|false|his|her|their|your|student['’]s|whose)\s$",
-    re.IGNORECASE,
+_DENIED = cue(  # of the clause
+    r"\b(?:not|cannot|never|nobody|hardly|unlikely|could|might|may|perhaps|maybe|possibly)\b|n['’]t\b|不|非|可能(?=是|选)"
+    r"|\b(?:wrong|incorrect|second(?:[ -]best)?|other|another|alternative|worst|least(?: \w{1,12})?|next|previous"
+    r"|false|his|her|their|your|student['’]s|whose) $"
 )
-_WITHDRAWN = (
-    r"[^\w]{0,8}(?:(?:but|no|wait|hmm|oh|sorry|actually|hold\son)\b[\s,.!…]{0,4}){0,4}"
-    r"(?:(?:that|this|it)(?:['’]s|\sis|\swas|\smust\sbe)|is)\s(?:clearly\s|definitely\s)?"
-    r"(?:wrong|incorrect|not\s(?:right|correct)|a\smistake|tempting|not\sthe\sanswer)(?!\s(?:to|that|for)\b)"
-)
-_TAKEN_BACK = re.compile(rf"(?:[^\n]{{0,120}}?[.!?…]\s{{0,2}})?{_WITHDRAWN}", re.IGNORECASE)
-_DOUBTED = re.compile(
-    r"[^\n]{0,120}?(?:\b(?:I\sam|I['’]m|am|be|we\sare)\s(?:not\s(?:\w{1,12}\s|100\s?%\s)?(?:sure|certain|confident)|unsure|uncertain|guessing)\b"
-    r"|\bnot\s(?:\w{1,12}\s)?(?:sure|certain)\s(?:about|of)\b|\bI\s(?:don['’]t|do\snot)\sknow\b"
-    r"|\b(?:just|only|but|is|it['’]s|though)\s(?:a|my)\s(?:\w{1,10}\s)?guess\b|\bcould\sbe\swrong\b|不(?:太|大|能|敢)?(?:确定|肯定))",
-    re.IGNORECASE,
+_WITHDRAWN = cue(
+    r"(?:[^\n]{0,120}?[.!?…]\s{0,2})?[^\w]{0,8}(?:(?:but|no|wait|hmm|oh|sorry|actually|hold on)\b[\s,.!…]{0,4}){0,4}"
+    r"(?:(?:that|this|it)(?:['’]s| is| was| must be)|is) (?:clearly |definitely )?"
+    r"(?:wrong|incorrect|not (?:right|correct)|a mistake|tempting|not the answer)(?! (?:to|that|for)\b)"
+    r"|[^\n]{0,120}?(?:\b(?:am|['’]m|be|are) (?:not (?:\w{1,12} |100 ?% )?(?:sure|certain|confident)|unsure|uncertain"
+    r"|guessing)\b|\bnot (?:\w{1,12} )?(?:sure|certain) (?:about|of)\b|\bI (?:don['’]t|do not) know\b"
+    r"|\b(?:just|only|but|is|it['’]s|though) (?:a|my) (?:\w{1,10} )?guess\b|\bcould be wrong\b"
+    r"|不(?:太|大|能|敢)?(?:确定|肯定))"
 )
 
 
@@ -134,10 +145,7 @@ def asserted(text: str, start: int, end: int) -> bool:
     """Whether the words of the sentence before `start` let what follows it (to `end`) be an assertion: no condition,
     no denial ("I don't think the answer is"), nobody else's opinion, no question."""
     sentence = _SENTENCE_BREAK.split(text[max(start - 160, 0) : start] + "X")[-1][:-1]
-    clause = _NEW_CLAUSE.split(sentence)[-1]
-    if _DENIED.search(clause) or _LESSER.search(clause):
-        return False
-    if _ONE_OF.search(sentence):
+    if _DENIED.search(_NEW_CLAUSE.split(sentence)[-1]):
         return False
     elsewhere = _ELSEWHERE.search(sentence)
     if elsewhere and not _ON_THE_OTHER_HAND.search(sentence, elsewhere.end()):
@@ -146,13 +154,24 @@ def asserted(text: str, start: int, end: int) -> bool:
     return not (stop and stop.group() in "?？吗")
 
 
-_ONE_OF = re.compile(r"\b(?:one|which|any|each)\sof\sthe\s(?:following|options)\b", re.IGNORECASE)
-
-
 def _withdrawn(text: str, end: int) -> bool:
     """Whether the statement that begins at `end` is taken back or doubted: "The answer is B. No, that is wrong.", "The
     answer is B, but I'm not sure."."""
-    return bool(_TAKEN_BACK.match(text, end, end + LONGEST) or _DOUBTED.match(text, end, end + LONGEST))
+    return bool(_WITHDRAWN.match(text, end, end + LONGEST))
+
+
+_NOT = cue(r"(?:not|neither|never|unlikely|cannot|anything but|all but|everything except|none)\b|不[是为选]?|并非|既不")
+_INSTEAD = cue(
+    r"(?<!anything )(?<!all )\b(?:but|rather|so)\b(?: it)?(?: is\b)?|[;,] it(?:['’]s| is)\b|(?:而|[，,])[是为选]"
+)
+
+
+def instead(text: str) -> str | None:
+    """What a text says that begins with a denial: "B" of "not A but B", nothing of "not A"; None without a denial."""
+    if not _NOT.match(text):
+        return None
+    turn = _INSTEAD.search(text)
+    return text[turn.end() :].strip() if turn else ""
 
 
 # The readers
@@ -163,87 +182,59 @@ def _last_of(cue: re.Pattern[str], text: str) -> list[re.Match[str]]:
     return list(deque(cue.finditer(text), maxlen=MOST_PLACES))
 
 
-_BOXED = re.compile(r"\\f?boxed\s?\{")
-_OR = re.compile(r"[\s$.,*]{0,6}\b(?:or|and)\b[\s$*]{0,6}|[\s$]{0,4}(?:或|和)[\s$]{0,4}|[ $,;]{0,6}", re.IGNORECASE)
+_INSIDE = cue(r"(?P<denied>\bnot[\s:]{0,4})?[⟪⟦](?P<kind>boxed|tag|json) (?P<text>[^⟪⟫⟦⟧]{0,400})[⟫⟧]")
+_CUT = cue(r"[⟪⟦]|\\f?boxed|<(?:final_)?answer")
 
-_NOT_THIS = re.compile(r"\bnot[\s$:]{0,4}$", re.IGNORECASE)
+
+def _inside(text: str, kind: str) -> list[Place]:
+    return [
+        Place(found["text"], found.start("text"), withdrawn=_withdrawn(text, found.end()))
+        for found in _last_of(_INSIDE, text)
+        if found["kind"] == kind and not found["denied"]
+    ]
 
 
 def boxed(text: str) -> list[Place]:
     """`\\boxed{X}`; two that are joined by "or" are one place, of two answers. A box that is not closed is none."""
-    places: list[Place] = []
-    end = -1
-    for found in _last_of(_BOXED, text):
-        inside = _braced(text[found.end() : found.end() + LONGEST])
-        if inside is None or _NOT_THIS.search(text, max(found.start() - 12, 0), found.start()):
-            continue
-        start, close = found.end(), found.end() + len(inside) + 1
-        joined = _OR.fullmatch(text, end, found.start()) if end >= 0 else None
-        before = places.pop().text if joined else ""
-        places.append(
-            Place(f"{before}{joined.group() if joined else ''}{inside}", start, withdrawn=_withdrawn(text, close))
-        )
-        end = close
-    return places
-
-
-def _braced(text: str) -> str | None:
-    """`text` up to the brace that closes the one before it; None where none does."""
-    depth = 1
-    for index, character in enumerate(text):
-        depth += {"{": 1, "}": -1}.get(character, 0)
-        if depth == 0:
-            return text[:index]
-    return None
-
-
-_TAG = re.compile(r"<((?:final_?)?answer|choice)(?:\s[^<>\n]{0,40})?>([^<]{0,400})</\1>", re.IGNORECASE)
+    return _inside(text, "boxed")
 
 
 def tag(text: str) -> list[Place]:
     """`<answer>X</answer>`, `<final_answer>X</final_answer>`; one that is not closed is cut off."""
-    return [Place(found[2], found.start(2)) for found in _last_of(_TAG, text)]
-
-
-_JSON = re.compile(
-    r"""["'](?:final_?|correct_?|best_?)?(?:answer|choice|option)(?:_?(?:choice|letter|option|s))?["']\s{0,4}:\s{0,4}"""
-    r"""(?:"((?:[^"\\\n]|\\.){1,400})"|'([^'\n]{1,400})'|\[([^\[\]\n]{1,200})\]|(-?[\d.]{1,30})(?=[\s,}]))""",
-    re.IGNORECASE,
-)
+    return _inside(text, "tag")
 
 
 def json(text: str) -> list[Place]:
     """`{"answer": "X"}`, `{"answer_choice": "X"}`, `{"answer": ["X", "Y"]}`, in a longer text too."""
-    found = [(each, each.lastindex or 0) for each in _last_of(_JSON, text)]
-    return [Place(each[group].replace("\\\\", "\\"), each.start(group)) for each, group in found]
+    return _inside(text, "json")
 
 
 _IS = r"(?:is|are|would\sbe|should\sbe|must\sbe|will\sbe|has\sto\sbe)\b"
 _ANSWER = re.compile(
     rf"""
-    (?P<chinese>
+    (?:
         (?:
-            (?:答案|正确的?选项|(?:合适|最佳|正确|恰当)的?(?:选择|选项|答案)|结果) [】\]]? \s?
+            (?:答案|正确的?选项|(?:合适|最佳|正确|恰当)的?(?:选择|选项|答案)|结果) \]? \s?
             (?:
                 (?:应该|应当|大约|约)?(?:是|为|选) | 应[是为选]
-                | (?=不[是为选]|并非|[:：]|[*(（【\[]{{0,3}}[A-ZＡ-Ｚ])
+                | (?=不[是为选]|并非|:|[(\[]{{0,3}}[A-Z])
             )
             |
             (?:故|因此|所以|因而|综上所述|综上|本题|此题|我|应该|应当|应)
-            [，,]? (?:本题|此题|正确|答案)? (?:应该|应当|应)? 选 (?!项)
-            | (?:应该是|应为) (?=\s?[(（]?[A-ZＡ-Ｚ])
-            | (?<![\u3400-\u9fff]) 选 (?=择?[:：\s]{{0,2}}[(（【\[]?[A-ZＡ-Ｚ](?!项))
-        ) (?:择|项)? [：:\s*]{{0,6}}
+            ,? (?:本题|此题|正确|答案)? (?:应该|应当|应)? 选 (?!项)
+            | (?:应该是|应为) (?=\s?\(?[A-Z])
+            | (?<![\u3400-\u9fff]) 选 (?=择?[:\s]{{0,2}}[(\[]?[A-Z](?!项))
+        ) (?:择|项)? [:\s]{{0,6}}
     )
     |
-    \b (?: answers? | ans(?=\s?[:.=：]|[\s-]\(?[A-Z]\b)
+    \b (?: answers? | ans(?=\s?[:.=]|[\s-]\(?[A-Z]\b)
         | (?:correct|best|right|final|my)\s(?:option|choice|selection)s? )
     (?: \s(?:choice|option)\b )?
     (?: \s(?:to|for|of|in|here)\b [^.:\n]{{0,160}}? | ,\s[^.,:\n]{{0,60}}, )?
-    ["*_)\s]{{0,4}}
+    [)\s]{{0,3}}
     (?:
-        \b{_IS} [*_:\s]{{0,6}}
-        | [:=：][*_\s]{{0,6}} | (?<=\bans)[.\s-]\s{{0,3}} | (?<=[ \t*])[-–—]\s{{1,3}}
+        \b{_IS} [:\s]{{0,6}}
+        | [:=]\s{{0,6}} | (?<=\bans)[.\s-]\s{{0,3}} | (?<=[ \t])[-–—]\s{{1,3}}
         | (?<=nswer\n)\s{{0,3}} | (?<=nswer\n\n)
     )
     """,
@@ -254,53 +245,46 @@ _CHOICE = re.compile(
     \b(?:I|we|you)(?:\s(?:can|would|will|should|must|therefore|thus|(?:would\s)?(?:have|need)\sto)|['’](?:d|ll))?(?:\sam\sgoing|\sgo(?=\swith))?
       \s? (?:choose|pick|select|say|recommend|opt\sfor|with|go\swith)\b (?!\s(?:the\s)?(?:between|one|from))
     | (?:^|(?<=[.!?:\n]\s)|\n)(?:choose|pick|select|go\swith)\b
-      (?=\s(?:the\s)?(?:(?:option|choice|answer)\s)?[(*]{0,3}[A-Z]\b)
+      (?=\s(?:the\s)?(?:(?:option|choice|answer)\s)?\(?[A-Z]\b)
     | \bI\s(?:think|believe)\s(?:that\s)?it\sis\b | \bI\sam\sgoing\swith\b
-    | (?:^|\n)[\s*#>]{0,6}
-      (?:(?:selected\s)?(?:choice|option|answer)|conclusion|selection|(?:my\s)?pick|(?:most\slikely\s|final\s)?diagnosis|(?:final\s)?decision|result)\s?[*]{0,2}:
-    | (?:^|\n)\#{3,4}\s(?=[(*]{0,3}[A-Z\d.-]{1,12}[)*.]{0,3}\s*$)
+    | (?:^|\n)[\s\#>]{0,6}
+      (?:(?:selected\s)?(?:choice|option|answer)|conclusion|selection|(?:my\s)?pick|(?:most\slikely\s|final\s)?diagnosis|(?:final\s)?decision|result)\s?:
+    | (?:^|\n)\#{3,4}\s(?=\(?[A-Z\d.-]{1,12}[).]{0,3}\s*$)
     """,
     re.VERBOSE | re.IGNORECASE,
 )
 
 
-def statement(text: str) -> list[Place]:
+def statement(text: str, *cues: re.Pattern[str]) -> list[Place]:
     """ "The answer is X", "**Answer:** X", "Final answer: X", "I choose X", 答案是X, 故选X. One that is hedged, denied
     or a question is passed over; so is one in a word ("<answer>")."""
-    return _stated(text, _ANSWER, _CHOICE)
-
-
-def _stated(text: str, *cues: re.Pattern[str]) -> list[Place]:
     places: list[Place] = []
-    for cue in cues:
-        for found in _last_of(cue, text):
-            start, end = found.span()
-            if not asserted(text, start, end):
-                continue
+    for found in (found for cue in cues or (_ANSWER, _CHOICE) for found in _last_of(cue, text)):
+        start, end = found.span()
+        if asserted(text, start, end):
             dash = "—" if found.group().rstrip()[-1:] in {"-", "–", "—"} else ""  # "Answer - 2": a dash or a minus?
             places.append(Place(dash + text[end : end + LONGEST], end, withdrawn=_withdrawn(text, end)))
     return sorted(places, key=lambda place: place.at)
 
 
 _RIGHT = re.compile(
-    r"\s(?:is|are|must\sbe|would\sbe|seems)\s(?:(?:therefore|thus|clearly|both|also|indeed|hence|all)\s)?"
-    r"(?:(?:the|our|my|a)\s)?(?:(?P<bare>correct|right)(?=\s?(?:[.;,!)*]|$|\n|\b(?:because|since|as|here)\b))"
-    r"|(?:single\s|only\s)?(?:(?:best|better|correct|right|most\s(?:likely|appropriate|probable|suitable))\s)?"
-    r"(?:answers?|choices?|options?|one(?!\s(?:of|possible|option|choice)\b))\b|(?:most\s(?:likely|probable|appropriate|suitable)(?=\s?[*]{0,2}(?:[.;]|$|\n))|(?:most\s(?:likely|probable|appropriate|suitable)|best)\s(?:[\w-]{1,20}\s){1,3}(?=(?:for|in)\sthis\s(?:patient|case|man|woman|child|setting)\b)|(?:most\s(?:likely|probable|appropriate|suitable)|best|first-line|preferred)\s(?:cause|organism"
-    r"|pathogen|diagnosis|agent|explanation|treatment|therapy|drug|test|next\sstep|step|management|initial\s\w{1,12})\b)"
-    r"|(?:drug|treatment|test|agent)\sof\schoice\b(?!\sfor\s(?!this)))"
-    r"|(?P<chinese>(?:选项|项)?(?:是|都|均)?(?:正确|对的|最佳|最合适|最恰当|最符合题意))"
+    r"\s(?:is|are|must\sbe|would\sbe|seems)\s(?:(?:therefore|thus|clearly|both|also|indeed|hence|all)\s)?(?:(?:the"
+    r"|our|my|a)\s)?(?:(?P<bare>correct|right)(?=\s?(?:[.;,!)*]|$|\n|\b(?:because|since|as|here)\b))|(?:single\s"
+    r"|only\s)?(?:(?:best|better|correct|right|most\s(?:likely|appropriate|probable|suitable))\s)?(?:answers?"
+    r"|choices?|options?|one(?!\s(?:of|possible|option|choice)\b))\b|(?:most\s(?:likely|probable|appropriate"
+    r"|suitable)(?=\s?[*]{0,2}(?:[.;]|$|\n))|(?:most\s(?:likely|probable|appropriate|suitable)"
+    r"|best)\s(?:[\w-]{1,20}\s){1,3}(?=(?:for|in)\sthis\s(?:patient|case|man|woman|child|setting)\b)"
+    r"|(?:most\s(?:likely|probable|appropriate|suitable)|best|first-line|preferred)\s(?:cause|organism|pathogen"
+    r"|diagnosis|agent|explanation|treatment|therapy|drug|test|next\sstep|step|management|initial\s\w{1,12})\b)"
+    r"|(?:drug|treatment|test|agent)\sof\schoice\b(?!\sfor\s(?!this)))|(?P<chinese>(?:选项|项)?(?:是|都|均)?(?:正确|对的|最佳"
+    r"|最合适|最恰当|最符合题意))"
 )
-_SUBJECT_BREAK = re.compile(
-    r"(?<=\w[\w)*][.!?;…])\s|(?<=[A-Z][.!?;])\s(?=(?:[A-Z]\b|Options?|Choices?|Actually|No|Wait|However|But|So|The\scorrect)\b)|[\n。！？；，]"
+_TURN = cue(
+    r"\b(?:actually|(?<!all\s)(?<!anything\s)(?<!everything\s)but|however|wait|no|rather|instead|correction"
+    r"|in\sfact)\b[,:]?"
 )
-_TURN = re.compile(
-    r"\b(?:actually|(?<!all\s)(?<!anything\s)(?<!everything\s)but|however|wait|no|rather|instead|correction|in\sfact)\b[,:]?",
-    re.IGNORECASE,
-)
-_ONLY_IF = re.compile(
-    r"[\s,]{0,2}(?:in\s(?!this|our|the\sgiven|(?:the\s|his\s|her\s)?management\b)|only|if|unless|when|of\smany)",
-    re.IGNORECASE,
+_ONLY_IF = cue(
+    r"[\s,]{0,2}(?:in\s(?!this|our|the\sgiven|(?:the\s|his\s|her\s)?management\b)|only|if|unless|when|of\smany)"
 )
 
 
@@ -311,7 +295,7 @@ def correct(text: str) -> list[Place]:
         if _ONLY_IF.match(text, found.end()):
             continue
         before = text[max(found.start() - 200, 0) : found.start()]
-        sentence = _SUBJECT_BREAK.split(before)[-1]
+        sentence = _SENTENCE_BREAK.split(before)[-1]
         subject = _TURN.split(sentence)[-1]
         at = found.start() - len(subject)
         lead = re.match(r"(?:.{0,160}[,;:]\s|.{0,160}\b(?:so|therefore|thus|hence|that)\b)?[\s(]*", subject)
@@ -322,11 +306,10 @@ def correct(text: str) -> list[Place]:
     return [*places, *_marked(text)]
 
 
-_MARK = re.compile(
-    r"(?:^|\n)[\s*#>-]{0,6}(?:\d{1,2}\.\s)?(?:option\s)?\(?(?P<letter>[A-Z])[.):][^\n]{0,120}?[-–—:→|][\s*]{1,4}(?:(?:this|it)\sis\s)?(?:the\s)?"
-    r"(?:(?P<right>(?:correct|right|best)(?:\s(?:answer|choice|option))?)|(?:incorrect|wrong|not\s(?:correct|right)))"
-    r"(?=\s?(?:[.,;:!*)|–—]|\n|$|because\b))",
-    re.IGNORECASE,
+_MARK = cue(
+    r"(?:^|\n)[\s*#>-]{0,6}(?:\d{1,2}\.\s)?(?:option\s)?\(?(?P<letter>[A-Z])[.):][^\n]{0,120}?[-–—:→|][\s*]{1,4}"
+    r"(?:(?:this|it)\sis\s)?(?:the\s)?(?:(?P<right>(?:correct|right|best)(?:\s(?:answer|choice|option))?)"
+    r"|(?:incorrect|wrong|not\s(?:correct|right)))(?=\s?(?:[.,;:!*)|–—]|\n|$|because\b))"
 )
 
 
@@ -340,14 +323,22 @@ def _marked(text: str) -> list[Place]:
     return [Place(", ".join(right), marks[0].start(), whole=True, stated=False)]
 
 
+_LISTED = re.compile(r"\W{0,6}(?:[A-Z][.):、]|[a-z][.)]\s)")
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines that hold a letter or a digit."""
+    return [line for line in text.split("\n") if any(c.isalnum() for c in line)]
+
+
 def first_line(text: str) -> list[Place]:
     """The first line with a word on it; all lines where it begins a list ("B. ...", "D. ...")."""
     lines = lines_of(text[:4_000])
-    if _is_listed(lines[:2]):
+    if _both_listed(lines[:2]):
         return [Place(text.strip()[:LONGEST], 0, whole=True, stated=False)]
     if len(lines) > 1 and re.search("[=≈]", lines[0]):
         return []
-    return [Place(line[:LONGEST], 0, whole=True, stated=False) for line in lines[:1] if not _ANNOUNCED.search(line)]
+    return [Place(line[:LONGEST], 0, whole=True, stated=False) for line in lines[:1] if not _CUT.search(line)]
 
 
 _CONCLUSION = re.compile(
@@ -362,15 +353,11 @@ _CONCLUSION = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _HOWEVER = re.compile(r",\s(?:but|although)\s(?!not)")
-_NOT_FINAL = re.compile(
-    r"\b(?:least|second|less|other|another|alternative|worst|least|next\smost|current|previous)\b", re.IGNORECASE
-)
+_NOT_FINAL = cue(r"\b(?:least|second|less|other|another|alternative|worst|least|next\smost|current|previous)\b")
 
 
-_TURNED = re.compile(
-    r"(?:[.!?…]\s{1,2}|\n)(?:but|however|wait|actually|hmm|no|on\s(?:the\sother|second))\b", re.IGNORECASE
-)
-_INITIAL = re.compile(r"\b[A-Z]\.")  # "most consistent with B. Metoprolol"
+_TURNED = cue(r"(?:[.!?…]\s{1,2}|\n)(?:but|however|wait|actually|hmm|no|on\s(?:the\sother|second))\b")
+_INITIAL = re.compile(r"\b[A-Z]\.")
 
 
 def conclusion(text: str) -> list[Place]:
@@ -382,7 +369,7 @@ def conclusion(text: str) -> list[Place]:
     for end in _SENTENCE_BREAK.finditer(tail):
         if "\n" in end.group() or not _INITIAL.fullmatch(tail, max(end.start() - 2, 0), end.start()):
             last = end.end()
-    if _ANNOUNCED.search(tail, last):
+    if _CUT.search(tail, last):
         return []
     for found in reversed(_last_of(_CONCLUSION, tail)):
         start, stop = found.start() + offset, found.end() + offset
@@ -395,9 +382,8 @@ def conclusion(text: str) -> list[Place]:
     return []
 
 
-_REMARK = re.compile(
-    r"\s*(?:this|that|it)(?:\s(?:value|result))?\s(?:is|lies|falls)\s(?:with)?in\sthe\s(?:\w{1,12}\s)?range\b",
-    re.IGNORECASE,
+_REMARK = cue(
+    r"\s*(?:this|that|it)(?:\s(?:value|result))?\s(?:is|lies|falls)\s(?:with)?in\sthe\s(?:\w{1,12}\s)?range\b"
 )
 
 
@@ -406,12 +392,12 @@ def last_line(text: str) -> list[Place]:
     lines = lines_of(text[-4_000:])
     if len(lines) > 1 and _REMARK.match(lines[-1]):
         lines = lines[:-1]
-    if not lines or _ANNOUNCED.search(lines[-1]) or _is_listed(lines[-2:]):
+    if not lines or _CUT.search(lines[-1]) or _both_listed(lines[-2:]):
         return []
     return [Place(lines[-1][-LONGEST:], text.rfind(lines[-1]), whole=True, stated=False)]
 
 
-def _is_listed(lines: list[str]) -> bool:
+def _both_listed(lines: list[str]) -> bool:
     """Whether the two lines are items of a list."""
     return len(lines) == 2 and all(_LISTED.match(line) for line in lines)
 
@@ -423,15 +409,15 @@ READERS: dict[str, Reader] = {
 
 
 # What follows "the answer is" where nothing is stated yet.
-_NOTHING = re.compile(
-    r"(?:not|neither|never|unclear|unknown|uncertain|found|given|obtained|computed|calculated|determined|based|one\sof"
-    r"|to\sbe|that|what|which|therefore\snot)\b|不[是为选]|并非",
-    re.IGNORECASE,
+_NOTHING = cue(
+    r"(?:not|neither|never|unclear|unknown|uncertain|found|given|obtained|computed|calculated|determined|based"
+    r"|one\sof|to\sbe|that|what|which|therefore\snot)\b|不[是为选]|并非"
 )
 
 
 def states_answer(text: str) -> bool:
     """Whether the step says its answer ("The answer is B"), readable or not. "The answer is not A" does not."""
-    places = [*boxed(text), *tag(text), *json(text), *_stated(text, _ANSWER)]
-    lines = (plain(place.text.lstrip().partition("\n")[0]) for place in places)
+    text = normalised(text)
+    places = [*boxed(text), *tag(text), *json(text), *statement(text, _ANSWER)]
+    lines = (place.text.lstrip().partition("\n")[0] for place in places)
     return any(any(c.isalnum() for c in line) and not _NOTHING.match(line.lstrip("( ")) for line in lines)

@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from .readers import Place, asserted, first_sentence, plain
+from .readers import Place, asserted, cue, first_sentence
 
 _WORD = re.compile(r"\d{1,40}(?:\.\d{1,40})?|[^\W\d_]{1,80}|%")
-_TOKEN = re.compile(r"[\u3400-\u9fff]|[^\s\u3400-\u9fff]+")
+_TOKEN = re.compile(r"[\u3400-\u9fff]|[^ \u3400-\u9fff]+")
 _ARTICLES = {"a", "an", "the"}
 _NEGATIONS = frozenset(
     "not no never neither nor without except than unlike anything unlikely isn cannot exclude excludes denies negative"  # noqa: SIM905
@@ -21,13 +21,14 @@ _NEGATIONS = frozenset(
 )
 _TURNS = {"but", "rather", "instead", "而"}
 _DENIED_AFTER = re.compile(
-    r"(?:is|was|are|seems)\s(?:\w+\s)?(?:not|unlikely|excluded|wrong|incorrect|absent|ruled)\b|excluded\b|ruled\sout\b"
+    r"(?:is|was|are|seems) (?:\w+ )?(?:not|unlikely|excluded|wrong|incorrect|absent|ruled)\b|excluded\b"
+    r"|ruled out\b"
 )
-_ASIDE = re.compile(r",\s(?:which|who|where|because|since|as)\b|\sbecause\b", re.IGNORECASE)
+_ASIDE = cue(r", (?:which|who|where|because|since|as)\b| because\b")
 _NEGATED_WITHIN = 4
 _MAX_WORDS = 20
-_MARKS = re.compile(r"[(),:;—–→=\"*](?!\d)|\s-\s")
-_UNFINISHED = re.compile(r"\b(?:is|are|was|be|of|to|an?|the|and|or)$|(?:[是为]|:)$", re.IGNORECASE)
+_MARKS = re.compile(r"[(),:;—–→=\"*](?!\d)| - ")
+_UNFINISHED = cue(r"\b(?:is|are|was|be|of|to|an?|the|and|or)$|(?:[是为]|:)$")
 # Words beside a phrase that leave it what it is; any other may make another name of it.
 _PLAIN_BEFORE = frozenset(
     "is are was be been that this of to with by as has have from for in on at due likely probable"  # noqa: SIM905
@@ -65,7 +66,7 @@ def normalise(text: str) -> str:
 def read_text(place: Place) -> str | None:
     """The first sentence at `place`; a line without a cue counts where it has at most 20 words
     and asks nothing. UNSURE where it is taken back."""
-    line = plain(place.text.strip("\n").partition("\n")[0])
+    line = place.text.strip("\n").partition("\n")[0].strip()
     sentence = _ASIDE.split(first_sentence(line), maxsplit=1)[0]
     phrase = normalise(line if place.whole else sentence)
     bare = line.rstrip(" .!。")
