@@ -40,6 +40,7 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p medsss_cli -p commands
+	$(BIN)/mypy benchmarks/*.py
 	$(BIN)/python -m pytest -n 2
 
 demo: $(STAMP)

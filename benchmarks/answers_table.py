@@ -109,7 +109,8 @@ PHRASINGS = ("answers_letters.jsonl", "answers_weak.jsonl")
 TABLES: dict[str, Callable[[], Iterator[Written]]] = {
     f"answers{name}.jsonl": partial(written, f"answers{name}.jsonl")
     for name in ("", "_rest", "_second", "_third", "_realistic", "_cases")
-} | {name: partial(phrasings, name) for name in PHRASINGS}
+}
+TABLES |= {name: partial(phrasings, name) for name in PHRASINGS}
 
 
 def counted(table: Iterator[Written], extract: Extract = Extract.FLEXIBLE) -> Iterator[tuple[str, Written, str]]:

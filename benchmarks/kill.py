@@ -102,13 +102,13 @@ def random_prm(folder: Path) -> Path:
     from medsss_cli.models import Device
     from medsss_cli.stream.jsonl import Where
     from medsss_cli.training.config import PrmTrainingConfig
-    from medsss_cli.training.prm import train_prm
+    from medsss_cli.training.prm import PrmTraining
 
     base = make_tiny_model(folder / "base")
     rows = [{"prompt": "Q?", "completions": ["start", "a", "b"], "labels": [None, 1.0, y]} for y in (0.0, 0.3)]
     out = folder / "prm"
     places = [(Where("rows", k), row) for k, row in enumerate(rows)]
-    train_prm(PrmTrainingConfig(policy=str(base), output=str(out), device=Device.CPU, epochs=1.0), places)
+    PrmTraining(PrmTrainingConfig(policy=str(base), output=str(out), device=Device.CPU, epochs=1.0), places).run()
     return out
 
 

@@ -20,8 +20,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from medsss_cli.prm.packing import pack
 
 MODELS = {"small": (256, 4), "wider": (512, 4)}  # width, layers
 VOCABULARY = 1000
@@ -69,11 +72,12 @@ SHAPES: dict[str, Callable[[int], list[Any]]] = {"tree": search_rows, "best-of-3
 
 def open_model(size: str, device: str, dtype: str) -> Any:
     import torch
-    from transformers import LlamaConfig, LlamaForTokenClassification
+    from transformers import AutoConfig, AutoModelForTokenClassification
 
     width, layers = MODELS[size]
     torch.manual_seed(0)
-    config = LlamaConfig(
+    config = AutoConfig.for_model(
+        "llama",
         vocab_size=VOCABULARY,
         hidden_size=width,
         intermediate_size=round(2.75 * width),
@@ -84,7 +88,8 @@ def open_model(size: str, device: str, dtype: str) -> Any:
         classifier_dropout=0.0,
         use_cache=False,
     )
-    return LlamaForTokenClassification(config).to(device, getattr(torch, dtype))
+    model: Any = AutoModelForTokenClassification.from_config(config)  # type: ignore[no-untyped-call]
+    return model.to(device, getattr(torch, dtype))
 
 
 class Bench:
@@ -94,7 +99,6 @@ class Bench:
         import torch
 
         from medsss_cli.prm.attention import open_tree
-        from medsss_cli.training.prm import collate, collate_packs
 
         self.torch, self.device, self.task = torch, device, task
         self.rows = sorted(SHAPES[shape](1), key=lambda row: -len(row["input_ids"]))
@@ -105,15 +109,12 @@ class Bench:
         self.model.train(task == "training")
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.0)
         self.steps = sum(len(row["labels"]) for row in self.rows)
-        # The making of batches is part of the work, and is timed.
-        self.collate = collate
-        self.pack = collate_packs
 
     def run(self, batch: int | None) -> float:
-        """Padded batches of `batch` rows; None for one pack."""
+        """Padded batches of `batch` rows; None for one pack. The making of batches is part of the work."""
         from contextlib import nullcontext
 
-        from medsss_cli.training.prm import step_loss
+        from medsss_cli.training.prm import collate, step_loss
 
         self.model.set_attn_implementation(self.ours if batch is None else self.usual)
         total = 0.0
@@ -121,10 +122,10 @@ class Bench:
         with self.torch.inference_mode() if self.task == "scoring" else nullcontext():
             for at in range(0, len(self.rows), size):
                 rows = self.rows[at : at + size]
-                made = self.pack(rows, self.steps, self.device) if batch is None else self.collate(rows, self.steps)
+                made = collate(rows, batch is None, self.device)
                 given = {name: value.to(self.device) for name, value in made.items()}
                 labels = given.pop("labels")
-                loss = step_loss(self.model(**given).logits, labels)
+                loss: Any = step_loss(self.model(**given).logits, labels) / self.steps
                 if self.task == "training":
                     loss.backward()
                 total += loss.item()
@@ -200,14 +201,14 @@ def main() -> None:
 def compare(given: argparse.Namespace, size: str, shape: str, task: str) -> dict[str, Any]:
     """One line of the table."""
     bench = Bench(size, shape, "scoring", given.device, given.dtype)
-    trial = {batch: timed(lambda batch=batch: bench.run(batch))[1] for batch in given.batches if len(given.batches) > 1}
+    trial = {batch: timed(partial(bench.run, batch))[1] for batch in given.batches if len(given.batches) > 1}
     best = min(trial, key=lambda batch: trial[batch]) if trial else given.batches[0]
     if task == "training":
         bench = Bench(size, shape, task, given.device, given.dtype)
     bench.run(None)
     pairs = [(timed(lambda: bench.run(best)), timed(lambda: bench.run(None))) for _ in range(given.pairs)]
     paths = sum(len(row["input_ids"]) for row in bench.rows)
-    packed = bench.pack(bench.rows, bench.steps, given.device)["input_ids"].numel()
+    packed = len(pack([row["input_ids"] for row in bench.rows]))
     memory = [] if given.skip_peak else [peak(given, size, shape, task, batch) for batch in (best, None)]
     return {
         "model": size,

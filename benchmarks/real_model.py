@@ -40,7 +40,7 @@ def processor_seconds() -> float:
     """Of all programs that were started here."""
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     running = [child.cpu_times() for child in psutil.Process().children(recursive=True)]
-    return ended.ru_utime + ended.ru_stime + sum(each.user + each.system for each in running)
+    return ended.ru_utime + ended.ru_stime + float(sum(each.user + each.system for each in running))
 
 
 def medsss(engine: str, out: Path, command: str, *arguments: object) -> dict[str, Any]:

@@ -54,9 +54,9 @@ def main() -> None:
     times: dict[str, list[Spent]] = {name: [] for name in COMMANDS}
     for number in range(rounds + 1):
         for name in random.sample(list(COMMANDS), len(COMMANDS)):
-            taken = milliseconds(COMMANDS[name])
+            spent = milliseconds(COMMANDS[name])
             if number:
-                times[name].append(taken)
+                times[name].append(spent)
     bare = times["python -c pass"]
     print(f"median of {rounds} rounds      wall      CPU   CPU over bare   ratio")
     for name, taken in times.items():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -18,16 +16,16 @@ from medsss_cli.training.config import TrainingConfig
 Quiet = Annotated[bool, Opt("No progress and no notes; errors stay.", names=("--quiet", "-q"))]
 
 
-def train(trainer: Callable[..., Any], config: TrainingConfig, strict: bool, quiet: bool) -> NoReturn:
-    """Train by `train_policy` or `train_prm` and write the summary as one line, from process 0. Ends the program, with
+def train(training: Any, config: TrainingConfig, strict: bool, quiet: bool) -> NoReturn:
+    """Run a `Training` and write its summary as one line, from process 0. Ends the program, with
     1 if a line of the input could not be used. Raises UsageError for an input that is not there."""
     from medsss_cli.training.run import is_main_process
 
     check_inputs(config.inputs or ("-",))
     with Faults(strict=strict) as faults:
         rows = read_objects(config.inputs, on_bad=faults.bad)
-        summary = trainer(config, rows, say=(lambda _: None) if quiet else console.note, on_bad=faults.bad)
+        summary = training(config, rows, (lambda _: None) if quiet else console.note, faults.bad).run()
         if is_main_process():
             with LineWriter() as out:
-                out.write([dataclasses.asdict(summary) | {"bad": faults.bad_lines}])
+                out.write([summary | {"bad": faults.bad_lines}])
     raise typer.Exit(faults.exit_code)

@@ -19,6 +19,6 @@ def run(*, config: PolicyConfig, strict: o.Strict = False, quiet: Quiet = False)
     """
     strange = [name for name, methods in config.ONLY.items() if config.method not in methods]
     o.refuse_given(strange, f"is not for --method {config.method}")
-    from medsss_cli.training.policy import train_policy
+    from medsss_cli.training.policy import POLICY_TRAININGS
 
-    train(train_policy, config, strict, quiet)
+    train(POLICY_TRAININGS[config.method], config, strict, quiet)

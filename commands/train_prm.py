@@ -16,6 +16,6 @@ def run(*, config: PrmTrainingConfig, strict: o.Strict = False, quiet: Quiet = F
     Writes a folder that AutoModelForTokenClassification and `bon --prm` take, and one JSON line with the losses. Labels
     may be any number from 0 to 1. Run again, it goes on from its last checkpoint.
     """
-    from medsss_cli.training.prm import train_prm
+    from medsss_cli.training.prm import PrmTraining
 
-    train(train_prm, config, strict, quiet)
+    train(PrmTraining, config, strict, quiet)

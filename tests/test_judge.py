@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from helpers import Ran, read_jsonl, run_medsss, to_lines, write_jsonl
 from tiny_models import make_tiny_tokenizer
+from training import rows_of
 from trees import ROOT, node, nodes
 from trees import record as tree_record
 
@@ -23,9 +24,6 @@ from medsss_cli.labelling.judged import (
 )
 from medsss_cli.records import Prm, Problem, Task, dump, parse, problem_fields
 from medsss_cli.requests import derive_seed
-from medsss_cli.stream.jsonl import Where
-from medsss_cli.training.prm import prm_rows
-from medsss_cli.training.rows import Counts
 
 PROBLEM = Problem(
     id="q1", question="Which drug?", answer="B", options={"A": "Furosemide", "B": "Metoprolol"}, task=Task.CHOICE
@@ -168,11 +166,8 @@ def test_answers_are_judged_and_what_comes_out_trains_a_prm(tmp_path: Path) -> N
         ["It slows the heart.", "The answer is B."],
         ["One.", "Two. The answer is B."],
     ]
-    counts = Counts()
-    tokenizer = make_tiny_tokenizer(tmp_path / "tokenizer")
-    rows = list(prm_rows(((Where("x", i), row) for i, row in enumerate(ran.records)), tokenizer, counts))
+    rows = rows_of("prm", make_tiny_tokenizer(tmp_path / "tokenizer"), ran.records)
     assert [row.columns["labels"] for row in rows] == [[0.0, 0.0], [1.0]]
-    assert counts.bad == 0
 
 
 def test_a_prompt_of_ones_own(tmp_path: Path) -> None:

@@ -69,17 +69,18 @@ def test_what_a_layer_keeps(rank: int | None, on_gpu: bool, tmp_path: Path) -> N
 def test_what_is_trained_is_there_once(
     rank: int | None, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a DPO training: one model, no reference; as many trained numbers as the formula says, each with its gradient
-    and two numbers of Adam in float32."""
-    from medsss_cli.training import policy
+    """Of a DPO training: one model, no second one as reference (a copy of an 8B would not fit beside it); as many
+    trained numbers as the formula says, each with its gradient and two numbers of Adam in float32."""
+    from medsss_cli.training.policy import DpoTraining
 
     trainers: list[Any] = []
-    plain = policy.build_trainer
-    monkeypatch.setattr(policy, "build_trainer", lambda *given: trainers.append(plain(*given)) or trainers[-1])
+    plain = DpoTraining.trainer
+    monkeypatch.setattr(DpoTraining, "trainer", lambda *given: trainers.append(plain(*given)) or trainers[-1])
     more = {"lora": True, "lora_rank": rank, "merge": False} if rank else {}
     train("dpo", base, tmp_path / "out", [pair(ANSWER, WRONG)], **more)
     (trainer,) = trainers
     assert trainer.ref_model is None
+    assert trainer.args.precompute_ref_log_probs == (rank is None)
     trained = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
     numbers = sum(parameter.numel() for parameter in trained)
     shape = memory.shape_of(str(base))

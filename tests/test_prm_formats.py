@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from helpers import run_medsss, to_lines
 from tiny_models import make_tiny_tokenizer
+from training import rows_of
 
 from medsss_cli.errors import UsageError
 from medsss_cli.prm.config import Format, PrmConfig
@@ -76,22 +77,10 @@ def test_what_a_written_answer_is_cut_into(text: str, steps: list[str]) -> None:
 
 def test_training_and_scoring_see_the_same_tokens(tokenizer: Any) -> None:
     """A prm record and the text of the same answer, each through its own command's way to ids."""
-    from medsss_cli.training.prm import prm_rows
-    from medsss_cli.training.rows import Counts
-
     problem = Problem(id="a", question="Which dose?", answer="B", options={"A": "1 mg", "B": "2 mg"})
     steps = [ROOT_TEXT, "As in Step 3: no mark.", "The answer is B."]
-    record = {
-        "id": "a",
-        "question": problem.question,
-        "options": problem.options,
-        "answer": "B",
-        "prompt": question_text(problem),
-        "completions": steps,
-        "labels": [None, 1.0, 0.25],
-        "values": [0.5, 1.0, 0.25],
-    }
-    (row,) = prm_rows([(Where("x", 1), record)], tokenizer, Counts())
+    record = {"prompt": question_text(problem), "completions": steps, "labels": [None, 1.0, 0.25]}
+    (row,) = rows_of("prm", tokenizer, [record])
     scored = encode(tokenizer, question_text(problem), answer_steps(join_steps(steps)))
     assert row.columns["input_ids"] == scored.ids
     assert row.columns["readouts"] == scored.readouts[1:]

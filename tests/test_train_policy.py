@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers import run_medsss, to_lines
 from tiny_models import make_tiny_tokenizer
-from training import ANSWER, PARTIAL, QUESTION, WRONG, pair, placed, sft, train, turn
+from training import ANSWER, PARTIAL, QUESTION, WRONG, pair, rows_of, sft, train, training, turn
 
 from medsss_cli.engines.rendering import render
 from medsss_cli.errors import UsageError
@@ -31,30 +32,17 @@ def log_probabilities(folder: Path, prompt: list[int], ids: list[int]) -> Any:
     return logits[rows, torch.tensor(ids)], logits[-1]
 
 
-# --- rows to ids ---
-
-
-def read(tokenizer: Any, records: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
-    """The columns of the rows."""
-    from medsss_cli.training.policy import preference_rows, sft_rows, turn_end
-    from medsss_cli.training.rows import Counts
-
-    end = turn_end(tokenizer, "/no/such/folder")
-    reader = sft_rows if kind == "sft" else preference_rows
-    return [row.columns for row in reader(placed(records), tokenizer, end, Counts())]
-
-
 def test_the_prompt_is_what_an_engine_asks_and_the_turn_is_closed_once(tmp_path: Path) -> None:
     """The template writes "<|end|>\\n" after an answer: the loss covers <|end|>, where a policy stops, no more. A
     template without an end of turn gets the tokenizer's."""
     tokenizer = make_tiny_tokenizer(tmp_path)
-    (row,) = read(tokenizer, [sft()], "sft")
+    (row,) = rows_of("sft", tokenizer, [sft()])
     asked = render(tokenizer, Prompt((Message("user", QUESTION),)))
     answer = [*tokenizer.encode(ANSWER, add_special_tokens=False), tokenizer.eos_token_id]
-    assert row == {"input_ids": asked + answer, "labels": [-100] * len(asked) + answer}
+    assert row.columns == {"input_ids": asked + answer, "labels": [-100] * len(asked) + answer}
     tokenizer.chat_template = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\\n' }}{% endfor %}"
-    (row,) = read(tokenizer, [sft()], "sft")
-    assert row["labels"][-1] == tokenizer.eos_token_id
+    (row,) = rows_of("sft", tokenizer, [sft()])
+    assert row.columns["labels"][-1] == tokenizer.eos_token_id
 
 
 def test_only_a_finished_answer_is_closed(tmp_path: Path) -> None:
@@ -62,7 +50,7 @@ def test_only_a_finished_answer_is_closed(tmp_path: Path) -> None:
     tokenizer = make_tiny_tokenizer(tmp_path)
     eos = tokenizer.eos_token_id
     pairs = [pair(PARTIAL, WRONG, "step"), pair(ANSWER, WRONG, "step"), pair(ANSWER, WRONG, "trajectory")]
-    step, finish, whole = read(tokenizer, pairs, "dpo")
+    step, finish, whole = (row.columns for row in rows_of("dpo", tokenizer, pairs))
     assert eos not in step["chosen_ids"] + step["rejected_ids"] + finish["rejected_ids"]
     assert tokenizer.decode(step["chosen_ids"]) == PARTIAL
     assert finish["chosen_ids"][-1] == whole["chosen_ids"][-1] == whole["rejected_ids"][-1] == eos
@@ -76,25 +64,19 @@ def test_an_open_turn_ends_with_the_token_that_running_text_has() -> None:
 
     core = Tokenizer(models.BPE())
     words = pre_tokenizers.Split(Regex(r" ?\w+| ?[^\s\w]+[\n]*|\s+"), "isolated")
-    core.pre_tokenizer = pre_tokenizers.Sequence(
-        [words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
+    bytewise = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    core.pre_tokenizer = pre_tokenizers.Sequence([words, bytewise])
     core.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=["<|end|>"], initial_alphabet=alphabet, show_progress=False
-    )
-    core.train_from_iterator([ANSWER] * 20, trainer)
+    given = {"special_tokens": ["<|end|>"], "initial_alphabet": alphabet, "show_progress": False}
+    core.train_from_iterator([ANSWER] * 20, trainers.BpeTrainer(vocab_size=400, **given))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|end|>", clean_up_tokenization_spaces=False)
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] + '<|end|>' }}{% endfor %}"
-    (row,) = read(tokenizer, [pair(PARTIAL, WRONG, "step")], "dpo")
-    chosen = row["chosen_ids"]
+    (row,) = rows_of("dpo", tokenizer, [pair(PARTIAL, WRONG, "step")])
+    chosen = row.columns["chosen_ids"]
     assert tokenizer.decode(chosen) == PARTIAL + "\n\n"
     assert tokenizer.decode(chosen[-1:]) == ".\n\n"
     assert tokenizer.encode(ANSWER, add_special_tokens=False)[: len(chosen)] == chosen
-
-
-# --- losses ---
 
 
 def test_the_sft_loss_is_that_of_the_completion_alone(base: Path, tmp_path: Path) -> None:
@@ -103,9 +85,9 @@ def test_the_sft_loss_is_that_of_the_completion_alone(base: Path, tmp_path: Path
 
     records = [sft(), sft(PARTIAL, 1, "Another question, much longer than the first one, to be padded?")]
     total, count = 0.0, 0
-    for row in read(AutoTokenizer.from_pretrained(base), records, "sft"):
-        start = row["labels"].count(-100)
-        scores, _ = log_probabilities(base, row["input_ids"][:start], row["input_ids"][start:])
+    for row in rows_of("sft", AutoTokenizer.from_pretrained(base), records):
+        start, ids = row.columns["labels"].count(-100), row.columns["input_ids"]
+        scores, _ = log_probabilities(base, ids[:start], ids[start:])
         total, count = total - float(scores.sum()), count + len(scores)
     for name, batch, accumulation in (("one", 2, 1), ("two", 1, 2)):
         summary = train("sft", base, tmp_path / name, records, batch_size=batch, accumulation=accumulation)
@@ -113,33 +95,20 @@ def test_the_sft_loss_is_that_of_the_completion_alone(base: Path, tmp_path: Path
         assert summary.loss_first == pytest.approx(total / count, rel=1e-4)
 
 
-def test_the_dpo_loss_by_hand_and_no_second_model(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_dpo_loss_by_hand(base: Path, tmp_path: Path) -> None:
     """Before the first update policy and reference are one, so the loss is -log sigmoid(0) = ln 2, whatever beta is.
-    `sft_weight` adds its share of the chosen one's nll. The reference is the model without its adapter, or its
-    log-probabilities are computed before: a copy of an 8B would not fit beside it."""
+    `sft_weight` adds its share of the chosen one's nll."""
     from transformers import AutoTokenizer
 
-    from medsss_cli.training import policy
-
-    trainers: list[Any] = []
-    plain = policy.build_trainer
-    monkeypatch.setattr(policy, "build_trainer", lambda *given: trainers.append(plain(*given)) or trainers[-1])
     records = [pair(ANSWER, WRONG)]
-    (row,) = read(AutoTokenizer.from_pretrained(base), records, "dpo")
-    scores, _ = log_probabilities(base, row["prompt_ids"], row["chosen_ids"])
-    nll = -float(scores.mean())
+    (row,) = rows_of("dpo", AutoTokenizer.from_pretrained(base), records)
+    scores, _ = log_probabilities(base, row.columns["prompt_ids"], row.columns["chosen_ids"])
     for name, more, expected in (
-        ("plain", {}, math.log(2)),
-        ("sft", {"sft_weight": 0.5}, math.log(2) + 0.5 * nll),
-        ("lora", {"lora": True}, math.log(2)),
+        ("sft", {"sft_weight": 0.5}, math.log(2) - 0.5 * float(scores.mean())),
+        ("lora", {"lora": True, "beta": 0.3}, math.log(2)),
     ):
         summary = train("dpo", base, tmp_path / name, records, **more)
         assert summary.loss_first == pytest.approx(expected, rel=1e-4), name
-        assert trainers[-1].ref_model is None
-        assert trainers[-1].args.precompute_ref_log_probs == (name != "lora")
-
-
-# --- what is learnt ---
 
 
 def test_sft_teaches_a_text_and_where_it_ends(base: Path, tmp_path: Path) -> None:
@@ -175,7 +144,7 @@ def test_dpo_raises_the_margin_and_does_not_teach_to_stop_after_a_step(base: Pat
 
     tokenizer = AutoTokenizer.from_pretrained(base)
     records = [pair(PARTIAL, WRONG, "step", i) for i in range(8)]
-    row = read(tokenizer, records[:1], "dpo")[0]
+    row = rows_of("dpo", tokenizer, records)[0].columns
 
     def look(folder: Path) -> tuple[float, float]:
         good, after = log_probabilities(folder, row["prompt_ids"], row["chosen_ids"])
@@ -216,30 +185,24 @@ def test_an_adapter_is_merged_left_or_trained_on(base: Path, tmp_path: Path) -> 
     open_prm(PrmConfig(prm=str(tmp_path / "prm"), prm_device="cpu"))
 
 
-# --- grpo ---
-
-
 def test_a_right_answer_is_rewarded_and_the_prompt_is_that_of_an_engine(tmp_path: Path) -> None:
     """Of any record the problem is taken; wrong, unreadable and empty answers are worth 0. An update of 8 answers takes
     2 problems at 4 answers each, so 5 problems are filled up to 6 with one of the next epoch."""
     from datasets import Dataset
 
-    from medsss_cli.training.config import Method, PolicyConfig
-    from medsss_cli.training.grpo import problem_rows, reward
-    from medsss_cli.training.rows import Counts, in_order
+    from medsss_cli.training.grpo import reward
+    from medsss_cli.training.rows import in_order
 
     problem = {"id": "q", "question": QUESTION, "options": {"A": "95 mg", "C": "1750 mg"}, "answer": "C"}
     tree = problem | {"nodes": [{"parent": -1, "depth": 0, "action": "root", "text": ROOT_TEXT}]}
-    given = placed([problem, tree, {"prompt": "Q?", "completions": ["a"], "labels": [1.0]}])
-    config = PolicyConfig(method=Method.GRPO, output="x", generations=4, accumulation=1, max_tokens=50)
-    tokenizer, bad = make_tiny_tokenizer(tmp_path), []
-    rows = list(problem_rows(config, given, tokenizer, Counts(), lambda where, what: bad.append(str(where))))
+    tokenizer, more = make_tiny_tokenizer(tmp_path), {"generations": 4, "max_tokens": 50}
+    rows = rows_of("grpo", tokenizer, [problem, tree], **more)
     asked = render(tokenizer, Prompt((Message("user", QUESTION + "\nA. 95 mg\nC. 1750 mg"),)))
     assert [(row.id, row.columns["prompt"], row.length) for row in rows] == [("q", asked, len(asked) + 50)] * 2
-    assert bad == ["test:3"]
     texts = [ANSWER, WRONG, "The answer is A.", "", "Step 1: So C.\n\nStep 2: The answer is (C)."]
     assert reward(texts, [rows[0].columns["problem"]] * len(texts)) == [1.0, 0.0, 0.0, 0.0, 1.0]
 
+    config = training("grpo", "x", "x", [], **more).config
     order = in_order(Dataset.from_dict({"length": [9, 8, 7, 6, 5]}), config, copies=4)["length"]
     assert len(order) == 6
     assert sorted(order[:5]) == [5, 6, 7, 8, 9]
@@ -262,21 +225,18 @@ def test_rewards_train_a_policy(tmp_path: Path) -> None:
     assert 4 * 16 <= summary["metrics"]["tokens"] <= 4 * 16 * 48
     for words in ("stdin:9", "step 4/4 loss", "zero-variance"):
         assert words in ran.stderr
-    assert "vLLM" not in ran.stderr
+    for noise in ("vLLM", "\r", "Loading weights", "Traceback"):
+        assert noise not in ran.stderr
     card = json.loads((out / "medsss.json").read_text())
     assert (card["kind"], card["method"], card["options"]["generations"]) == ("policy", "grpo", 8)
     drawn = run_medsss(["sample", "-n", "1", "--max-tokens", "8", "--policy", out], problems.splitlines()[0]).ok()
     assert len(drawn.records[0]["responses"]) == 1
 
 
-# --- what is refused ---
-
-
 @pytest.mark.parametrize(
     ("method", "args", "what"),
     [
         ("sft", ["--generations", "4"], "--generations is not for --method sft"),
-        ("sft", ["--beta", ".2"], "--beta is not for --method sft"),
         ("dpo", ["--max-tokens", "100"], "--max-tokens is not for --method dpo"),
         ("grpo", ["--sft-weight", "1"], "--sft-weight is not for --method grpo"),
         ("grpo", ["--beta", ".1"], "needs --lora"),
@@ -295,15 +255,16 @@ def test_a_usage_error_touches_nothing(method: str, args: list[str], what: str, 
 
 
 def test_what_cannot_be_trained_on(base: Path, tmp_path: Path) -> None:
+    """Rows that are none are named and counted, the rest is trained on; what a trainer does not know leaves nothing."""
     long = sft("word " * 600, 9)
     two_turns = sft() | {"completion": [*turn("assistant", "a"), *turn("user", "b")]}
     bare = {"prompt": turn("user", "Q?"), "completion": turn("assistant", "The answer is B.")}
     bad: list[str] = []
     given = [sft(), long, two_turns, sft(" "), bare, pair(ANSWER, WRONG, "step")]
-    summary = train("sft", base, tmp_path / "out", given, on_bad=lambda where, what: bad.append(what))
+    summary = train("sft", base, tmp_path / "out", given, on_bad=lambda where, what: bad.append(f"{where} {what}"))
     assert (summary.rows, summary.dropped, summary.bad) == (2, 1, 3)
-    for what, words in zip(bad, ("one assistant turn", "is empty", "not a sft record"), strict=True):
-        assert words in what
+    for what, words in zip(bad, ("test:3 .*one assistant turn", "not empty", "not a sft record"), strict=True):
+        assert re.search(words, what)
     with pytest.raises(UsageError, match="no rows"):
         train("dpo", base, tmp_path / "none", [sft(), pair(ANSWER, ANSWER, "step")])
     for trainer, what in (
@@ -315,18 +276,3 @@ def test_what_cannot_be_trained_on(base: Path, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=what):
             train("dpo", base, tmp_path / "none", [pair(ANSWER, WRONG, "step")], trainer=(trainer,))
     assert not (tmp_path / "none").exists()
-
-
-def test_the_command_writes_one_line(base: Path, tmp_path: Path) -> None:
-    """A pipe with a broken line: it is named and counted, the rest is trained on, the status is 1."""
-    rows = [{"prompt": "Q?", "completions": [ROOT_TEXT, "a"], "labels": [None, 1.0]}] * 4
-    command = ["train-prm", "--full", "--policy", base, "-o", tmp_path / "out", "--lr", "1e-3"]
-    ran = run_medsss(command, to_lines(rows) + "[1]\n")
-    assert ran.rc == 1, ran.stderr
-    (summary,) = ran.records
-    assert (summary["rows"], summary["bad"], summary["method"]) == (4, 1, "prm")
-    assert summary["loss_first"] > 0
-    assert "stdin:5: expected a JSON object" in ran.stderr
-    assert f"step {summary['steps']}/{summary['steps']} loss" in ran.stderr
-    for noise in ("\r", "Loading weights", "Traceback"):
-        assert noise not in ran.stderr

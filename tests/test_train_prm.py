@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import clean_env, to_lines
+from helpers import clean_env, run_medsss, to_lines
 from tiny_models import make_tiny_tokenizer
 from training import near, train, weights_of
 
@@ -55,22 +55,20 @@ def asked(case: object) -> Problem:
 
 
 def test_the_loss_by_hand() -> None:
-    """Logits (0, ln 3) are p_right = 3/4. Labels 1, 0 and .5 cost ln 4/3, ln 4 and their mean; the position without a
-    label costs nothing, whatever its logits. Two trajectories through one token, labels 1 and 0, cost ln 4/3 + ln 4."""
+    """Logits (0, ln 3) are p_right = 3/4. Labels 1, 0 and .5 cost ln 4/3, ln 4 and their mean; a place without a
+    label costs nothing, whatever its logits; a second label at the last place costs ln 4/3 there, too."""
     import torch
 
-    from medsss_cli.training.prm import step_loss, weigh
+    from medsss_cli.training.prm import step_loss
 
     logits = torch.tensor([[[0.0, math.log(3)]] * 3 + [[50.0, -50.0]]], requires_grad=True)
     one, zero = math.log(4 / 3), math.log(4)
-    loss = step_loss(logits, torch.from_numpy(weigh([([0, 1, 2], [1.0, 0.0, 0.5])], 4, 3))[None])
-    assert loss.item() == pytest.approx((one + zero + (one + zero) / 2) / 3, rel=1e-6)
+    loss = step_loss(logits, torch.tensor([[0, 1], [1, 0], [2, 0.5], [2, 1]], dtype=torch.float64))
+    assert loss.item() == pytest.approx(one + zero + (one + zero) / 2 + one, rel=1e-6)
     loss.backward()
-    # The slope in the right logit is p - y over the number of steps: (3/4 - 1)/3, 3/4/3, 1/4/3.
+    # The slope in the right logit is p - y: 3/4 - 1, 3/4, 1/4 + (3/4 - 1).
     assert logits.grad is not None
-    assert logits.grad[0, :, 1].tolist() == pytest.approx([-1 / 12, 3 / 12, 1 / 12, 0.0], abs=1e-6)
-    shared = step_loss(logits, torch.from_numpy(weigh([([1], [1.0]), ([1], [0.0])], 4, 2))[None])
-    assert shared.item() == pytest.approx((one + zero) / 2, rel=1e-6)
+    assert logits.grad[0, :, 1].tolist() == pytest.approx([-1 / 4, 3 / 4, 0.0, 0.0], abs=1e-6)
 
 
 def test_neither_accumulation_nor_packing_changes_an_update(base: Path, tmp_path: Path) -> None:
@@ -127,18 +125,26 @@ def test_a_model_that_takes_no_packs_is_trained_by_paths_and_told(tmp_path: Path
 
 
 def test_it_learns_what_separates_steps_and_a_scorer_reads_it(base: Path, tmp_path: Path) -> None:
-    """After four passes over 64 rows right and wrong steps do not overlap, on questions that were not trained on; the
-    folder loads by transformers alone, and the scorer gives the probabilities that it computes."""
+    """The program: after four passes over 64 rows right and wrong steps do not overlap, on questions that were not
+    trained on; a broken line is named and counted; the folder loads by transformers alone, and the scorer gives the
+    probabilities that it computes."""
     import torch
     from transformers import AutoModelForTokenClassification, AutoTokenizer
 
     from medsss_cli.prm.layout import encode
 
     out = tmp_path / "prm"
-    summary = train("prm", base, out, [record(i) for i in range(64)], epochs=4.0)
-    assert summary.loss_first > 0.6
-    assert summary.loss_last < 0.3
-    assert (summary.rows, summary.steps, summary.dropped, summary.bad) == (64, 32, 0, 0)
+    sizes = ["--lr", "3e-3", "--epochs", "4", "--accumulation", "1", "--device", "cpu", "-A", "logging_steps=1"]
+    command = ["train-prm", "--full", "--policy", base, "-o", out, *sizes]
+    ran = run_medsss(command, to_lines(record(i) for i in range(64)) + "[1]\n")
+    assert (ran.rc, "stdin:65: expected a JSON object" in ran.stderr) == (1, True)
+    for noise in ("\r", "Loading weights", "Traceback"):
+        assert noise not in ran.stderr
+    assert "step 32/32 loss" in ran.stderr
+    (summary,) = ran.records
+    assert summary["loss_first"] > 0.6
+    assert summary["loss_last"] < 0.3
+    assert [summary[name] for name in ("rows", "steps", "dropped", "bad")] == [64, 32, 0, 1]
 
     scorer = opened(out)
     by_label: dict[float, list[float]] = {0.0: [], 1.0: []}
@@ -205,6 +211,7 @@ def test_packed_scores_are_those_of_single_sequences(base: Path, tmp_path: Path)
 
 
 def test_what_cannot_be_trained_on_is_counted_and_named(base: Path, tmp_path: Path) -> None:
+    """Too long, labels that do not fit or are none; a bare row of TRL's is trained on."""
     long, odd, outside, empty = (record(i) for i in range(1, 5))
     long["completions"][1] = "word " * 600
     odd["labels"] = [None]

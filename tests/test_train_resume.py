@@ -23,8 +23,7 @@ import os, signal, sys
 from pathlib import Path
 from test_train_resume import run_of
 from medsss_cli.training import run
-plain = run.progress_callback
-run.progress_callback = lambda say, recipe: plain(say, recipe, 0.0)
+run.SAY_EVERY = 0.0
 def say(line):
     if line.startswith("step 5/"):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -53,7 +52,8 @@ def run_of(kind: str, base: str | Path, out: Path, rows: Path, **more: Any) -> A
 def test_a_killed_training_goes_on_where_it_was(kind: str, base: Path, tmp_path: Path) -> None:
     """Killed with -9 in the fifth update of eight, in its second epoch, with a torn checkpoint of step 6 beside the
     whole one of step 4: it ends with the same weights, bit by bit, as one that was not killed. (By transformers' own
-    grouping by length the second epoch would go on in the order of the first.)"""
+    grouping by length the second epoch would go on in the order of the first.) A run that was refused in between has
+    changed nothing."""
     given = run_medsss(["clinic", "-n", "8"]).records if kind == "grpo" else [row(kind, i) for i in range(16)]
     rows, fewer = write_jsonl(tmp_path / "rows.jsonl", given), write_jsonl(tmp_path / "fewer.jsonl", given[1:])
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -120,18 +120,18 @@ def test_what_an_8b_needs_is_decided_before_it_is_loaded(base: Path, tmp_path: P
     from medsss_cli.models import Dtype, count_parameters, load_config, load_model
     from medsss_cli.training import run
     from medsss_cli.training.config import PolicyConfig
+    from medsss_cli.training.policy import SftTraining
 
-    about = load_config(str(base))
     model = load_model(str(base), dtype=torch.float32, head="causal")
-    assert count_parameters(about) == sum(parameter.numel() for parameter in model.parameters())
+    assert count_parameters(load_config(str(base))) == sum(parameter.numel() for parameter in model.parameters())
 
     seen: list[str] = []
 
-    def arguments(**given: Any) -> Any:
+    def arguments(_: Any, **given: Any) -> Any:
         seen.append(f"arguments {given['gradient_checkpointing']}")
         raise ValueError("enough")
 
-    monkeypatch.setattr("medsss_cli.training.policy.trainer_arguments", lambda _, given: arguments(**given))
+    monkeypatch.setattr(SftTraining, "arguments", arguments)
     monkeypatch.setattr(run, "load_model", lambda *_, **__: seen.append("model"))
     for size in (999_999_999, 8_000_000_000):
         monkeypatch.setattr(run, "count_parameters", lambda _, size=size: size)
@@ -153,16 +153,21 @@ def test_what_an_8b_needs_is_decided_before_it_is_loaded(base: Path, tmp_path: P
 
 def test_a_refused_run_forgets_only_what_it_began(tmp_path: Path) -> None:
     """A run that is under way and has no checkpoint yet must outlive a second one that was refused."""
-    from medsss_cli.training.folder import begin, close_folder, open_folder
+    from medsss_cli.training.folder import begin, opened
 
     out = tmp_path / "out"
-    assert open_folder(out, "none", restart=False)
-    close_folder(out)
+
+    def run(seed: int, why: str = "") -> None:
+        with opened(out, "none", restart=False):
+            begin(out, {"seed": seed})
+            if why:
+                raise UsageError(why)
+
+    with pytest.raises(UsageError, match="no memory"):
+        run(0, "no memory")
     assert not out.exists()
-    assert open_folder(out, "none", restart=False)
-    begin(out, {"seed": 0})
-    assert not open_folder(out, "none", restart=False)
-    with pytest.raises(UsageError, match="seed: 0 -> 1"):
-        begin(out, {"seed": 1})
-    begin(out, {"seed": 0})
-    assert open_folder(out, "none", restart=True)
+    run(0)
+    for seed, why in ((0, "no memory"), (1, "seed: 0 -> 1")):
+        with pytest.raises(UsageError, match=why):
+            run(seed, "no memory")
+    assert (out / ".training" / "run.json").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from medsss_cli.steps import ROOT_TEXT, join_steps
@@ -34,21 +35,34 @@ def placed(records: Iterable[dict[str, Any]]) -> list[tuple[Where, dict[str, Any
     return [(Where("test", i), record) for i, record in enumerate(records, 1)]
 
 
-def train(kind: str, base: str | Path, out: Path, records: Iterable[dict[str, Any]], **more: Any) -> Any:
-    """Train on the CPU in this process; the summary. `kind` is sft, dpo, grpo or prm; `say` and `on_bad` are passed on,
+def training(kind: str, base: str | Path, out: str | Path, records: Iterable[dict[str, Any]], **more: Any) -> Any:
+    """A training on the CPU in this process. `kind` is sft, dpo, grpo or prm; `say` and `on_bad` are passed on,
     `trainer` are further --trainer-arg, `more` options."""
     from medsss_cli.models import Device
     from medsss_cli.training.config import Method, PolicyConfig, PrmTrainingConfig
-    from medsss_cli.training.policy import train_policy
-    from medsss_cli.training.prm import train_prm
+    from medsss_cli.training.policy import POLICY_TRAININGS
+    from medsss_cli.training.prm import PrmTraining
 
     told = {name: more.pop(name) for name in ("say", "on_bad") if name in more}
     arguments = ("logging_steps=1", *more.pop("trainer", ()))
     given: dict[str, Any] = {"policy": str(base), "output": str(out), "trainer_args": arguments, "device": Device.CPU}
     given |= {"batch_size": 8, "accumulation": 1, "lr": 3e-3} | more
     if kind == "prm":
-        return train_prm(PrmTrainingConfig(**{"lora": False} | given), placed(records), **told)
-    return train_policy(PolicyConfig(method=Method(kind), **given), placed(records), **told)
+        return PrmTraining(PrmTrainingConfig(**{"lora": False} | given), placed(records), **told)
+    method = Method(kind)
+    return POLICY_TRAININGS[method](PolicyConfig(method=method, **given), placed(records), **told)
+
+
+def train(*given: Any, **more: Any) -> SimpleNamespace:
+    """The summary of a `training` that has run."""
+    return SimpleNamespace(**training(*given, **more).run())
+
+
+def rows_of(kind: str, tokenizer: Any, records: Iterable[dict[str, Any]], **more: Any) -> list[Any]:
+    """What a training makes of records, as ids."""
+    made = training(kind, "none", "none", records, **more)
+    made.tokenizer, made.base = tokenizer, "/no/such/folder"
+    return list(made.rows())
 
 
 def weights_of(folder: Path) -> dict[str, Any]:

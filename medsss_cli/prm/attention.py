@@ -11,10 +11,12 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from ..models import first_line, quiet_loading
-from .packing import Packed, blocks, pack
+from .packing import Ints, Packed, blocks, pack
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +32,41 @@ _PIECE = 64
 # How far a pack may be from single sequences, relative to the largest number of the last layer.
 _NEAR = {"float64": 1e-8, "float32": 1e-3, "bfloat16": 0.15, "float16": 0.05}
 _LONG_WINDOW = 512  # a longer sliding window is not tried out; that it was asked for is checked
+
+
+class Batch(NamedTuple):
+    """Sequences of token ids as keyword arguments of a model. `places[s]` tells where the tokens of sequence s stand in
+    what the model gives, its rows one after the other; `tokens` are computed, padding not counted."""
+
+    inputs: dict[str, Any]
+    places: list[Ints]
+    tokens: int
+
+
+def batch(sequences: Sequence[Sequence[int]], *, packed: bool, device: str = "cpu") -> Batch:
+    """One pack, for a model that takes it, or a padded row for each sequence (id 0, masked). Tensors are on the CPU,
+    made for use on `device`."""
+    import torch
+
+    if packed:
+        trie = pack(sequences)
+        tree = Tree.of(trie, device)
+        inputs = {
+            "input_ids": torch.from_numpy(trie.ids)[None],
+            "position_ids": tree.positions[None],
+            # A mask of four dimensions is passed on as it is, so that none is built; `attend` does not look at it.
+            "attention_mask": torch.zeros(1, 1, 1, 1),
+            "tree": tree,
+        }
+        return Batch(inputs, trie.paths, len(trie))
+    longest = max(map(len, sequences))
+    lengths = torch.tensor([[len(ids)] for ids in sequences])
+    inputs = {
+        "input_ids": torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in sequences]),
+        "attention_mask": (torch.arange(longest)[None] < lengths).long(),
+    }
+    places = [row * longest + np.arange(len(ids)) for row, ids in enumerate(sequences)]
+    return Batch(inputs, places, sum(map(len, sequences)))
 
 
 @dataclass
@@ -52,45 +89,42 @@ class Tree:
     def of(cls, packed: Packed, device: str = "cpu", piece: int = _PIECE) -> Tree:
         """`device` is where it will be used, "cpu" or "cuda"; the tensors are on the CPU until `to`. A small `piece`
         cuts into the smallest blocks there are, for tests."""
-        import numpy as np
         import torch
 
         per_key, per_block = _COSTS.get(device, _COSTS["cuda"]) if piece >= _PIECE else (0.0, 0.0)
         found = blocks(packed, per_key=per_key, per_block=per_block, piece=piece)
-        keys = np.concatenate([block.keys for block in found])
         return cls(
             [block.end - block.begin for block in found],
             [len(block.keys) for block in found],
-            torch.from_numpy(keys),
+            torch.from_numpy(np.concatenate([block.keys for block in found])),
             torch.from_numpy(packed.positions),
             torch.from_numpy(packed.ends),
         )
 
     def to(self, device: Any, non_blocking: bool = False) -> Tree:
         """Itself on another device; accelerate moves batches by this."""
-        keys, positions, ends = (
-            tensor.to(device, non_blocking=non_blocking) for tensor in (self.keys, self.positions, self.ends)
-        )
-        return Tree(self.queries, self.counts, keys, positions, ends, self.windows)
+        moved = {
+            name: getattr(self, name).to(device, non_blocking=non_blocking) for name in ("keys", "positions", "ends")
+        }
+        return Tree(self.queries, self.counts, **moved, windows=self.windows)
 
     def masks(self, dtype: Any, window: int | None) -> list[Tensor]:
         """For each block an additive mask [queries, keys]: 0 where the key is an ancestor at most `window` - 1 before
         the query, or the query itself; else -inf."""
         import torch
 
-        made = self._masks.get((dtype, window))
-        if made is None:
-            made = []
-            begin = 0
-            for queries, keys in zip(self.queries, torch.split(self.keys, self.counts), strict=True):
-                query = torch.arange(begin, begin + queries, device=keys.device)[:, None]
-                seen = (keys <= query) & (query < self.ends[keys])
-                if window is not None:
-                    seen &= self.positions[query] - self.positions[keys] < window
-                mask = torch.zeros(seen.shape, dtype=dtype, device=keys.device)
-                made.append(mask.masked_fill_(~seen, -torch.inf))
-                begin += queries
-            self._masks[dtype, window] = made
+        if (made := self._masks.get((dtype, window))) is not None:
+            return made
+        made = self._masks[dtype, window] = []
+        begin = 0
+        for queries, keys in zip(self.queries, torch.split(self.keys, self.counts), strict=True):
+            query = torch.arange(begin, begin + queries, device=keys.device)[:, None]
+            seen = (keys <= query) & (query < self.ends[keys])
+            if window is not None:
+                seen &= self.positions[query] - self.positions[keys] < window
+            mask = torch.zeros(seen.shape, dtype=dtype, device=keys.device)
+            made.append(mask.masked_fill_(~seen, -torch.inf))
+            begin += queries
         return made
 
 
@@ -145,33 +179,6 @@ def attend(
     return torch.cat(out)[None], None
 
 
-def pack_inputs(packed: Packed, device: str = "cpu") -> dict[str, Any]:
-    """A pack as keyword arguments of a model that takes it, as one row of N tokens; tensors on the CPU, to be used
-    on `device`."""
-    import torch
-
-    tree = Tree.of(packed, device)
-    return {
-        "input_ids": torch.from_numpy(packed.ids)[None],
-        "position_ids": tree.positions[None],
-        # A mask of four dimensions is passed on as it is, so that none is built; `attend` does not look at it.
-        "attention_mask": torch.zeros(1, 1, 1, 1),
-        "tree": tree,
-    }
-
-
-def padded_inputs(sequences: Sequence[Sequence[int]]) -> dict[str, Any]:
-    """Sequences of token ids as a padded batch, keyword arguments of any model. Padding is id 0, masked."""
-    import torch
-
-    longest = max(map(len, sequences))
-    lengths = torch.tensor([[len(ids)] for ids in sequences])
-    return {
-        "input_ids": torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in sequences]),
-        "attention_mask": (torch.arange(longest)[None] < lengths).long(),
-    }
-
-
 def open_tree(model: Any) -> str:
     """Make `model` (not yet wrapped by an adapter) ready for packs. Returns "", or why it takes none; then it is
     left as it was.
@@ -180,61 +187,54 @@ def open_tree(model: Any) -> str:
     what plain causal attention makes of the same pack: a model whose numbers hardly depend on the mask would
     agree with anything.
     """
-    before = getattr(model.config, "_attn_implementation", None)
-    training = bool(model.training)
-    model.eval()
-    try:
-        with quiet_loading():
-            why = _try(model, before)
-            if why and before is not None:
-                model.set_attn_implementation(before)
-            return why
-    finally:
-        model.train(training)
-
-
-def _try(model: Any, usual: str | None) -> str:
-    """What speaks against packs; "" if nothing does. Leaves our attention in the model."""
     import torch
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
     AttentionInterface.register(NAME, attend)
     AttentionMaskInterface.register(NAME, sdpa_mask)  # where there is no tree
-    config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
+    usual, training = model.config._attn_implementation, model.training
+    model.eval()
+    with quiet_loading():
+        try:
+            with torch.no_grad():
+                why = _why_not(model, usual)
+        except (TypeError, ValueError, RuntimeError, NotImplementedError, LookupError, AttributeError) as error:
+            why = f"{type(error).__name__}: {first_line(error)}"
+        model.set_attn_implementation(usual if why else NAME)
+    model.train(training)
+    return why
+
+
+def _why_not(model: Any, usual: str) -> str:
+    """What speaks against packs; "" if nothing does."""
+    import torch
+
+    config = model.config.get_text_config()
     window = _window(config)
     sequences = _sample(int(getattr(config, "vocab_size", 100)), window)
     packed = pack(sequences)
-    inner, device, dtype = model.base_model, next(model.parameters()).device, next(model.parameters()).dtype
+    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
 
-    def run(**given: Any) -> Tensor:
-        moved = {name: value.to(device) for name, value in given.items()}
-        found: Tensor = inner(**moved, use_cache=False)[0][0]
+    def run(how: str, **given: Any) -> Tensor:
+        model.set_attn_implementation(how)
+        moved = {name: value.to(model.device) for name, value in given.items()}
+        found: Tensor = model.base_model(**moved, use_cache=False)[0][0]
         return found.double().cpu()
 
-    try:
-        with torch.no_grad():
-            model.set_attn_implementation(NAME)
-            given = pack_inputs(packed)
-            tree = Tree.of(packed, piece=3).to(device)
-            ours = run(**given | {"tree": tree})
-            if window is not None and tree.windows != {window}:
-                return f"a sliding window of {window} tokens that its attention is not told of"
-            if usual is not None:
-                model.set_attn_implementation(usual)
-            alone = [run(input_ids=torch.tensor([sequence])) for sequence in sequences]
-            plain = {"attention_mask": torch.ones(1, len(packed), dtype=torch.long)}
-            wrong = run(input_ids=given["input_ids"], position_ids=given["position_ids"], **plain)
-            model.set_attn_implementation(NAME)
-    except (TypeError, ValueError, RuntimeError, NotImplementedError, KeyError, AttributeError, IndexError) as error:
-        return f"{type(error).__name__}: {first_line(error)}"
+    given, tree = batch(sequences, packed=True).inputs, Tree.of(packed, piece=3).to(model.device)
+    ours = run(NAME, **given | {"tree": tree})
+    if window is not None and tree.windows != {window}:
+        return f"a sliding window of {window} tokens that its attention is not told of"
+    alone = [run(usual, input_ids=torch.tensor([sequence])) for sequence in sequences]
+    plain = torch.ones(1, len(packed), dtype=torch.long)
+    wrong = run(usual, input_ids=given["input_ids"], position_ids=given["position_ids"], attention_mask=plain)
     largest = max(float(rows.abs().max()) for rows in alone) or 1.0
     apart, contrast = (
         max(float((rows[path] - true).abs().max()) for path, true in zip(packed.paths, alone, strict=True)) / largest
         for rows in (ours, wrong)
     )
-    near = _NEAR.get(str(dtype).removeprefix("torch."), 0.0)
-    if not apart <= near:  # also true of nan
+    if not apart <= _NEAR.get(dtype, 0.0):  # also true of nan
         return f"packed and single sequences differ by {apart:.2g}"
     if apart > contrast / 4:
         return f"packed and single sequences differ by {apart:.2g}, a wrong mask by {contrast:.2g}"

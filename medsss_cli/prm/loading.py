@@ -7,12 +7,11 @@ read-outs alone, so no position costs a vocabulary. No code of a model's folder 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-from ..models import CARD, adapter_base, first_line, is_adapter, load_model, read_json
+from ..models import CARD, adapter_base, first_line, is_adapter, load_model, read_json, resolve_policy
 from .config import Format, PrmConfig
 from .others import MED_PRM_TAG, QWEN_TAG, label_tokens
 
@@ -41,40 +40,35 @@ def find_format(config: PrmConfig) -> Format:
 
 
 def local_folder(path: str, *, weights: bool = True) -> str:
-    """The folder of a reward model: the path itself, or where the hub's files are kept here, fetched if need be
-    (safetensors alone). Without `weights`, only what says what it is."""
+    """The folder of a reward model: the path itself, or where the hub's files are kept here, fetched if need be.
+    Without `weights`, only what says what it is."""
     if Path(path).is_dir():
         return path
-    if path.startswith((".", "/")) or path.count("/") != 1:
-        raise UsageError(f"there is no PRM folder {path}", hint="train one with `medsss train-prm -o FOLDER`")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    files = ["*.json", "*.jinja", "README.md", *(["*.safetensors", "*.model", "*.txt"] if weights else [])]
-    try:
-        return snapshot_download(path, allow_patterns=files)
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise UsageError(
-            f"there is no PRM folder {path}, and none from the hub: {first_line(error)}",
-            hint="name a folder, or a model of the hub that can be reached",
-        ) from None
+    why = ""
+    if path.count("/") == 1 and not path.startswith((".", "/")):
+        try:
+            return resolve_policy(path if "@" in path else f"{path}@main", weights=weights)
+        except UsageError as error:
+            why = f", and none from the hub: {error}"
+    raise UsageError(f"there is no PRM folder {path}{why}", hint="train one with `medsss train-prm -o FOLDER`")
 
 
 def _recognised(folder: Path) -> tuple[Format | None, str]:
     """The format that files without a card tell, None where they do not, and what they hold, in words."""
-    adapter = read_json(folder / "adapter_config.json")
-    if adapter is not None:
+    if is_adapter(str(folder)):
         # The layout of the published medsss PRM: a token classifier's adapter on a whole policy.
-        task = adapter.get("task_type")
+        task = (read_json(folder / "adapter_config.json") or {}).get("task_type")
         return (Format.MEDSSS if task == "TOKEN_CLS" else None), f"an adapter ({task})"
     kinds = _architectures(folder)
     what = ", ".join(kinds) or "no model"
-    special = _added_tokens(folder)
+    added = (read_json(folder / "tokenizer.json") or {}).get("added_tokens") or []
+    decoder = (read_json(folder / "tokenizer_config.json") or {}).get("added_tokens_decoder") or {}
+    special = {token["content"] for token in [*added, *decoder.values()]}
 
     def ends(kind: str) -> bool:
         return any(each.endswith(kind) for each in kinds)
 
-    if any(name.startswith("v_head.") for name in weight_names(folder)):
+    if any(name.startswith("v_head.") for name in _weight_files(folder)):
         return Format.SKYWORK, what
     if ends("ForProcessRewardModel") or (ends("ForTokenClassification") and QWEN_TAG in special):
         return Format.QWEN, what
@@ -90,19 +84,10 @@ def _architectures(folder: Path) -> list[str]:
     return [str(kind) for kind in (read_json(folder / "config.json") or {}).get("architectures") or []]
 
 
-def _added_tokens(folder: Path) -> set[str]:
-    """The tokens that a tokenizer's files add to its vocabulary, by name."""
-    added = (read_json(folder / "tokenizer.json") or {}).get("added_tokens") or []
-    decoder = (read_json(folder / "tokenizer_config.json") or {}).get("added_tokens_decoder") or {}
-    listed = [*added, *(decoder.values() if isinstance(decoder, dict) else ())]
-    return {str(token["content"]) for token in listed if isinstance(token, dict) and "content" in token}
-
-
-def weight_names(folder: Path) -> dict[str, str]:
+def _weight_files(folder: Path) -> dict[str, str]:
     """The names of a folder's weights (safetensors) and the file of each."""
-    index = (read_json(folder / "model.safetensors.index.json") or {}).get("weight_map")
-    if isinstance(index, dict):
-        return {str(name): str(file) for name, file in index.items()}
+    if (index := read_json(folder / "model.safetensors.index.json")) is not None:
+        return dict(index["weight_map"])
     file = folder / "model.safetensors"
     if not file.is_file():
         return {}
@@ -121,25 +106,24 @@ def load(path: str, format: Format, tokenizer: Any, dtype: Any) -> tuple[Any, An
     folder = Path(path)
     match format:
         case Format.SKYWORK:
-            weights = _head_weights(folder, "v_head.summary.", ("weight",))
-            value, bias = weights["weight"], weights.get("bias", torch.zeros(1))
-            if len(value) != 1:
-                raise UsageError(f"the value head of {path} gives {len(value)} numbers a token; one was expected")
-            head = _linear(torch.cat([value * 0, value]), torch.cat([bias * 0, bias]))
-            return _pretrained(AutoModel, path, dtype), head
+            value = _stored(folder, "v_head.summary")
+            if value.out_features != 1:
+                raise UsageError(f"the value head of {path} gives {value.out_features} numbers a token, not one")
+            rows = (torch.cat([row * 0, row]) for row in (value.weight, value.bias))
+            return _pretrained(AutoModel, path, dtype), _linear(*rows)
         case Format.MATH_SHEPHERD | Format.RLHFLOW | Format.MED_PRM:
             return _words(path, label_tokens(format, tokenizer), dtype)
-    if not is_adapter(path) and any(kind.endswith("ForProcessRewardModel") for kind in _architectures(folder)):
-        weights = _head_weights(folder, "score.", ("0.weight", "0.bias", "2.weight"))
-        _two_labels(path, len(weights["2.weight"]))
-        first = _linear(weights["0.weight"], weights["0.bias"])
-        head = torch.nn.Sequential(first, torch.nn.ReLU(), _linear(weights["2.weight"], weights.get("2.bias")))
-        return _pretrained(AutoModel, path, dtype), head.to(dtype)
     if is_adapter(path):
         return _adapted(path, dtype), None
-    model = _pretrained(AutoModelForTokenClassification, path, dtype)
-    _two_labels(path, model.config.num_labels)
-    return model, None
+    if any(kind.endswith("ForProcessRewardModel") for kind in _architectures(folder)):
+        head = torch.nn.Sequential(_stored(folder, "score.0"), torch.nn.ReLU(), _stored(folder, "score.2"))
+        model, head, labels = _pretrained(AutoModel, path, dtype), head.to(dtype), head[2].out_features
+    else:
+        model, head = _pretrained(AutoModelForTokenClassification, path, dtype), None
+        labels = model.config.num_labels
+    if labels != 2:
+        raise UsageError(f"{path} has {labels} labels a token; a PRM of this format has two")
+    return model, head
 
 
 def _pretrained(kind: Any, path: str, dtype: Any) -> Any:
@@ -168,36 +152,30 @@ def _adapted(path: str, dtype: Any) -> Any:
         raise UsageError(f"no PRM can be loaded from {path}: {first_line(error)}") from None
 
 
-def _two_labels(path: str, labels: int) -> None:
-    if labels != 2:
-        raise UsageError(f"{path} has {labels} labels a token; a PRM of this format has two")
-
-
-def _head_weights(folder: Path, prefix: str, needed: Sequence[str]) -> dict[str, Any]:
-    """The weights whose names begin with `prefix`, in float32, by the rest of their names. Raises UsageError where a
-    needed one is missing."""
+def _stored(folder: Path, name: str) -> Any:
+    """A linear layer among a folder's weights, in float32; its bias may be missing. Raises UsageError for others."""
+    import torch
     from safetensors import safe_open
 
-    names = weight_names(folder)
-    if missing := [prefix + name for name in needed if prefix + name not in names]:
+    files = _weight_files(folder)
+    if f"{name}.weight" not in files:
         raise UsageError(
-            f"{folder} is no PRM of this format: its safetensors have no {missing[0]}",
+            f"{folder} is no PRM of this format: its safetensors have no {name}.weight",
             hint="a folder of pytorch_model.bin alone must be converted; --prm-format names the format",
         )
     found = {}
-    for name, file in names.items():
-        if name.startswith(prefix):
+    for part in ("weight", "bias"):
+        if file := files.get(f"{name}.{part}"):
             with safe_open(str(folder / file), framework="pt") as weights:
-                found[name.removeprefix(prefix)] = weights.get_tensor(name).float()
-    return found
+                found[part] = weights.get_tensor(f"{name}.{part}").float()
+    return _linear(found["weight"], found.get("bias", torch.zeros(len(found["weight"]))))
 
 
 def _linear(weight: Any, bias: Any) -> Any:
-    """A linear layer of these numbers; `bias` may be None."""
     import torch
 
-    layer = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
-    layer.load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}))
+    layer = torch.nn.Linear(weight.shape[1], weight.shape[0])
+    layer.load_state_dict({"weight": weight, "bias": bias})
     return layer
 
 
@@ -212,7 +190,7 @@ def _words(path: str, labels: tuple[int, int], dtype: Any) -> tuple[Any, Any]:
     output, rows = model.get_output_embeddings(), list(labels)
     bias = getattr(output, "bias", None)
     with torch.inference_mode():
-        head = _linear(output.weight[rows].float(), None if bias is None else bias[rows].float())
+        head = _linear(output.weight[rows].float(), torch.zeros(2) if bias is None else bias[rows].float())
         ids = torch.tensor([[*labels, *labels]])
         theirs = model(input_ids=ids, use_cache=False).logits[0][:, rows].float()
         ours = head(model.base_model(input_ids=ids, use_cache=False)[0][0].float())

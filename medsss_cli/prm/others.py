@@ -44,10 +44,10 @@ if TYPE_CHECKING:
 # Tokens by their names in vocabularies: "▁" is a space in SentencePiece's, "Ġ" in byte-level ones, where "ки" is
 # spelled by its bytes.
 _STEP_TAG = ("▁ки", "ĠÐºÐ¸")
-_AFTER_SPACE: dict[str, tuple[str, ...]] = {"+": ("▁+", "Ġ+"), "-": ("▁-", "Ġ-")}
-_WORDS: dict[Format, dict[str, tuple[str, ...]]] = {
+_AFTER_SPACE = (("▁-", "Ġ-"), ("▁+", "Ġ+"))
+_WRONG_RIGHT: dict[Format, tuple[tuple[str, ...], tuple[str, ...]]] = {
     Format.MATH_SHEPHERD: _AFTER_SPACE,
-    Format.RLHFLOW: {"+": ("+",), "-": ("-",)},
+    Format.RLHFLOW: (("-",), ("+",)),
     Format.MED_PRM: _AFTER_SPACE,
 }
 QWEN_TAG = "<extra_0>"
@@ -65,6 +65,7 @@ _WITHOUT_DOCUMENTS = "the question and the explanation are provided"
 _DOCUMENT_TOKENS = 4096 - 1024  # Med-PRM's limit less what it keeps for question and explanation
 
 _HERE = "\ufdef"  # a noncharacter: where a tag goes in a chat
+_HINT = "is it the tokenizer of that PRM? --prm-format names the format"
 
 
 class Asked(NamedTuple):
@@ -90,32 +91,57 @@ def lay_out(format: Format, tokenizer: PreTrainedTokenizerBase, given: Asked, st
 
     Raises UsageError where the tokenizer lacks a token that the format needs, or cuts one in another way.
     """
-    scored = steps[1:]
+    question, scored = given.question, steps[1:]
     match format:
         case Format.MEDSSS:
-            ids, readouts = encode(tokenizer, given.question, steps)
+            ids, readouts = encode(tokenizer, question, steps)
             return Encoded(ids, readouts[1:])
         case Format.QWEN:
-            turns = [
-                Message("system", _QWEN_SYSTEM),
-                Message("user", _clean(given.question)),
-                Message("assistant", "".join(_clean(step.strip()) + _HERE for step in scored)),
-            ]
+            answer = "".join(_clean(step.strip()) + _HERE for step in scored)
+            turns = [("system", _QWEN_SYSTEM), ("user", _clean(question)), ("assistant", answer)]
             return _chat(tokenizer, turns, token_id(tokenizer, format, QWEN_TAG), len(scored))
         case Format.MED_PRM:
             return _med_prm(tokenizer, given, scored)
         case Format.RLHFLOW:
-            return _rlhflow(tokenizer, given.question, scored)
+            turns = []
+            for k, step in enumerate(scored, 1):
+                text = _clean(marked(k, step))
+                turns += [("user", f"{_clean(question)} {text}" if k == 1 else text), ("assistant", _HERE)]
+            plus = label_tokens(format, tokenizer)[1]
+            return _chat(tokenizer, turns, plus, len(scored), before=1) if turns else Encoded([], [])
         case Format.MATH_SHEPHERD:
-            return _math_shepherd(tokenizer, given.question, scored)
+            return _math_shepherd(tokenizer, question, scored)
         case Format.SKYWORK:
             line_end = encode_text(tokenizer, "\n")[-1:]
             lines_S = [[line for line in step.strip().splitlines() if line.strip()] or [""] for step in scored]
-            return _lines(tokenizer, given.question + "\n", lines_S, line_end)
+            return _lines(tokenizer, question + "\n", lines_S, line_end)
         case Format.TRL:
-            return _lines(tokenizer, given.question, [[step.strip()] for step in scored], encode_text(tokenizer, "\n"))
+            return _lines(tokenizer, question, [[step.strip()] for step in scored], encode_text(tokenizer, "\n"))
         case Format.AUTO:
             raise ValueError("the format must be found first (loading.find_format)")
+
+
+def check_tokens(format: Format, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise UsageError where a tokenizer cannot lay out a format, before any model is loaded."""
+    lay_out(format, tokenizer, Asked("Which dose?"), [ROOT_TEXT, "Add.", "The answer is B."])
+    if format in _WRONG_RIGHT:
+        label_tokens(format, tokenizer)
+
+
+def label_tokens(format: Format, tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
+    """The ids of "-" and "+", in the order of the labels wrong and right."""
+    wrong, right = _WRONG_RIGHT[format]
+    return token_id(tokenizer, format, *wrong), token_id(tokenizer, format, *right)
+
+
+def token_id(tokenizer: PreTrainedTokenizerBase, format: Format, *names: str) -> int:
+    """The id of the first of these names that the vocabulary has. Raises UsageError where it has none."""
+    for name in names:
+        found = tokenizer.convert_tokens_to_ids(name)
+        if isinstance(found, int) and found != tokenizer.unk_token_id:
+            return found
+    needed = " or ".join(map(repr, names))
+    raise UsageError(f"the format {format} needs the token {needed}, which this tokenizer has not", hint=_HINT)
 
 
 def _lines(
@@ -132,51 +158,26 @@ def _lines(
     return Encoded(ids, readouts)
 
 
-def check_tokens(format: Format, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raise UsageError where a tokenizer cannot lay out a format, before any model is loaded."""
-    lay_out(format, tokenizer, Asked("Which dose?"), [ROOT_TEXT, "Add.", "The answer is B."])
-    if format in _WORDS:
-        label_tokens(format, tokenizer)
-
-
-def label_tokens(format: Format, tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
-    """The ids of "-" and "+", in the order of the labels wrong and right."""
-    names = _WORDS[format]
-    return token_id(tokenizer, format, *names["-"]), token_id(tokenizer, format, *names["+"])
-
-
-def token_id(tokenizer: PreTrainedTokenizerBase, format: Format, *names: str) -> int:
-    """The id of the first of these names that the vocabulary has. Raises UsageError where it has none."""
-    for name in names:
-        found = tokenizer.convert_tokens_to_ids(name)
-        if isinstance(found, int) and found != tokenizer.unk_token_id:
-            return found
-    raise UsageError(
-        f"the format {format} needs the token {' or '.join(map(repr, names))}, which this tokenizer has not",
-        hint="is it the tokenizer of that PRM? --prm-format names the format",
-    )
-
-
 def _clean(text: str) -> str:
     return text.replace(_HERE, "")
 
 
-def _leading(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """What the tokenizer puts before a text by itself: the BOS, or nothing."""
+def _after_leading(tokenizer: PreTrainedTokenizerBase, ids: list[int], readouts: list[int]) -> Encoded:
+    """An answer after what the tokenizer puts before a text by itself: the BOS, or nothing."""
     alone = list(tokenizer.encode("x", add_special_tokens=False))
     whole = list(tokenizer.encode("x"))
     begin = next((at for at in range(len(whole)) if whole[at : at + len(alone)] == alone), 0)
-    return whole[:begin]
+    return Encoded(whole[:begin] + ids, [at + begin for at in readouts])
 
 
 def _chat(
-    tokenizer: PreTrainedTokenizerBase, turns: Sequence[Message], tag: int, count: int, *, before: bool = False
+    tokenizer: PreTrainedTokenizerBase, turns: Sequence[tuple[str, str]], tag: int, count: int, *, before: int = 0
 ) -> Encoded:
-    """A chat whose texts hold `_HERE` `count` times: `tag` stands there, and is read, or the token `before` it. Ends
-    with the last tag."""
+    """A chat whose texts hold `_HERE` `count` times: `tag` stands there, and the token that stands so many `before` it
+    is read. Ends with the last tag."""
     ids: list[int] = []
     readouts: list[int] = []
-    for piece in rendered_pieces(tokenizer, Prompt(tuple(turns))):
+    for piece in rendered_pieces(tokenizer, Prompt(tuple(Message(*turn) for turn in turns))):
         for number, part in enumerate(piece.split(_HERE)):
             if number:
                 ids.append(tag)
@@ -185,39 +186,25 @@ def _chat(
                     return Encoded(ids, readouts)
             ids += tokenizer.encode(part, add_special_tokens=False)
     if count:
-        raise UsageError(
-            f"the chat template shows {len(readouts)} of {count} steps, so it is not that of this format",
-            hint="is it the tokenizer of that PRM? --prm-format names the format",
-        )
+        what = f"the chat template shows {len(readouts)} of {count} steps, so it is not that of this format"
+        raise UsageError(what, hint=_HINT)
     return Encoded(ids, readouts)
 
 
 def _med_prm(tokenizer: PreTrainedTokenizerBase, given: Asked, steps: Sequence[str]) -> Encoded:
-    kept: list[str] = []
-    used = 0
-    for text in given.documents:
+    documents, used = "", 0
+    for number, text in enumerate(given.documents, 1):
         used += len(encode_text(tokenizer, text)) + 1
         if used > _DOCUMENT_TOKENS:
             break
-        kept.append(text)
+        documents += f"Document {number}: {text}\n\n"
     system = _MED_PRM_SYSTEM.format(given=_WITH_DOCUMENTS if given.documents else _WITHOUT_DOCUMENTS)
-    documents = "".join(f"Document {number}: {text}\n\n" for number, text in enumerate(kept, 1))
     solution = " ".join(_clean(marked(k, step).replace("\n", " ")) + _HERE for k, step in enumerate(steps, 1))
     content = f"{_clean(documents)}Question: {_clean(given.question)}\n\nExplanation: {solution}"
     tag = token_id(tokenizer, Format.MED_PRM, MED_PRM_TAG)
-    ids, readouts = _chat(tokenizer, [Message("system", system), Message("user", content)], tag, len(steps))
+    ids, readouts = _chat(tokenizer, [("system", system), ("user", content)], tag, len(steps))
     # Their code tokenises the rendered chat as any text, so a BOS comes before the template's own.
-    more = _leading(tokenizer)
-    return Encoded([*more, *ids], [at + len(more) for at in readouts])
-
-
-def _rlhflow(tokenizer: PreTrainedTokenizerBase, question: str, steps: Sequence[str]) -> Encoded:
-    turns: list[Message] = []
-    for k, step in enumerate(steps, 1):
-        text = _clean(marked(k, step))
-        turns += [Message("user", f"{_clean(question)} {text}" if k == 1 else text), Message("assistant", _HERE)]
-    plus = label_tokens(Format.RLHFLOW, tokenizer)[1]
-    return _chat(tokenizer, turns, plus, len(steps), before=True) if turns else Encoded([], [])
+    return _after_leading(tokenizer, ids, readouts)
 
 
 def _math_shepherd(tokenizer: PreTrainedTokenizerBase, question: str, steps: Sequence[str]) -> Encoded:
@@ -232,10 +219,9 @@ def _math_shepherd(tokenizer: PreTrainedTokenizerBase, question: str, steps: Seq
         if longer[: len(ids)] != ids or longer[-1] != tag:
             raise UsageError(
                 "the tokenizer does not keep the step tag ки as a token of its own, so it is not that of math-shepherd",
-                hint="is it the tokenizer of that PRM? --prm-format names the format",
+                hint=_HINT,
             )
         ids = longer
         readouts.append(len(ids) - 1)
         text += "\n"
-    more = _leading(tokenizer)
-    return Encoded([*more, *ids], [at + len(more) for at in readouts])
+    return _after_leading(tokenizer, ids, readouts)

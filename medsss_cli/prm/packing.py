@@ -49,24 +49,19 @@ class Packed:
 def pack(sequences: Sequence[Sequence[int]]) -> Packed:
     """The trie of sequences of token ids as one pack. Equal sequences cost nothing, empty ones have no tokens."""
     arrays = [np.asarray(sequence, dtype=np.int64) for sequence in sequences]
-    room = sum(len(array) for array in arrays)
-    ids, positions, ends, owners = (np.zeros(room, dtype=np.int64) for _ in range(4))
+    ids, positions, ends, owners = (np.zeros(sum(map(len, arrays)), dtype=np.int64) for _ in range(4))
     paths: list[Ints] = [np.zeros(0, dtype=np.int64)] * len(arrays)
+    before = path = np.zeros(0, dtype=np.int64)  # the sequence before, and where its tokens stand
     count = 0
-    path = np.zeros(max((len(array) for array in arrays), default=0), dtype=np.int64)  # of the sequence before
-    before: Ints = np.zeros(0, dtype=np.int64)
     for index in depth_first(sequences):
         array = arrays[index]
         same = shared(before, array)
         new = slice(count, count + len(array) - same)
-        ends[path[same : len(before)]] = count
-        ids[new] = array[same:]
-        positions[new] = np.arange(same, len(array))
-        owners[new] = index
-        path[same : len(array)] = np.arange(new.start, new.stop)
-        paths[index] = path[: len(array)].copy()
+        ends[path[same:]] = count
+        ids[new], positions[new], owners[new] = array[same:], np.arange(same, len(array)), index
+        path = paths[index] = np.concatenate([path[:same], np.arange(new.start, new.stop)])
         count, before = new.stop, array
-    ends[path[: len(before)]] = count
+    ends[path] = count
     return Packed(ids[:count], positions[:count], ends[:count], owners[:count], paths)
 
 
@@ -94,20 +89,16 @@ def split(sequences: Sequence[Sequence[int]], max_tokens: int, max_paths: int | 
     exactly one, with its whole beginning. A sequence that is longer than `max_tokens` by itself is a part of its
     own. Equal ones count as one path each."""
     parts: list[Part] = []
-    before: Ints | None = None
-    members: list[int] = []
-    tokens = 0
+    before: Ints = np.zeros(0, dtype=np.int64)
     for index in depth_first(sequences):
         array = np.asarray(sequences[index], dtype=np.int64)
-        more = len(array) - (shared(before, array) if before is not None else 0)
-        if members and (tokens + more > max_tokens or (max_paths is not None and len(members) >= max_paths)):
-            parts.append(Part(members, tokens))
-            members, tokens, more = [], 0, len(array)
-        members.append(index)
-        tokens += more
+        last = parts[-1] if parts else Part([], max_tokens)
+        tokens = last.tokens + len(array) - shared(before, array)
+        if tokens > max_tokens or not last.members or (max_paths is not None and len(last.members) >= max_paths):
+            parts.append(Part([index], len(array)))
+        else:
+            parts[-1] = Part([*last.members, index], tokens)
         before = array
-    if members:
-        parts.append(Part(members, tokens))
     return parts
 
 

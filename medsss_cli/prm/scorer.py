@@ -7,9 +7,9 @@ where the model takes no packs; both under a budget of tokens.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,12 +17,12 @@ import numpy as np
 from ..errors import EngineError, UsageError
 from ..models import RIGHT, Dtype, context_length, first_line, load_tokenizer, quiet_loading
 from ..records import Problem
-from .attention import open_tree, pack_inputs, padded_inputs
+from .attention import batch, open_tree
 from .config import Format, PrmConfig
 from .layout import Encoded
 from .loading import find_format, load, local_folder
 from .others import asked, check_tokens, lay_out
-from .packing import pack, split
+from .packing import split
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -39,42 +39,43 @@ def open_prm(config: PrmConfig) -> Scorer:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     elif device.startswith("cuda") and not torch.cuda.is_available():
         raise UsageError(f"no GPU is visible for the PRM (--prm-device {device})")
-    numbers = {Dtype.FLOAT32: torch.float32, Dtype.BFLOAT16: torch.bfloat16, Dtype.FLOAT16: torch.float16}
-    dtype = numbers.get(config.prm_dtype, torch.float32 if device == "cpu" else torch.bfloat16)
+    numbers = config.prm_dtype
+    if numbers is Dtype.AUTO:
+        numbers = Dtype.FLOAT32 if device == "cpu" else Dtype.BFLOAT16
     with quiet_loading():
         path = local_folder(config.prm or "")
         chat = format not in {Format.MATH_SHEPHERD, Format.SKYWORK, Format.TRL}
         tokenizer = load_tokenizer(path, chat=chat)
         check_tokens(format, tokenizer)
-        model, head = load(path, format, tokenizer, dtype)
-    head = head if head is None else head.to(device).eval()
-    return Scorer(model.to(device).eval(), tokenizer, format, head=head, batch_tokens=config.batch_tokens)
+        model, head = load(path, format, tokenizer, getattr(torch, numbers))
+    model = model.to(device).eval()
+    if head is not None:
+        head = head.to(device).eval()
+    return Scorer(model, head, tokenizer, format, config.batch_tokens, context_length(model.config), open_tree(model))
 
 
+@dataclass
 class Scorer:
     """An open reward model. `score` is for one thread at a time; `values` waits for a thread of its own.
 
-    `batch_tokens` bounds the tokens of one forward and is halved when memory runs out. `unpacked` says why the
-    model takes no packs, "" where it does. `scored` answers were scored, `too_long` had more tokens than the
-    model's `context`; `tokens` went through the model (padding not counted), `path_tokens` would have without
-    packs.
+    `head` makes two logits of the model's last layer, None where the model gives them. `batch_tokens` bounds the tokens
+    of one forward and is halved when memory runs out. `unpacked` says why the model takes no packs, "" where it does.
+    `scored` answers were scored, `too_long` had more tokens than the model's `context`; `tokens` went through the model
+    (padding not counted), `path_tokens` would have without packs.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        tokenizer: PreTrainedTokenizerBase,
-        format: Format = Format.MEDSSS,
-        *,
-        head: Any = None,
-        batch_tokens: int = PrmConfig().batch_tokens,
-    ) -> None:
-        self.model, self.tokenizer, self.format, self.head = model, tokenizer, format, head
-        self.batch_tokens = batch_tokens
-        self.context = context_length(model.config)
-        self.unpacked = open_tree(model)
-        self.scored = self.too_long = self.tokens = self.path_tokens = 0
-        self._thread = ThreadPoolExecutor(1, "prm")
+    model: Any
+    head: Any
+    tokenizer: PreTrainedTokenizerBase
+    format: Format
+    batch_tokens: int
+    context: int | None
+    unpacked: str
+    scored: int = 0
+    too_long: int = 0
+    tokens: int = 0
+    path_tokens: int = 0
+    _thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "prm"))
 
     def score(self, problem: Problem, answers: Sequence[Sequence[str]]) -> list[list[float]]:
         """P(right) in [0, 1] of every step of each answer: [answer][step], step 0 left out.
@@ -83,15 +84,35 @@ class Scorer:
         that is longer than the context with its question: half an answer must not be scored as a whole one.
         Raises EngineError where one sequence alone is too much for the device's memory.
         """
+        import torch
+
         given = asked(self.format, problem)
         rows = [lay_out(self.format, self.tokenizer, given, steps) if steps else Encoded([], []) for steps in answers]
         fits = [self.context is None or len(row.ids) <= self.context for row in rows]
         self.too_long += fits.count(False)
         self.scored += fits.count(True)
-        todo = [index for index, row in enumerate(rows) if row.readouts and fits[index]]
         scores: list[list[float]] = [[] for _ in rows]
-        for index, values in zip(todo, self._run([rows[index] for index in todo]), strict=True):
-            scores[index] = values
+        todo = [index for index, row in enumerate(rows) if row.readouts and fits[index]]
+        while todo:
+            now = self._next(rows, todo)
+            try:
+                found, what = self._forward([rows[index] for index in now]), ""
+            except torch.OutOfMemoryError as error:
+                found, what = None, first_line(error)
+            # Outside the handler: there the error still holds the tensors that the failed pass has made.
+            if found is None:
+                if len(now) == 1:
+                    raise EngineError(
+                        f"memory ran out with one sequence of {len(rows[now[0]].ids)} tokens: {what}",
+                        hint="give --prm-dtype bfloat16, or another --prm-device",
+                    )
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+                self.batch_tokens //= 2
+                continue
+            for index, values in zip(now, found, strict=True):
+                scores[index] = values
+            todo = [index for index in todo if index not in now]
         return scores
 
     async def values(self, problem: Problem, answers: Sequence[Sequence[str]]) -> list[list[float]]:
@@ -107,77 +128,28 @@ class Scorer:
 
     def warnings(self) -> list[str]:
         """What must not be passed over, a line each."""
-        if not self.too_long:
-            return []
         what = "1 candidate is" if self.too_long == 1 else f"{self.too_long} candidates are"
-        return [f"{what} longer than the reward model's context: no step scores, score 0"]
+        return [f"{what} longer than the reward model's context: no step scores, score 0"] if self.too_long else []
 
-    def _run(self, rows: Sequence[Encoded]) -> list[list[float]]:
-        """Scores at the read-outs of rows, [row][read-out], in batches under the budget."""
-        import torch
-
-        scores: list[list[float]] = [[] for _ in rows]
-        pending = deque(self._batches(rows, range(len(rows))))
-        while pending:
-            batch = pending.popleft()
-            chosen = [rows[index] for index in batch]
-            try:
-                found = self._forward(chosen)
-            except torch.OutOfMemoryError as error:
-                what, found = first_line(error), None
-            # Outside the handler: there the error still holds the tensors that the failed pass has made.
-            if found is None:
-                if len(batch) == 1:
-                    raise EngineError(
-                        f"memory ran out with one sequence of {len(chosen[0].ids)} tokens: {what}",
-                        hint="give --prm-dtype bfloat16, or another --prm-device",
-                    )
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
-                self.batch_tokens //= 2
-                left = [*batch, *(index for other in pending for index in other)]
-                pending = deque(self._batches(rows, left))
-                continue
-            self.path_tokens += sum(len(row.ids) for row in chosen)
-            for index, values in zip(batch, found, strict=True):
-                scores[index] = values
-        return scores
-
-    def _batches(self, rows: Sequence[Encoded], chosen: Sequence[int]) -> list[list[int]]:
-        """The chosen rows, by number, in batches that fit the budget; a row over the budget goes alone."""
+    def _next(self, rows: Sequence[Encoded], todo: Sequence[int]) -> list[int]:
+        """Some of the rows, by number, that fit the budget together; a row over the budget goes alone."""
         if not self.unpacked:
-            parts = split([rows[index].ids for index in chosen], self.batch_tokens)
-            return [[chosen[member] for member in part.members] for part in parts]
-        found: list[list[int]] = []
-        longest = 0
-        for index in sorted(chosen, key=lambda index: -len(rows[index].ids)):
-            if not found or (len(found[-1]) + 1) * longest > self.batch_tokens:
-                found.append([])
-                longest = len(rows[index].ids)
-            found[-1].append(index)
-        return found
+            return [todo[member] for member in split([rows[row].ids for row in todo], self.batch_tokens)[0].members]
+        longest_first = sorted(todo, key=lambda row: -len(rows[row].ids))
+        return longest_first[: max(1, self.batch_tokens // len(rows[longest_first[0]].ids))]
 
     def _forward(self, rows: Sequence[Encoded]) -> list[list[float]]:
-        """P(right) at the read-outs of rows of token ids, [row][read-out], by one forward of the model: over one pack,
-        or over a padded batch of a row for each."""
+        """P(right) at the read-outs of rows of token ids, [row][read-out], by one forward of the model."""
         import torch
 
-        counts = [len(row.readouts) for row in rows]
-        if self.unpacked:
-            given = padded_inputs([row.ids for row in rows])
-            at = np.repeat(np.arange(len(rows)), counts), np.concatenate([row.readouts for row in rows])
-            tokens = sum(len(row.ids) for row in rows)
-        else:
-            packed = pack([row.ids for row in rows])
-            given = pack_inputs(packed, self.model.device.type)
-            places = np.concatenate([path[row.readouts] for path, row in zip(packed.paths, rows, strict=True)])
-            at = np.zeros_like(places), places
-            tokens = len(packed)
         device = self.model.device
-        chosen = tuple(torch.from_numpy(index).to(device) for index in at)
+        made = batch([row.ids for row in rows], packed=not self.unpacked, device=device.type)
+        places = np.concatenate([where[row.readouts] for where, row in zip(made.places, rows, strict=True)])
         with torch.inference_mode():
-            last = self.model(**{name: value.to(device) for name, value in given.items()}, use_cache=False)[0][chosen]
+            last = self.model(**{name: value.to(device) for name, value in made.inputs.items()}, use_cache=False)[0]
+            last = last.flatten(0, 1)[torch.from_numpy(places).to(device)]
             logits = last if self.head is None else self.head(last.to(next(self.head.parameters()).dtype))
             right = logits.float().softmax(-1)[:, RIGHT].cpu()
-        self.tokens += tokens
-        return [part.tolist() for part in right.split(counts)]
+        self.tokens += made.tokens
+        self.path_tokens += sum(len(row.ids) for row in rows)
+        return [part.tolist() for part in right.split([len(row.readouts) for row in rows])]

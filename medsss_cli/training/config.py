@@ -7,7 +7,7 @@ hardly move an adapter; the reward model's is the paper's for LoRA, and a tenth 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar
 
@@ -58,10 +58,8 @@ class TrainingConfig:
     lora: Annotated[bool, Opt("A LoRA adapter, or all weights.", ("--lora/--full",))] = False
     lora_rank: Annotated[int, Opt("Rank of the adapter.", least=1, metavar="R")] = 32
     lora_alpha: Annotated[int, Opt("Its scale is A / R.", least=1, metavar="A")] = 64
-    merge: Annotated[bool, Opt("With --lora: write a whole model, or the adapter alone.", ("--merge/--no-merge",))] = (
-        True
-    )
-    lr: Annotated[float | None, Opt("Learning rate.", least=0, metavar="R", shown="the paper's")] = None
+    merge: Annotated[bool, Opt("With --lora: a whole model, or the adapter.", ("--merge/--no-merge",))] = True
+    lr: Annotated[float | None, Opt("Learning rate.", least=0, metavar="R")] = None
     epochs: Annotated[float, Opt("Passes over the rows.", above=0, metavar="E")] = 1.0
     batch_size: Annotated[int, Opt("Rows at once, per process.", least=1, metavar="N")] = 8
     accumulation: Annotated[int, Opt("Batches to an update.", least=1, metavar="N")] = 4
@@ -75,11 +73,7 @@ class TrainingConfig:
     ] = Dtype.AUTO
     trainer_args: Annotated[
         tuple[str, ...],
-        Opt(
-            "Any other argument of the trainer (warmup_steps=0.1, report_to=wandb); may be repeated.",
-            ("--trainer-arg", "-A"),
-            metavar="KEY=VALUE",
-        ),
+        Opt("Any other argument of the trainer (report_to=wandb).", ("--trainer-arg", "-A"), metavar="KEY=VALUE"),
     ] = ()
 
     def __post_init__(self) -> None:
@@ -104,10 +98,9 @@ class TrainingConfig:
 
     def identity(self) -> dict[str, Any]:
         """What the result depends on, beside base and data."""
-        own = {field.name: getattr(self, field.name) for field in fields(self)}
-        for name in ("policy", "output", "restart", "trainer_args", "inputs"):
-            del own[name]
-        return own | {key: value for key, value in self.arguments().items() if key not in HOW}
+        own = asdict(self) | {key: value for key, value in self.arguments().items() if key not in HOW}
+        apart = ("policy", "output", "restart", "trainer_args", "inputs")
+        return {name: value for name, value in own.items() if name not in apart}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,7 +15,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +26,15 @@ from ..stream.resume import differences
 WORK = ".training"
 
 
-def open_folder(out: Path, policy: str, *, restart: bool) -> bool:
-    """Refuse an output folder that is not ours or is the policy's own; with `restart`, remove what an earlier run left.
-    Returns whether it holds no run. Called before anything slow, in process 0."""
+@contextlib.contextmanager
+def opened(out: Path, policy: str, *, restart: bool) -> Iterator[None]:
+    """The folder while a training runs. One that is not ours or is the policy's own is refused; with `restart`, what an
+    earlier run left is removed. Where a run is refused before it has trained, what it began is forgotten."""
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file; the output is a folder", hint="name another with -o")
     if out.exists() and Path(policy).exists() and out.samefile(policy):
         raise UsageError(f"the output {out} is the policy itself", hint="name another folder with -o")
-    ours = (out / CARD).exists() or (out / WORK).exists()
-    if out.exists() and any(out.iterdir()) and not ours:
+    if out.exists() and any(out.iterdir()) and not ((out / CARD).exists() or (out / WORK).exists()):
         raise UsageError(
             f"{out} exists and was not written by medsss", hint="name another folder with -o, or remove this one"
         )
@@ -42,15 +42,15 @@ def open_folder(out: Path, policy: str, *, restart: bool) -> bool:
         _remove_model(out)
         shutil.rmtree(out / WORK, ignore_errors=True)
     (out / WORK).mkdir(parents=True, exist_ok=True)  # by which the folder is known as ours
-    return not (out / CARD).exists() and not (out / WORK / "run.json").exists()
-
-
-def close_folder(out: Path) -> None:
-    """Leave nothing of ours behind in a folder that held no run, where nothing has been trained."""
-    if last_checkpoint(out / WORK) is None:
-        shutil.rmtree(out / WORK, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            out.rmdir()
+    fresh = not (out / CARD).exists() and not (out / WORK / "run.json").exists()
+    try:
+        yield
+    except UsageError:
+        if fresh and last_checkpoint(out / WORK) is None:
+            shutil.rmtree(out / WORK, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                out.rmdir()
+        raise
 
 
 def begin(out: Path, run: Mapping[str, Any]) -> None:
@@ -73,8 +73,8 @@ def last_checkpoint(work: Path) -> Path | None:
     return max(found, key=step_of, default=None)
 
 
-def step_of(checkpoint: Path) -> int:
-    return int(checkpoint.name.removeprefix("checkpoint-"))
+def step_of(checkpoint: Path | None) -> int:
+    return 0 if checkpoint is None else int(checkpoint.name.removeprefix("checkpoint-"))
 
 
 def publish(out: Path, staged: Path, card: Mapping[str, Any]) -> None:

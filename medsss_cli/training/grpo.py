@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..answers import judge
 from ..engines.rendering import end_tokens, render
@@ -23,87 +23,66 @@ from ..prompts import answer_messages
 from ..records import Problem, Verdict, dump, parse
 from ..requests import Prompt
 from .config import PolicyConfig
-from .rows import Counts, OnBad, Row, Source, in_order, usable
-from .run import Recipe, lora_config
+from .rows import Row, usable
+from .run import Training
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase, Trainer
-
-SHOWN = {
-    "reward": "reward",
-    "frac_reward_zero_std": "zero-variance",
-    "completions/mean_length": "length",
-    "tokens": "tokens",
-}
+    from transformers import Trainer
 
 
-def recipe(config: PolicyConfig, rows: Source, on_bad: OnBad) -> Recipe:
-    return Recipe(
-        method="grpo",
-        columns={"prompt": "[int32]", "problem": "string"},
-        read=lambda tokenizer, base, counts: problem_rows(config, rows, tokenizer, counts, on_bad),
-        arguments=lambda **given: trainer_arguments(config, given),
-        build=lambda *given: build_trainer(config, *given),
-        shown=SHOWN,
-    )
+class GrpoTraining(Training):
+    kind: ClassVar = {"kind": "policy", "method": "grpo"}
+    shown: ClassVar = {
+        "reward": "reward",
+        "frac_reward_zero_std": "zero-variance",
+        "completions/mean_length": "length",
+        "tokens": "tokens",
+    }
+    config: PolicyConfig
 
+    def rows(self) -> Iterable[Row]:
+        """The problems of any records as prompts. A row is as long as its prompt and the longest answer."""
+        for problem in usable(self.source, to_problem, self.counts, self.on_bad):
+            prompt = render(self.tokenizer, Prompt(answer_messages(problem, self.config.prompting)))
+            columns = {"prompt": prompt, "problem": json.dumps(dump(problem), ensure_ascii=False)}
+            yield Row(problem.id, len(prompt) + self.config.max_tokens, columns)
 
-def problem_rows(
-    config: PolicyConfig, rows: Source, tokenizer: PreTrainedTokenizerBase, counts: Counts, on_bad: OnBad
-) -> Iterable[Row]:
-    """The problems of any records as prompts. A row is as long as its prompt and the longest answer."""
-    for problem in usable(rows, to_problem, counts, on_bad):
-        prompt = render(tokenizer, Prompt(answer_messages(problem, config.prompting)))
-        columns = {"prompt": prompt, "problem": json.dumps(dump(problem), ensure_ascii=False)}
-        yield Row(problem.id, len(prompt) + config.max_tokens, columns)
+    def arguments(self, **given: Any) -> Any:
+        with warnings.catch_warnings(action="ignore"):  # of every vLLM that TRL was not tried with
+            from trl.trainer.grpo_config import GRPOConfig
+        return GRPOConfig(
+            **given,
+            num_generations=self.config.generations,
+            max_completion_length=self.config.max_tokens,
+            beta=self.config.closeness,
+            shuffle_dataset=False,  # the order is ours
+        )
+
+    def trainer(self, model: Any, arguments: Any, dataset: Any) -> Trainer:
+        with warnings.catch_warnings(action="ignore"):
+            from trl.trainer.grpo_trainer import GRPOTrainer
+        # An answer ends where the engines end it.
+        model.generation_config.eos_token_id = sorted(end_tokens(self.tokenizer, model.generation_config, model.config))
+        copies = self.config.generations
+        given = self.for_trl(model, arguments, dataset, copies)
+        lengths = [len(prompt) for prompt in given["train_dataset"]["prompt"]]
+
+        class Ready(GRPOTrainer):  # type: ignore[misc,unused-ignore]
+            """TRL has no other way to be given ids."""
+
+            def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[Any], None, dict[str, Any]]:
+                return prompts, None, {}
+
+            def log(self, logs: dict[str, float], *more: Any) -> None:
+                """`tokens`: how many were generated so far; TRL counts those of the prompts with them."""
+                asked = self.state.global_step * arguments.generation_batch_size // copies
+                tokens = self.state.num_input_tokens_seen - copies * sum(lengths[:asked])
+                super().log(logs | {"tokens": tokens}, *more)
+
+        return Ready(**given, reward_funcs=reward)
 
 
 def reward(completions: Sequence[str], problem: Sequence[str], **_: Any) -> list[float | None]:
     """1 for each completion that is right, else 0. TRL calls it by these names, with the columns of the data set."""
     asked = [parse(Problem, json.loads(text)) for text in problem]
     return [float(judge(each, text).verdict is Verdict.CORRECT) for each, text in zip(asked, completions, strict=True)]
-
-
-def trainer_arguments(config: PolicyConfig, given: dict[str, Any]) -> Any:
-    with warnings.catch_warnings(action="ignore"):  # of every vLLM that TRL was not tried with
-        from trl.trainer.grpo_config import GRPOConfig
-    return GRPOConfig(
-        **given,
-        num_generations=config.generations,
-        max_completion_length=config.max_tokens,
-        beta=config.closeness,
-        shuffle_dataset=False,  # the order is ours
-    )
-
-
-def build_trainer(
-    config: PolicyConfig, arguments: Any, model: Any, tokenizer: PreTrainedTokenizerBase, dataset: Any
-) -> Trainer:
-    with warnings.catch_warnings(action="ignore"):
-        from trl.trainer.grpo_trainer import GRPOTrainer
-    # An answer ends where the engines end it.
-    model.generation_config.eos_token_id = sorted(end_tokens(tokenizer, model.generation_config, model.config))
-    rows = in_order(dataset, config, copies=config.generations)
-    lengths = [len(prompt) for prompt in rows["prompt"]]
-
-    class Ready(GRPOTrainer):  # type: ignore[misc,unused-ignore]
-        """TRL has no other way to be given ids."""
-
-        def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[Any], None, dict[str, Any]]:
-            return prompts, None, {}
-
-        def log(self, logs: dict[str, float], *more: Any) -> None:
-            """`tokens`: how many were generated so far; TRL counts those of the prompts with them."""
-            asked = self.state.global_step * arguments.generation_batch_size // config.generations
-            prompts = config.generations * sum(lengths[:asked])
-            super().log(logs | {"tokens": self.state.num_input_tokens_seen - prompts}, *more)
-
-    trainer: Trainer = Ready(
-        model=model,
-        reward_funcs=reward,
-        args=arguments,
-        train_dataset=rows,
-        processing_class=tokenizer,
-        peft_config=lora_config(config, "CAUSAL_LM"),
-    )
-    return trainer

@@ -18,8 +18,9 @@ are computed before the first step.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from ..answers import states_answer
 from ..engines.loading import generation_config_of
@@ -30,39 +31,88 @@ from ..records import Message, Preference, Sft, parse
 from ..requests import Prompt
 from ..steps import SEPARATOR, split_steps
 from ..stream.jsonl import Where
-from . import grpo
 from .config import Method, PolicyConfig
-from .rows import Counts, OnBad, Row, Say, Source, in_order, usable
-from .run import Recipe, TrainingSummary, lora_config, run_training
+from .grpo import GrpoTraining
+from .rows import Row, usable
+from .run import Training
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Trainer
 
-COLUMNS = {
-    Method.SFT: {"input_ids": "[int32]", "labels": "[int32]"},
-    Method.DPO: {"prompt_ids": "[int32]", "chosen_ids": "[int32]", "rejected_ids": "[int32]"},
-}
-SHOWN = {"rewards/margins": "margin", "rewards/accuracies": "accuracy", "logps/chosen": "logp-chosen"}
+R = TypeVar("R", Sft, Preference)
 
 
-def train_policy(
-    config: PolicyConfig, rows: Source, *, say: Say = lambda _: None, on_bad: OnBad = lambda *_: None
-) -> TrainingSummary:
-    """Train on sft or preference records (or bare rows of TRL's conversational layouts), or for grpo on problems,
-    and write a model folder. A row that cannot be used goes to `on_bad(where, what)`. Raises UsageError where
-    nothing is left to train on."""
-    if config.method is Method.GRPO:
-        return run_training(config, grpo.recipe(config, rows, on_bad), say)
-    rows_of = sft_rows if config.method is Method.SFT else preference_rows
-    recipe = Recipe(
-        method=str(config.method),
-        columns=COLUMNS[config.method],
-        read=lambda tokenizer, base, counts: rows_of(rows, tokenizer, turn_end(tokenizer, base), counts, on_bad),
-        arguments=lambda **given: trainer_arguments(config, given),
-        build=lambda *given: build_trainer(config, *given),
-        shown=SHOWN,
-    )
-    return run_training(config, recipe, say)
+class SftTraining(Training):
+    """On sft records, or bare rows of TRL's prompt-completion layout."""
+
+    kind: ClassVar = {"kind": "policy", "method": "sft"}
+
+    def rows(self) -> Iterable[Row]:
+        """`input_ids` and `labels`, -100 on the prompt."""
+        end = turn_end(self.tokenizer, self.base)
+        for record, (text,) in usable(self.source, parsed(Sft), self.counts, self.on_bad):
+            asked, ids = turn_ids(self.tokenizer, tuple(record.prompt), text, end)
+            yield Row(record.id, len(asked + ids), {"input_ids": asked + ids, "labels": [-100] * len(asked) + ids})
+
+    def arguments(self, **given: Any) -> Any:
+        from trl.trainer.sft_config import SFTConfig
+
+        return SFTConfig(**given, max_length=None, dataset_kwargs={"skip_prepare_dataset": True})
+
+    def trainer(self, model: Any, arguments: Any, dataset: Any) -> Trainer:
+        from trl.trainer.sft_trainer import SFTTrainer
+
+        return SFTTrainer(**self.for_trl(model, arguments, dataset))
+
+
+class DpoTraining(Training):
+    """On preference records, or bare rows of TRL's preference layout."""
+
+    kind: ClassVar = {"kind": "policy", "method": "dpo"}
+    shown: ClassVar = {"rewards/margins": "margin", "rewards/accuracies": "accuracy", "logps/chosen": "logp-chosen"}
+    config: PolicyConfig
+
+    def rows(self) -> Iterable[Row]:
+        """`prompt_ids`, `chosen_ids`, `rejected_ids`."""
+        end = turn_end(self.tokenizer, self.base)
+        for record, texts in usable(self.source, parsed(Preference), self.counts, self.on_bad):
+            (asked, good), (_, poor) = (
+                turn_ids(self.tokenizer, tuple(record.prompt), text, end if is_complete(record.kind, text) else None)
+                for text in texts
+            )
+            columns = {"prompt_ids": asked, "chosen_ids": good, "rejected_ids": poor}
+            yield Row(record.id, len(asked) + max(len(good), len(poor)), columns)
+
+    def arguments(self, **given: Any) -> Any:
+        from trl.trainer.dpo_config import DPOConfig
+
+        losses = given.pop("loss_type", "sigmoid")
+        losses = [losses] if isinstance(losses, str) else list(losses)
+        weights = [1.0] * len(losses)
+        if self.config.sft_weight > 0:
+            losses, weights = [*losses, "sft"], [*weights, self.config.sft_weight]
+        return DPOConfig(
+            **given,
+            max_length=None,
+            beta=self.config.closeness,
+            loss_type=losses,
+            loss_weights=weights,
+            precompute_ref_log_probs=not self.config.lora,
+        )
+
+    def trainer(self, model: Any, arguments: Any, dataset: Any) -> Trainer:
+        from trl.trainer.dpo_trainer import DPOTrainer
+
+        class Ready(DPOTrainer):  # type: ignore[misc,unused-ignore]
+            """TRL has no other way to be given ids."""
+
+            def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
+                return dataset
+
+        return Ready(**self.for_trl(model, arguments, dataset))
+
+
+POLICY_TRAININGS = {Method.SFT: SftTraining, Method.DPO: DpoTraining, Method.GRPO: GrpoTraining}
 
 
 # --- rows to ids -----------------------------------------------------------------------------------------------------
@@ -100,9 +150,7 @@ def turn_ids(
     if end is not None:
         return asked, ids + end
     running = after(text + SEPARATOR + "Step")
-    same = 0
-    while same < len(ids) and same < len(running) and ids[same] == running[same]:
-        same += 1
+    same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(ids, running, strict=False)))
     if same < len(ids):
         # The last token of the step is another one in running text. Take as many as it needs to spell the step.
         same += 1
@@ -112,35 +160,11 @@ def turn_ids(
     return asked, ids
 
 
-def sft_rows(
-    rows: Source, tokenizer: PreTrainedTokenizerBase, end: list[int], counts: Counts, on_bad: OnBad = lambda *_: None
-) -> Iterable[Row]:
-    """sft records as `input_ids` and `labels`, -100 on the prompt."""
-    for record, [text] in usable(rows, reader(Sft, "completion"), counts, on_bad):
-        asked, ids = turn_ids(tokenizer, tuple(record.prompt), text, end)
-        yield Row(record.id, len(asked) + len(ids), {"input_ids": asked + ids, "labels": [-100] * len(asked) + ids})
-
-
-def preference_rows(
-    rows: Source, tokenizer: PreTrainedTokenizerBase, end: list[int], counts: Counts, on_bad: OnBad = lambda *_: None
-) -> Iterable[Row]:
-    """preference records as `prompt_ids`, `chosen_ids`, `rejected_ids`."""
-    for record, texts in usable(rows, reader(Preference, "chosen", "rejected"), counts, on_bad):
-        ends = [end if is_complete(record.kind, text) else None for text in texts]
-        asked, good = turn_ids(tokenizer, tuple(record.prompt), texts[0], ends[0])
-        _, poor = turn_ids(tokenizer, tuple(record.prompt), texts[1], ends[1])
-        columns = {"prompt_ids": asked, "chosen_ids": good, "rejected_ids": poor}
-        yield Row(record.id, len(asked) + max(len(good), len(poor)), columns)
-
-
-R = TypeVar("R", Sft, Preference)
-
-
-def reader(kind: type[R], *fields: str) -> Callable[[dict[str, Any], Where], tuple[R, list[str]]]:
-    """Reads a record, or a bare row of TRL's, with the texts of these fields, each of which is one assistant turn."""
+def parsed(kind: type[R]) -> Callable[[dict[str, Any], Where], tuple[R, list[str]]]:
+    """Reads a record, or a bare row of TRL's, with its texts, each of which is one assistant turn."""
     name = kind.__name__.lower()
-    missing = {"question": "", "answer": "", "min_value": 0.0, "margin": 1.0, "kind": "trajectory"}
-    defaults = {field: value for field, value in missing.items() if field in kind.__struct_fields__}
+    fields = ["completion"] if kind is Sft else ["chosen", "rejected"]
+    more = {"min_value": 0.0} if kind is Sft else {"margin": 1.0, "kind": "trajectory"}
 
     def read(data: dict[str, Any], where: Where) -> tuple[R, list[str]]:
         if fields[0] not in data:
@@ -148,15 +172,12 @@ def reader(kind: type[R], *fields: str) -> Callable[[dict[str, Any], Where], tup
                 f"not a {name} record: found the keys {', '.join(data) or '(none)'}",
                 hint=f"make them with `medsss label --to {name}`",
             )
-        record = parse(kind, {"id": str(where), **defaults, **data})
+        record = parse(kind, {"id": str(where), "question": "", "answer": "", **more, **data})
         texts = []
         for field in fields:
             turns: list[Message] = getattr(record, field)
-            if len(turns) != 1 or turns[0].role != "assistant":
-                found = [turn.role for turn in turns]
-                raise BadRecord(f"record {record.id}: `{field}` must be one assistant turn, got {found}")
-            if not turns[0].content.strip():
-                raise BadRecord(f"record {record.id}: `{field}` is empty")
+            if [turn.role for turn in turns] != ["assistant"] or not turns[0].content.strip():
+                raise BadRecord(f"record {record.id}: `{field}` must be one assistant turn, and not empty")
             texts.append(turns[0].content)
         if len(set(texts)) < len(texts):
             raise BadRecord(f"record {record.id}: chosen and rejected are the same text")
@@ -172,51 +193,3 @@ def is_complete(kind: str, text: str) -> bool:
         return True
     steps = split_steps(text)
     return bool(steps) and states_answer(steps[-1])
-
-
-# --- the trainers ----------------------------------------------------------------------------------------------------
-
-
-def trainer_arguments(config: PolicyConfig, given: dict[str, Any]) -> Any:
-    """TRL's configuration. Nothing is cut: rows that are too long were left out."""
-    from trl.trainer.dpo_config import DPOConfig
-    from trl.trainer.sft_config import SFTConfig
-
-    if config.method is Method.SFT:
-        return SFTConfig(**given, max_length=None, dataset_kwargs={"skip_prepare_dataset": True})
-    losses = given.pop("loss_type", "sigmoid")
-    losses = [losses] if isinstance(losses, str) else list(losses)
-    weights = [1.0] * len(losses)
-    if config.sft_weight > 0:
-        losses, weights = [*losses, "sft"], [*weights, config.sft_weight]
-    return DPOConfig(
-        **given,
-        max_length=None,
-        beta=config.closeness,
-        loss_type=losses,
-        loss_weights=weights,
-        precompute_ref_log_probs=not config.lora,
-    )
-
-
-def build_trainer(
-    config: PolicyConfig, arguments: Any, model: Any, tokenizer: PreTrainedTokenizerBase, dataset: Any
-) -> Trainer:
-    """TRL's trainer of the method, on ids that are ready, in our order: it neither renders nor cuts."""
-    from trl.trainer.dpo_trainer import DPOTrainer
-    from trl.trainer.sft_trainer import SFTTrainer
-
-    class Ready(DPOTrainer):  # type: ignore[misc,unused-ignore]
-        """TRL has no other way to be given ids."""
-
-        def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
-            return dataset
-
-    trainer: Trainer = (SFTTrainer if config.method is Method.SFT else Ready)(
-        model=model,
-        args=arguments,
-        train_dataset=in_order(dataset, config),
-        processing_class=tokenizer,
-        peft_config=lora_config(config, "CAUSAL_LM"),
-    )
-    return trainer

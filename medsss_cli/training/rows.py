@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import os
 import random
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ..errors import BadRecord, UsageError
-from ..models import read_json
 from ..stream.jsonl import Where
 from .config import TrainingConfig
 from .folder import write_json
@@ -53,15 +53,24 @@ class Counts:
     hash: str = ""
 
 
-def store_rows(
-    rows: Iterable[Row], columns: Mapping[str, str], counts: Counts, folder: Path, max_length: int, say: Say
-) -> None:
+def usable(rows: Source, read: Callable[[dict[str, Any], Where], T], counts: Counts, on_bad: OnBad) -> Iterator[T]:
+    """What `read` makes of the rows. A BadRecord of it goes to `on_bad` and is counted."""
+    for where, data in rows:
+        try:
+            record = read(data, where)
+        except BadRecord as error:
+            counts.bad += 1
+            on_bad(where, str(error))
+            continue
+        yield record
+
+
+def store_rows(rows: Iterable[Row], counts: Counts, folder: Path, max_length: int, say: Say) -> None:
     """Write the rows that are no longer than `max_length` to `folder` as Arrow, one at a time, and count them.
-    `columns` gives their types by datasets' names, "[int32]" for lists.
 
     Raises UsageError where no row is left: an empty input must never end as an untrained model.
     """
-    from datasets import Dataset, Features, List, Value
+    from datasets import Dataset
     from datasets.exceptions import DatasetGenerationError
 
     shutil.rmtree(folder, ignore_errors=True)
@@ -75,53 +84,33 @@ def store_rows(
                 continue
             counts.rows += 1
             counts.tokens += row.length
-            digest.update(repr([row.columns[name] for name in columns]).encode())
+            digest.update(repr([*row.columns.values()]).encode())
             yield row.columns | {"length": row.length}
 
-    kinds = {**columns, "length": "int32"}
-    features = Features(
-        {name: List(Value(kind.strip("[]"))) if kind.startswith("[") else Value(kind) for name, kind in kinds.items()}
-    )
     try:
-        Dataset.from_generator(kept, features=features, cache_dir=str(folder), fingerprint="rows")
+        Dataset.from_generator(kept, cache_dir=str(folder), fingerprint="rows")
     except DatasetGenerationError as error:
-        raise error.__cause__ or error from None
-    except ValueError:
-        if counts.rows:
-            raise
+        if counts.rows or not isinstance(error.__cause__, ValueError):  # of no row it can make no table
+            raise error.__cause__ or error from None
     if counts.dropped:
         shown = ", ".join(counts.too_long[:5]) + (", ..." if counts.dropped > 5 else "")
         say(f"{counts.dropped} rows are longer than {max_length} tokens and are left out: {shown}")
     if not counts.rows:
-        why = "the input holds none that can be trained on"
-        if counts.dropped or counts.bad:
-            why += f" ({counts.bad} unusable records, {counts.dropped} longer than {max_length} tokens)"
-        raise UsageError(f"no rows: {why}", hint="no model was written")
+        raise UsageError(
+            "no rows: the input holds none that can be trained on "
+            f"({counts.bad} unusable records, {counts.dropped} longer than {max_length} tokens)",
+            hint="no model was written",
+        )
     counts.hash = digest.hexdigest()
     write_json(folder / "counts.json", dataclasses.asdict(counts))
-
-
-def usable(rows: Source, read: Callable[[dict[str, Any], Where], T], counts: Counts, on_bad: OnBad) -> Iterator[T]:
-    """What `read` makes of the rows. A BadRecord of it goes to `on_bad` and is counted."""
-    for where, data in rows:
-        try:
-            record = read(data, where)
-        except BadRecord as error:
-            counts.bad += 1
-            on_bad(where, str(error))
-            continue
-        yield record
 
 
 def load_rows(folder: Path) -> tuple[Dataset, Counts]:
     """The rows that `store_rows` wrote, mapped into memory."""
     from datasets import Dataset
 
-    plain = read_json(folder / "counts.json")
-    files = sorted(folder.rglob("*.arrow"))
-    if plain is None or len(files) != 1:
-        raise UsageError(f"the stored rows in {folder} cannot be read", hint="give --restart")
-    return Dataset.from_file(str(files[0])), Counts(**plain)
+    (file,) = folder.rglob("*.arrow")
+    return Dataset.from_file(str(file)), Counts(**json.loads((folder / "counts.json").read_text()))
 
 
 def in_order(dataset: Dataset, config: TrainingConfig, copies: int = 1) -> Dataset:
@@ -145,16 +134,15 @@ def grouped_order(lengths: Sequence[int], batch: int, draw: random.Random) -> li
     order = list(range(len(lengths)))
     draw.shuffle(order)
     whole = len(order) - len(order) % batch
-    order, short = order[:whole], order[whole:]
     batches = []
     for start in range(0, whole, 50 * batch):
-        chunk = sorted(order[start : start + 50 * batch], key=lengths.__getitem__)
+        chunk = sorted(order[start : min(start + 50 * batch, whole)], key=lengths.__getitem__)
         batches += [chunk[at : at + batch] for at in range(0, len(chunk), batch)]
     draw.shuffle(batches)
     if batches:
         longest = max(range(len(batches)), key=lambda at: lengths[batches[at][-1]])
         batches[0], batches[longest] = batches[longest], batches[0]
-    return [row for part in [*batches, short] for row in part]
+    return [row for part in [*batches, order[whole:]] for row in part]
 
 
 def processes() -> int:

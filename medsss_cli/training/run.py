@@ -1,20 +1,19 @@
-"""One training, from rows to a finished folder: what `policy` and `prm` share. Under torchrun and `accelerate launch`
-process 0 alone reads the rows and writes. Nothing here prints: progress goes through `say`.
+"""One training, from rows to a finished folder: what `policy`, `grpo` and `prm` share. Under torchrun and `accelerate
+launch` process 0 alone reads the rows and writes. Nothing here prints: progress goes through `say`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import importlib.metadata
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from .. import __version__
 from ..console import clock
@@ -36,8 +35,8 @@ from ..models import (
     read_json,
 )
 from .config import TrainingConfig
-from .folder import WORK, begin, close_folder, last_checkpoint, open_folder, publish, step_of
-from .rows import Counts, Row, Say, load_rows, processes, store_rows
+from .folder import WORK, begin, last_checkpoint, opened, publish, step_of
+from .rows import Counts, OnBad, Row, Say, Source, in_order, load_rows, processes, store_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -45,276 +44,233 @@ if TYPE_CHECKING:
 
 DEFAULT_MAX_LENGTH = 4096
 CHECKPOINTING_FROM = 1_000_000_000  # parameters, on a GPU
+SAY_EVERY = 10.0  # seconds
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingSummary:
-    """How a training went. `loss_first` is the loss of the first update, `loss_last` the mean over those that were
-    logged last; `metrics` is what the method reports beside it, as last logged, `metrics_first` as first. `rows`
-    were trained on; `dropped` were longer than the maximum; `bad` could not be used. `resumed_from` is the step
-    that the run went on from."""
+@dataclass
+class Training:
+    """A training; a subclass is a method, `run` does it. `kind` is what medsss.json says of the model, `shown` names
+    what the trainer logs beside the loss. `base` is the folder or hub name of `config.policy`."""
 
-    out: str
-    kind: str
-    method: str
-    rows: int
-    dropped: int
-    bad: int
-    steps: int
-    epochs: float
-    loss_first: float | None
-    loss_last: float | None
-    seconds: float
-    resumed_from: int = 0
-    finished_before: bool = False
-    metrics: dict[str, float] = field(default_factory=dict)
-    metrics_first: dict[str, float] = field(default_factory=dict)
+    kind: ClassVar[Mapping[str, str]]
+    shown: ClassVar[Mapping[str, str]] = {}
 
+    config: TrainingConfig
+    source: Source
+    say: Say = lambda _: None
+    on_bad: OnBad = lambda *_: None
+    counts: Counts = field(default_factory=Counts)
+    base: str = field(init=False)
+    tokenizer: PreTrainedTokenizerBase = field(init=False)
 
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """What makes one training differ from another: `read(tokenizer, base, counts)` gives the rows, `columns` their
-    types (`rows.store_rows`), `arguments` the trainer's arguments from keywords that every kind takes,
-    `build(arguments, model, tokenizer, dataset)` the trainer. `shown` names what the trainer logs beside the loss."""
+    def rows(self) -> Iterable[Row]:
+        """What the source holds, as token ids."""
+        raise NotImplementedError
 
-    method: str
-    columns: Mapping[str, str]
-    read: Callable[[PreTrainedTokenizerBase, str, Counts], Iterable[Row]]
-    arguments: Callable[..., TrainingArguments]
-    build: Callable[[TrainingArguments, Any, PreTrainedTokenizerBase, Dataset], Trainer]
-    shown: Mapping[str, str] = field(default_factory=dict)
+    def arguments(self, **given: Any) -> TrainingArguments:
+        """The trainer's arguments: these, and the method's own."""
+        raise NotImplementedError
 
-    @property
-    def card(self) -> dict[str, str]:
-        """What it is, for medsss.json."""
-        if self.method == "prm":
-            return {"kind": "prm", "method": "prm", "convention": "medsss"}
-        return {"kind": "policy", "method": self.method}
+    def trainer(self, model: Any, arguments: Any, dataset: Dataset) -> Trainer:
+        """The trainer, with the rows in the order in which they are taken."""
+        raise NotImplementedError
 
-    def metrics(self, entry: Mapping[str, Any]) -> dict[str, float]:
+    def for_trl(self, model: Any, arguments: Any, dataset: Dataset, copies: int = 1) -> dict[str, Any]:
+        """What TRL's trainers take, with the rows in our order."""
+        return {
+            "model": model,
+            "args": arguments,
+            "train_dataset": in_order(dataset, self.config, copies),
+            "processing_class": self.tokenizer,
+            "peft_config": lora_config(self.config, "CAUSAL_LM"),
+        }
+
+    def run(self) -> dict[str, Any]:
+        """Train, or go on, or find that all is done; `folder` tells the life of the output. Raises UsageError for
+        anything that the user has to put right.
+
+        The summary: `rows` were trained on, `dropped` were longer than the maximum, `bad` could not be used.
+        `loss_first` is the loss of the first update, `loss_last` the mean over those that were logged last; `metrics`
+        is what is `shown` beside it, as last logged, `metrics_first` as first. `resumed_from` is the step that the run
+        went on from."""
+        import datasets
+
+        self.base, out = resolve_policy(self.config.policy), Path(self.config.output)
+        os.environ |= {"HF_HUB_DISABLE_TELEMETRY": "1", "TQDM_DISABLE": "1"}
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        datasets.disable_progress_bars()
+        if not is_main_process():
+            self.say = lambda _: None
+        folder = opened(out, self.base, restart=self.config.restart) if is_main_process() else contextlib.nullcontext()
+        with folder, quiet_loading():
+            return self._run(out)
+
+    def _run(self, out: Path) -> dict[str, Any]:
+        from accelerate import PartialState  # type: ignore[import-untyped]
+
+        config, meter = self.config, Meter()
+        state = PartialState(cpu=precision(config).use_cpu)
+        self.tokenizer = load_tokenizer(self.base)
+        if state.is_main_process:
+            max_length = choose_max_length(config.max_length, load_config(self.base))
+            store_rows(self.rows(), self.counts, out / WORK / "data", max_length, self.say)
+            run = {**config.identity(), **self.kind, "max_length": max_length, "lr": config.rate()}
+            run |= {"processes": processes(), "base": fingerprint(self.base), "data": self.counts.hash}
+            begin(out, run)
+        state.wait_for_everyone()
+        if (card := read_json(out / CARD)) is not None:
+            state.wait_for_everyone()
+            if state.is_main_process:
+                shutil.rmtree(out / WORK, ignore_errors=True)
+            self.say(f"{out} is complete: the same training has finished before (--restart trains anew)")
+            return {**card["summary"], "finished_before": True}
+
+        dataset, self.counts = load_rows(out / WORK / "data")
+        resume = last_checkpoint(out / WORK)
+        trainer = self._trainer(dataset)
+        self.say(
+            f"{self.kind['method']}: {self.counts.rows} rows, {self.counts.tokens} tokens, "
+            f"{count_parameters(load_config(self.base)) / 1e6:.1f} M parameters, "
+            f"{'LoRA' if config.lora else 'full'}, lr {config.rate():g}"
+            + (f", going on from step {step_of(resume)}" if resume else "")
+        )
+        started = time.monotonic()
+        try:
+            trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        except ValueError as error:
+            if trainer.state.global_step:
+                raise
+            raise UsageError(f"the trainer refuses this: {error}") from None
+        seconds = round(time.monotonic() - started, 2)
+        state.wait_for_everyone()
+        self._save(trainer, out / WORK / "model")
+        summary = self._summary(trainer, seconds, resume)
+        if state.is_main_process:
+            card = {**self.kind, "base": self.base, "data": asdict(self.counts), "options": asdict(config)}
+            card |= {"versions": versions(), "summary": summary, "run": read_json(out / WORK / "run.json")}
+            card["cost"] = {"seconds": meter.seconds, "cpu_seconds": meter.cpu_seconds, "gpus": gpus()}
+            publish(out, out / WORK / "model", card)
+        state.wait_for_everyone()
+        return summary
+
+    def _summary(self, trainer: Trainer, seconds: float, resume: Path | None) -> dict[str, Any]:
+        logged = [entry for entry in trainer.state.log_history if "loss" in entry] or [{}]
+        first, last = logged[0], logged[-1]
+        found: dict[str, Any] = {"out": self.config.output, "kind": self.kind["kind"], "method": self.kind["method"]}
+        found |= {name: getattr(self.counts, name) for name in ("rows", "dropped", "bad")}
+        found |= {"steps": trainer.state.global_step, "epochs": self.config.epochs}
+        found |= {"loss_first": first.get("loss"), "loss_last": last.get("loss"), "seconds": seconds}
+        found |= {"resumed_from": step_of(resume), "finished_before": False}
+        return found | {"metrics": self._metrics(last), "metrics_first": self._metrics(first)}
+
+    def _trainer(self, dataset: Dataset) -> Trainer:
+        """The trainer with its model. The arguments come first: under DeepSpeed and FSDP they decide how it is
+        loaded."""
+        from transformers import PrinterCallback, set_seed
+
+        set_seed(self.config.seed)
+        numbers = precision(self.config)
+        arguments = self._arguments(numbers)
+        model = load_model(self.base, dtype=numbers.weights, head="steps" if self.kind["kind"] == "prm" else "causal")
+        model.config.use_cache = False
+        try:
+            trainer = self.trainer(model, arguments, dataset)
+        except (ValueError, NotImplementedError) as error:
+            raise UsageError(f"the trainer refuses these options: {error}") from None
+        trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(self._progress())
+        return trainer
+
+    def _arguments(self, numbers: Precision) -> TrainingArguments:
+        """The trainer's arguments; `free` ones a user may say by --trainer-arg, `ours` not. Raises UsageError."""
+        config = self.config
+        large = not numbers.use_cpu and count_parameters(load_config(self.base)) > CHECKPOINTING_FROM
+        free: dict[str, Any] = {"bf16": numbers.autocast, "gradient_checkpointing": large, "logging_steps": 10}
+        free |= {"save_steps": 500, "save_total_limit": 2, "report_to": "none", "run_name": Path(config.output).name}
+        ours: dict[str, Any] = {"output_dir": str(Path(config.output) / WORK), "seed": config.seed}
+        ours |= {"per_device_train_batch_size": config.batch_size, "gradient_accumulation_steps": config.accumulation}
+        # The order of the rows holds all epochs.
+        ours |= {"num_train_epochs": 1, "train_sampling_strategy": "sequential", "learning_rate": config.rate()}
+        ours |= {"use_cpu": numbers.use_cpu, "dataloader_pin_memory": not numbers.use_cpu}
+        ours |= {"remove_unused_columns": False, "ddp_find_unused_parameters": False}
+        ours |= {"logging_first_step": True, "disable_tqdm": True}
+        free |= config.arguments()
+        if twice := sorted(free.keys() & ours.keys()):
+            raise UsageError(f"--trainer-arg {twice[0]}: medsss sets this itself", hint="see --help for the options")
+        try:
+            return self.arguments(**free, **ours)
+        except (TypeError, ValueError, ImportError) as error:
+            raise UsageError(f"the trainer refuses these options: {first_line(error)}") from None
+
+    def _metrics(self, entry: Mapping[str, Any]) -> dict[str, float]:
         """What is shown of an entry of the trainer's log."""
         return {short: round(float(entry[key]), 5) for key, short in self.shown.items() if entry.get(key) is not None}
 
+    def _progress(self) -> Any:
+        """A callback that has the last step logged too, and says a plain line now and then: step, loss, what the method
+        reports, time left."""
+        from transformers import TrainerCallback
 
-def run_training(config: TrainingConfig, recipe: Recipe, say: Say) -> TrainingSummary:
-    """Train, or go on, or find that all is done; `folder` tells the life of the output. Raises UsageError for anything
-    that the user has to put right."""
-    out = Path(config.output)
-    base = resolve_policy(config.policy)
-    fresh = is_main_process() and open_folder(out, base, restart=config.restart)
-    try:
-        with quiet_libraries():
-            return _train(config, recipe, base, out, say)
-    except UsageError:
-        if fresh:
-            close_folder(out)
-        raise
+        training = self
 
+        class Lines(TrainerCallback):  # type: ignore[misc,unused-ignore]
+            def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+                self.started, self.from_step, self.said = time.monotonic(), state.global_step, 0.0
 
-def _train(config: TrainingConfig, recipe: Recipe, base: str, out: Path, say: Say) -> TrainingSummary:
-    from accelerate import PartialState  # type: ignore[import-untyped]
+            def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+                control.should_log |= state.global_step >= state.max_steps
 
-    meter = Meter()
-    state = PartialState(cpu=precision(config).use_cpu)
-    tokenizer = load_tokenizer(base)
-    if state.is_main_process:
-        _store(config, recipe, base, out, tokenizer, say)
-    state.wait_for_everyone()
-    card = read_json(out / CARD)
-    if card is not None:
-        state.wait_for_everyone()
-        if state.is_main_process:
-            shutil.rmtree(out / WORK, ignore_errors=True)
-        say(f"{out} is complete: the same training has finished before (--restart trains anew)")
-        return TrainingSummary(**card["summary"] | {"finished_before": True})
+            def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+                now, left = time.monotonic(), state.max_steps - state.global_step
+                if "loss" not in (logs or ()) or (left and now - self.said < SAY_EVERY):
+                    return
+                self.said = now
+                each = (now - self.started) / max(state.global_step - self.from_step, 1)
+                shown = {"loss": float(logs["loss"]), **training._metrics(logs), "lr": logs.get("learning_rate", 0.0)}
+                words = " ".join(f"{name} {value:{'.4g' if value < 1000 else '.0f'}}" for name, value in shown.items())
+                training.say(f"step {state.global_step}/{state.max_steps} {words}, {clock(left * each)} left")
 
-    dataset, counts = load_rows(out / WORK / "data")
-    resume = last_checkpoint(out / WORK)
-    trainer = _make_trainer(config, recipe, base, tokenizer, dataset, say)
-    say(
-        f"{recipe.method}: {counts.rows} rows, {counts.tokens} tokens, "
-        f"{count_parameters(load_config(base)) / 1e6:.1f} M parameters, "
-        f"{'LoRA' if config.lora else 'full'}, lr {config.rate():g}"
-        + (f", going on from step {step_of(resume)}" if resume else "")
-    )
-    started = time.monotonic()
-    try:
-        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    except ValueError as error:
-        if trainer.state.global_step:
-            raise
-        raise UsageError(f"the trainer refuses this: {error}") from None
-    summary = _summary(config, recipe, counts, trainer, time.monotonic() - started, resume)
-    state.wait_for_everyone()
-    save_model(trainer, config, base, out / WORK / "model")
-    if state.is_main_process:
-        card = {
-            **recipe.card,
-            "base": base,
-            "data": dataclasses.asdict(counts),
-            "options": dataclasses.asdict(config),
-            "versions": versions(),
-            "summary": dataclasses.asdict(summary),
-            "cost": {"seconds": meter.seconds, "cpu_seconds": meter.cpu_seconds, "gpus": gpus()},
-            "run": read_json(out / WORK / "run.json"),
-        }
-        publish(out, out / WORK / "model", card)
-    state.wait_for_everyone()
-    return summary
+        return Lines()
 
+    def _save(self, trainer: Trainer, staged: Path) -> None:
+        """Write the trained model, the tokenizer and the generation settings of its base to `staged`, safetensors only,
+        in the type that the base has on disk. All processes must call it (sharded weights are gathered); process 0
+        writes."""
+        import torch
+        from transformers import GenerationConfig
+        from transformers.utils.hub import cached_file
 
-def _store(
-    config: TrainingConfig, recipe: Recipe, base: str, out: Path, tokenizer: PreTrainedTokenizerBase, say: Say
-) -> None:
-    """Write the rows and what the run is. Process 0 alone does it."""
-    counts = Counts()
-    max_length = choose_max_length(config.max_length, load_config(base))
-    store_rows(recipe.read(tokenizer, base, counts), recipe.columns, counts, out / WORK / "data", max_length, say)
-    run = config.identity() | recipe.card | {"max_length": max_length, "lr": config.rate(), "processes": processes()}
-    begin(out, run | {"base": fingerprint(base), "data": counts.hash})
-
-
-def _make_trainer(
-    config: TrainingConfig,
-    recipe: Recipe,
-    base: str,
-    tokenizer: PreTrainedTokenizerBase,
-    dataset: Dataset,
-    say: Say,
-) -> Trainer:
-    """The trainer with its model. The arguments come first: under DeepSpeed and FSDP they decide how it is loaded."""
-    from transformers import PrinterCallback, set_seed
-
-    set_seed(config.seed)
-    numbers = precision(config)
-    arguments = _arguments(
-        config, recipe, numbers, checkpointing=count_parameters(load_config(base)) > CHECKPOINTING_FROM
-    )
-    model = load_model(base, dtype=numbers.weights, head="steps" if recipe.method == "prm" else "causal")
-    model.config.use_cache = False
-    try:
-        trainer = recipe.build(arguments, model, tokenizer, dataset)
-    except (ValueError, NotImplementedError) as error:
-        raise UsageError(f"the trainer refuses these options: {error}") from None
-    trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(progress_callback(say, recipe))
-    return trainer
-
-
-def _summary(
-    config: TrainingConfig, recipe: Recipe, counts: Counts, trainer: Trainer, seconds: float, resume: Path | None
-) -> TrainingSummary:
-    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
-    first, last = (logged[0], logged[-1]) if logged else ({}, {})
-    return TrainingSummary(
-        out=config.output,
-        kind=recipe.card["kind"],
-        method=recipe.method,
-        rows=counts.rows,
-        dropped=counts.dropped,
-        bad=counts.bad,
-        steps=trainer.state.global_step,
-        epochs=config.epochs,
-        loss_first=first.get("loss"),
-        loss_last=last.get("loss"),
-        seconds=round(seconds, 2),
-        resumed_from=step_of(resume) if resume else 0,
-        metrics=recipe.metrics(last),
-        metrics_first=recipe.metrics(first),
-    )
-
-
-def _arguments(config: TrainingConfig, recipe: Recipe, numbers: Precision, *, checkpointing: bool) -> TrainingArguments:
-    """The trainer's arguments; `free` ones a user may say by --trainer-arg, `ours` not. Raises UsageError."""
-    free: dict[str, Any] = {
-        "bf16": numbers.autocast,
-        "gradient_checkpointing": not numbers.use_cpu and checkpointing,
-        "save_steps": 500,
-        "save_total_limit": 2,
-        "logging_steps": 10,
-        "report_to": "none",
-        "run_name": Path(config.output).name,
-    }
-    ours: dict[str, Any] = {
-        "output_dir": str(Path(config.output) / WORK),
-        "per_device_train_batch_size": config.batch_size,
-        "gradient_accumulation_steps": config.accumulation,
-        "num_train_epochs": 1,  # the order of the rows holds all epochs
-        "train_sampling_strategy": "sequential",
-        "remove_unused_columns": False,
-        "learning_rate": config.rate(),
-        "seed": config.seed,
-        "use_cpu": numbers.use_cpu,
-        "logging_first_step": True,
-        "disable_tqdm": True,
-        "dataloader_pin_memory": not numbers.use_cpu,
-        "ddp_find_unused_parameters": False,
-    }
-    free |= config.arguments()
-    if twice := sorted(free.keys() & ours.keys()):
-        raise UsageError(f"--trainer-arg {twice[0]}: medsss sets this itself", hint="see --help for the options")
-    try:
-        return recipe.arguments(**free, **ours)
-    except (TypeError, ValueError, ImportError) as error:
-        raise UsageError(f"the trainer refuses these options: {first_line(error)}") from None
-
-
-# --- the process, the libraries, the model ---------------------------------------------------------------------------
+        lora, merge = self.config.lora, self.config.merge
+        sharded = (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled) and not lora
+        if is_main_process():
+            shutil.rmtree(staged, ignore_errors=True)
+        if sharded:
+            trainer.save_model(str(staged))
+        if not is_main_process():
+            return
+        if not sharded:
+            model = trainer.accelerator.unwrap_model(trainer.model)
+            if lora and merge:
+                model = model.merge_and_unload()
+            if merge or not lora:
+                stored = getattr(load_config(self.base), "dtype", None)
+                model.to(stored if isinstance(stored, torch.dtype) else torch.float32)
+                if getattr(model, "generation_config", None) is not None:
+                    # A base's own settings can be such that transformers refuses to save them; the file itself is
+                    # copied below.
+                    model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
+            model.save_pretrained(str(staged))
+        for unwanted in ("training_args.bin", "README.md", "generation_config.json"):
+            (staged / unwanted).unlink(missing_ok=True)
+        load_tokenizer(self.base).save_pretrained(str(staged))  # a fresh one: trainers set the padding token of theirs
+        with contextlib.suppress(OSError):  # a base without such settings
+            settings = cached_file(adapter_base(self.base), "generation_config.json")
+            shutil.copyfile(str(settings), staged / "generation_config.json")
 
 
 def is_main_process() -> bool:
     """Whether this is process 0 of all machines (torchrun and accelerate say it in RANK)."""
     return int(os.environ.get("RANK", "0")) == 0
-
-
-@contextlib.contextmanager
-def quiet_libraries() -> Iterator[None]:
-    """No progress bars, no remarks and no telemetry of other people's libraries."""
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    os.environ["TQDM_DISABLE"] = "1"
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    import datasets
-
-    datasets.disable_progress_bars()
-    with quiet_loading():
-        yield
-
-
-def progress_callback(say: Say, recipe: Recipe, every_seconds: float = 10.0) -> Any:
-    """A callback that has the last step logged too, and says a plain line now and then: step, loss, what the method
-    reports, time left."""
-    from transformers import TrainerCallback
-
-    class Lines(TrainerCallback):  # type: ignore[misc,unused-ignore]
-        started = last_said = 0.0
-        from_step = 0
-
-        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self.started, self.from_step = time.monotonic(), state.global_step
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            control.should_log |= state.global_step >= state.max_steps
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **_: Any) -> None:
-            now = time.monotonic()
-            if logs is None or "loss" not in logs or not state.is_world_process_zero:
-                return
-            if state.global_step < state.max_steps and now - self.last_said < every_seconds:
-                return
-            self.last_said = now
-            rate = (state.global_step - self.from_step) / max(now - self.started, 1e-9)
-            left = round((state.max_steps - state.global_step) / max(rate, 1e-9))
-            extra = "".join(
-                f" {short} {value:.3g}" if abs(value) < 1000 else f" {short} {value:.0f}"
-                for short, value in recipe.metrics(logs).items()
-            )
-            say(
-                f"step {state.global_step}/{state.max_steps} loss {float(logs['loss']):.4f}{extra} "
-                f"lr {float(logs.get('learning_rate', 0.0)):.2g} {rate:.2f} steps/s, "
-                f"{clock(left)} left"
-            )
-
-    return Lines()
 
 
 class Precision(NamedTuple):
@@ -336,9 +292,7 @@ def precision(config: TrainingConfig) -> Precision:
         raise UsageError("--device cuda: no GPU is visible")
     if config.dtype is not Dtype.AUTO:
         return Precision(use_cpu, False, getattr(torch, config.dtype))
-    if use_cpu:
-        return Precision(True, False, torch.float32)
-    return Precision(False, True, torch.bfloat16 if config.lora else torch.float32)
+    return Precision(use_cpu, not use_cpu, torch.bfloat16 if config.lora and not use_cpu else torch.float32)
 
 
 def choose_max_length(asked: int | None, config: Any) -> int:
@@ -353,19 +307,17 @@ def choose_max_length(asked: int | None, config: Any) -> int:
 
 def fingerprint(path: str) -> str:
     """A short hash that tells two models of one name apart: file names, sizes, and the ends of the weight files."""
-    folder = Path(path)
-    digest = hashlib.blake2b(digest_size=8)
-    if not folder.is_dir():
+    if not Path(path).is_dir():
         return path
-    for file in sorted(folder.iterdir()):
-        if file.suffix not in {".safetensors", ".bin"} and file.name != "config.json":
-            continue
-        size = file.stat().st_size
-        digest.update(f"{file.name}\0{size}\0".encode())
-        with file.open("rb") as stream:
-            digest.update(stream.read(1 << 20))
-            stream.seek(max(0, size - (1 << 20)))
-            digest.update(stream.read())
+    digest = hashlib.blake2b(digest_size=8)
+    for file in sorted(Path(path).iterdir()):
+        if file.suffix in {".safetensors", ".bin"} or file.name == "config.json":
+            size = file.stat().st_size
+            digest.update(f"{file.name}\0{size}\0".encode())
+            with file.open("rb") as stream:
+                digest.update(stream.read(1 << 20))
+                stream.seek(max(0, size - (1 << 20)))
+                digest.update(stream.read())
     return digest.hexdigest()
 
 
@@ -375,56 +327,11 @@ def lora_config(config: TrainingConfig, task: str, **more: Any) -> Any:
 
     if not config.lora:
         return None
-    return LoraConfig(
-        task_type=task,
-        r=config.lora_rank,
-        lora_alpha=config.lora_alpha,
-        lora_dropout=0.0,
-        target_modules="all-linear",
-        **more,
-    )
-
-
-def save_model(trainer: Trainer, config: TrainingConfig, base: str, staged: Path) -> None:
-    """Write the trained model, the tokenizer and the generation settings of its base to `staged`, safetensors only,
-    in the type that the base has on disk. All processes must call it (sharded weights are gathered); process 0
-    writes."""
-    import torch
-    from transformers import GenerationConfig
-    from transformers.utils.hub import cached_file
-
-    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
-    if is_main_process():
-        shutil.rmtree(staged, ignore_errors=True)
-    if sharded and not config.lora:
-        trainer.save_model(str(staged))
-    if not is_main_process():
-        return
-    staged.mkdir(parents=True, exist_ok=True)
-    if not sharded or config.lora:
-        model = trainer.accelerator.unwrap_model(trainer.model)
-        if config.lora and config.merge:
-            model = model.merge_and_unload()
-        if not config.lora or config.merge:
-            stored = getattr(load_config(base), "dtype", None)
-            model.to(stored if isinstance(stored, torch.dtype) else torch.float32)
-            if getattr(model, "generation_config", None) is not None:
-                # A base's own settings can be such that transformers refuses to save them; the file itself is copied
-                # below.
-                model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
-        model.save_pretrained(str(staged))
-    for unwanted in ("training_args.bin", "README.md", "generation_config.json"):
-        (staged / unwanted).unlink(missing_ok=True)
-    load_tokenizer(base).save_pretrained(str(staged))  # a fresh one: trainers set the padding token of theirs
-    with contextlib.suppress(OSError):  # a base without such settings
-        settings = cached_file(adapter_base(base), "generation_config.json")
-        shutil.copyfile(str(settings), staged / "generation_config.json")
+    more |= {"r": config.lora_rank, "lora_alpha": config.lora_alpha}
+    return LoraConfig(task_type=task, lora_dropout=0.0, target_modules="all-linear", **more)
 
 
 def versions() -> dict[str, str]:
     """The versions that a result depends on."""
-    found = {"medsss": __version__}
-    for name in ("torch", "transformers", "trl", "peft", "accelerate"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
+    names = ("torch", "transformers", "trl", "peft", "accelerate")
+    return {"medsss": __version__} | {name: importlib.metadata.version(name) for name in names}
