@@ -34,12 +34,8 @@ def test_the_golden_layout(tokenizer: Any) -> None:
     a read-out too."""
     steps = [ROOT_TEXT, "Add.", "", "The answer is B."]
     encoded = encode(tokenizer, "Which dose?", steps)
-    pieces = [
-        "Step 0: Let's break down this problem step by step.\n\n",
-        "Step 1: Add.\n\n",
-        "Step 2:\n\n",
-        "Step 3: The answer is B.\n\n",
-    ]
+    pieces = ["Step 0: Let's break down this problem step by step.\n\n", "Step 1: Add.\n\n", "Step 2:\n\n"]
+    pieces += ["Step 3: The answer is B.\n\n"]
     ids = tokenizer.encode("<s><|user|>\nWhich dose?<|end|>\n<|assistant|>\n", add_special_tokens=False)
     for k, piece in enumerate(pieces):
         ids += tokenizer.encode(piece, add_special_tokens=False)
@@ -109,28 +105,18 @@ def foreign_tokenizer(folder: Path, special: list[str], template: str | None, *,
 
     core = Tokenizer(models.BPE(unk_token="<unk>" if spm else None))
     bos = "<s>" if spm else "<|begin_of_text|>"
+    letters = pre_tokenizers.ByteLevel.alphabet()
+    core.pre_tokenizer, core.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     if spm:
-        core.pre_tokenizer = pre_tokenizers.Sequence(
-            [pre_tokenizers.Split("\n", "isolated"), pre_tokenizers.Metaspace(prepend_scheme="first")]
-        )
-        core.decoder = decoders.Metaspace()
-    else:
-        core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        core.decoder = decoders.ByteLevel()
-    letters = sorted({*map(chr, range(33, 127)), "\n", "к", "и"})
-    core.train_from_iterator(
-        ["Step 1: 2 + 2 - 1 ки\nStep 2: The answer is B. + - ки ки + - + - ки"] * 9,
-        trainers.BpeTrainer(
-            vocab_size=400,
-            special_tokens=["<unk>", bos],
-            initial_alphabet=letters if spm else pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
-    )
+        parts = [pre_tokenizers.Split("\n", "isolated"), pre_tokenizers.Metaspace(prepend_scheme="first")]
+        core.pre_tokenizer, core.decoder = pre_tokenizers.Sequence(parts), decoders.Metaspace()
+        letters = sorted({*map(chr, range(33, 127)), "\n", "к", "и"})
+    given = {"special_tokens": ["<unk>", bos], "initial_alphabet": letters, "show_progress": False}
+    text = "Step 1: 2 + 2 - 1 ки\nStep 2: The answer is B. + - ки ки + - + - ки"
+    core.train_from_iterator([text] * 9, trainers.BpeTrainer(vocab_size=400, **given))
     core.add_special_tokens([AddedToken(word, normalized=False) for word in special])
-    core.post_processor = processors.TemplateProcessing(
-        single=f"{bos} $A", special_tokens=[(bos, core.token_to_id(bos))]
-    )
+    written = [(bos, core.token_to_id(bos))]
+    core.post_processor = processors.TemplateProcessing(single=f"{bos} $A", special_tokens=written)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, bos_token=bos, unk_token="<unk>" if spm else None)
     tokenizer.chat_template = template
     tokenizer.save_pretrained(str(folder))
@@ -180,12 +166,8 @@ def test_math_shepherd_is_one_text_and_reads_at_its_own_tags(tmp_path: Path) -> 
 def test_rlhflow_reads_where_the_plus_is_predicted(tmp_path: Path) -> None:
     tokenizer = foreign_tokenizer(tmp_path, HEADERS, LLAMA)
     found = laid(tokenizer, "rlhflow")
-    turns = [
-        {"role": "user", "content": f"{QUESTION} Step 1: Add 2 + 2."},
-        {"role": "assistant", "content": "+"},
-        {"role": "user", "content": "Step 2: The answer is B."},
-        {"role": "assistant", "content": "+"},
-    ]
+    said = [f"{QUESTION} Step 1: Add 2 + 2.", "+", "Step 2: The answer is B.", "+"]
+    turns = [{"role": ("user", "assistant")[at % 2], "content": text} for at, text in enumerate(said)]
     published = whole(tokenizer, tokenizer.apply_chat_template(turns, tokenize=False))
     assert found.ids == published[:-1]  # the end of the last turn is left out
     plus = tokenizer.convert_tokens_to_ids("+")
@@ -195,14 +177,22 @@ def test_rlhflow_reads_where_the_plus_is_predicted(tmp_path: Path) -> None:
     assert published[-3] == found.ids[found.readouts[-1]]  # as the published code counts: the third from the end
 
 
-def test_skywork_reads_at_the_line_end_of_each_step(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("format", "question", "lines"),
+    [("skywork", QUESTION + "\n", ["Add", "2 + 2."]), ("trl", QUESTION, ["Add\n\n2 + 2."])],
+)
+def test_skywork_and_trl_read_at_the_line_end_of_each_step(
+    format: str, question: str, lines: list[str], tmp_path: Path
+) -> None:
+    """Skywork's code ends every line so, and blank ones are left out."""
     tokenizer = foreign_tokenizer(tmp_path, [], None)
-    found = laid(tokenizer, "skywork", [ROOT_TEXT, "Add\n\n2 + 2.", "The answer is B."])
-    line = whole(tokenizer, "\n")
-    ids = [tokenizer.bos_token_id, *whole(tokenizer, QUESTION + "\n")]
-    ids += [*whole(tokenizer, "Add"), *line, *whole(tokenizer, "2 + 2."), *line]
+    end = whole(tokenizer, "\n")
+    ids = [tokenizer.bos_token_id, *whole(tokenizer, question)]
+    for line in lines:
+        ids += [*whole(tokenizer, line), *end]
     first = len(ids) - 1
-    ids += [*whole(tokenizer, "The answer is B."), *line]
+    ids += [*whole(tokenizer, "The answer is B."), *end]
+    found = laid(tokenizer, format, [ROOT_TEXT, "Add\n\n2 + 2.", "The answer is B."])
     assert found == (ids, [first, len(ids) - 1])
 
 
@@ -210,25 +200,16 @@ def test_med_prm_with_and_without_documents(tmp_path: Path) -> None:
     """As their script makes it: the rendered chat is tokenised as a text, so there are two BOS; documents until 3072
     tokens are used up."""
     tokenizer = foreign_tokenizer(tmp_path, [*HEADERS, " ки"], LLAMA)
-    problem = Problem(
-        id="a",
-        question="Which?",
-        answer="B",
-        options={"A": "1 mg", "B": "2 mg"},
-        meta={"documents": ["D.", "E " * 4000]},
-    )
-    given = asked(Format.MED_PRM, problem)
-    assert given == Asked("Which?\n\n(A) 1 mg\n(B) 2 mg", ("D.", "E " * 4000))
-    for documents, block in (((), ""), (given.documents, "Document 1: D.\n\n")):
-        found = laid(tokenizer, "med-prm", given=Asked(given.question, documents))
-        content = f"{block}Question: {given.question}\n\nExplanation: Step 1: Add 2 + 2. ки Step 2: The answer is B. ки"
+    for documents, block in (((), ""), (("D.", "E " * 4000), "Document 1: D.\n\n")):
+        found = laid(tokenizer, "med-prm", given=Asked("Which?\n\n(A) 1 mg", documents))
+        explained = "Explanation: Step 1: Add 2 + 2. ки Step 2: The answer is B. ки"
         text = tokenizer.decode(found.ids)
         assert ("the relevant documents, the question" in text) == bool(documents)
         system = text.split("system<|end_header_id|>\n\n")[1].split("<|eot_id|>")[0]
-        turns = [{"role": "system", "content": system}, {"role": "user", "content": content}]
-        published = whole(
-            tokenizer, tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True), bos=True
-        )
+        turns = [{"role": "system", "content": system}]
+        turns += [{"role": "user", "content": f"{block}Question: Which?\n\n(A) 1 mg\n\n{explained}"}]
+        rendered = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        published = whole(tokenizer, rendered, bos=True)
         assert found.ids == published[: len(found.ids)]
         assert published[:2] == [tokenizer.bos_token_id] * 2
         tag = tokenizer.convert_tokens_to_ids(" ки")
@@ -241,27 +222,12 @@ def test_med_prm_with_and_without_documents(tmp_path: Path) -> None:
 def test_med_prm_reads_the_documents_of_a_record_as_label_writes_it() -> None:
     """A PRM that was trained with guidelines in front must find them there, in a prm record as in a problem."""
     fields: dict[str, Any] = {"id": "a", "question": "Which?", "answer": "B", "options": {"A": "1 mg", "B": "2 mg"}}
-    labelled = {
-        **fields,
-        "meta": {"label": {"labels": "judge"}, "documents": ["Dosing\nAdd.", "Doses are in mg."]},
-        "prompt": "Which?\nA. 1 mg\nB. 2 mg",
-        "completions": STEPS,
-        "labels": [None, 1.0, None],
-        "values": [],
-    }
+    labelled = fields | {"meta": {"label": {"labels": "judge"}, "documents": ["Dosing\nAdd.", "Doses are in mg."]}}
+    labelled |= {"prompt": "Which?\nA. 1 mg\nB. 2 mg", "completions": STEPS, "labels": [None, 1.0, None], "values": []}
     own = {**fields, "documents": [{"title": "Dosing", "text": "Add."}, {"id": "y", "text": "Doses are in mg."}]}
     expected = Asked("Which?\n\n(A) 1 mg\n(B) 2 mg", ("Dosing\nAdd.", "Doses are in mg."))
     assert asked(Format.MED_PRM, to_prm(labelled, Where("x", 1))) == expected
     assert asked(Format.MED_PRM, to_problem(own, Where("x", 1))) == expected
-
-
-def test_trl_puts_its_separator_after_each_step(tokenizer: Any) -> None:
-    found = laid(tokenizer, "trl")
-    line = whole(tokenizer, "\n")
-    ids = [tokenizer.bos_token_id, *whole(tokenizer, QUESTION), *whole(tokenizer, "Add 2 + 2."), *line]
-    first = len(ids) - 1
-    ids += [*whole(tokenizer, "The answer is B."), *line]
-    assert found == (ids, [first, len(ids) - 1])
 
 
 @pytest.mark.parametrize("format", ["qwen", "math-shepherd", "med-prm"])
@@ -284,18 +250,10 @@ def foreign_model(folder: Path, kind: str) -> tuple[Any, Any]:
     template = {"qwen": CHATML, "med-prm": LLAMA, "rlhflow": LLAMA}
     tokenizer = foreign_tokenizer(folder, special.get(kind, []), template.get(kind), spm=kind == "math-shepherd")
     torch.manual_seed(0)
-    config = AutoConfig.for_model(
-        "qwen2" if kind in {"qwen", "skywork"} else "llama",
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=1024,
-        initializer_range=0.25,
-        num_labels=2,
-    )
+    size = {"vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    size |= {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 1024, "num_labels": 2}
+    arch = "qwen2" if kind in {"qwen", "skywork"} else "llama"
+    config = AutoConfig.for_model(arch, **size, initializer_range=0.25)
     if kind == "trl":
         model = AutoModelForTokenClassification.from_config(config).eval()
         model.save_pretrained(str(folder))
@@ -306,13 +264,11 @@ def foreign_model(folder: Path, kind: str) -> tuple[Any, Any]:
     weights = load_file(str(folder / "model.safetensors"))
     stored = json.loads((folder / "config.json").read_text())
     if kind in {"qwen", "skywork"}:
-        head: Any = torch.nn.Sequential(torch.nn.Linear(32, 32), torch.nn.ReLU(), torch.nn.Linear(32, 2))
-        if kind == "skywork":
-            head = torch.nn.Linear(32, 1)
-        prefix, stored["architectures"] = {
-            "qwen": ("score.", ["Qwen2ForProcessRewardModel"]),
-            "skywork": ("v_head.summary.", ["Qwen2ForPrmModel"]),
-        }[kind]
+        if kind == "qwen":
+            head: Any = torch.nn.Sequential(torch.nn.Linear(32, 32), torch.nn.ReLU(), torch.nn.Linear(32, 2))
+            prefix, stored["architectures"] = "score.", ["Qwen2ForProcessRewardModel"]
+        else:
+            head, prefix, stored["architectures"] = torch.nn.Linear(32, 1), "v_head.summary.", ["Qwen2ForPrmModel"]
         weights |= {prefix + name: value.clone() for name, value in head.state_dict().items()}
         save_file(weights, str(folder / "model.safetensors"), metadata={"format": "pt"})
         stored["auto_map"] = {"AutoModel": "modeling_own.Own"}  # their folders name code of their own
