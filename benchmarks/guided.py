@@ -33,7 +33,7 @@ from typing import Any
 from medsss_cli.answers import answer_key, judge
 from medsss_cli.clinic.problems import Split, problems
 from medsss_cli.engines import Engine, EngineConfig, open_engine
-from medsss_cli.evaluation.compare import sign_flip_p
+from medsss_cli.evaluation.intervals import sign_flip_p
 from medsss_cli.labelling.trajectories import trajectories
 from medsss_cli.prm.aggregate import StepAggregation, aggregate_steps
 from medsss_cli.prm.config import PrmConfig
