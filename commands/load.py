@@ -156,10 +156,10 @@ def _without(
         if overlap is None:
             yield problem
             continue
-        counts[overlap.rule] += 1
+        rule, shared = overlap
+        counts[rule] += 1
         if sum(counts[rule] for rule in RULES) <= DROPS_SHOWN:
-            shown = f'"{overlap.shown}"' if overlap.rule == "ngram" else overlap.shown
-            say(f"{where}: {problem.id} dropped ({overlap.rule}): {overlap.place} ({overlap.id}): {shown}")
+            say(f"{where}: {problem.id} dropped ({rule}): {shared}")
 
 
 def _dropped(counts: Counter[str]) -> str:

@@ -177,17 +177,17 @@ def _choose(chooser: Curriculum, options: StreamOptions) -> int:
         found = read_records(options.inputs, _answered, on_bad=faults.bad)
         for _, samples in first_of_each(found, on_bad=faults.bad):
             chooser.offer(samples)
-        if not chooser.offered:
+        if not chooser.counts["offered"]:
             raise UsageError("the input holds no answers to choose by", hint=PIPE)
         chosen = chooser.chosen()
         for problem in chosen:
             writer.write([problem])
     faults.say_causes()
     if not options.quiet:
-        left_out = f"{chooser.solved} always right"
-        left_out += f", {chooser.outside} outside --pass-rate" if chooser.outside else ""
-        left_out += f", {chooser.unjudged} not judged" if chooser.unjudged else ""
-        note(f"curriculum: {len(chosen)} of {chooser.offered} problems kept; {left_out}")
+        left_out = f"{chooser.counts['solved']} always right"
+        left_out += f", {chooser.counts['outside']} outside --pass-rate" if chooser.counts["outside"] else ""
+        left_out += f", {chooser.counts['unjudged']} not judged" if chooser.counts["unjudged"] else ""
+        note(f"curriculum: {len(chosen)} of {chooser.counts['offered']} problems kept; {left_out}")
     return faults.exit_code
 
 

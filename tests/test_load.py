@@ -279,6 +279,6 @@ def test_what_is_an_overlap(held: list[Problem], asked: Problem, rule: str | Non
     for number, each in enumerate(held):
         index.add(each, f"test:{number}")
     found = index.overlap(asked)
-    assert (found and found.rule) == rule
+    assert (found and found[0]) == rule
     if found and "wordd" in asked.question:
-        assert (found.place, found.shown) == ("test:0", " ".join(WORDS[3:16]))
+        assert found[1] == f'test:0 (p): "{" ".join(WORDS[3:16])}"'

@@ -154,7 +154,7 @@ def test_a_curriculum_does_not_depend_on_the_order_and_holds_k_per_dataset() -> 
     assert Counter(problem.dataset for problem in forward.chosen()) == {"x": 7, "y": 7}
     assert all(type(problem) is Problem for problem in forward.chosen())
     assert {problem.meta["pass_rate"] for problem in forward.chosen()} == {0.0}
-    assert forward.solved == 40
+    assert forward.counts["solved"] == 40
 
 
 def test_what_was_not_judged_is_no_failure_of_the_policy() -> None:
@@ -162,7 +162,7 @@ def test_what_was_not_judged_is_no_failure_of_the_policy() -> None:
     curriculum.offer(samples("a", 0, verdict=Verdict.NOT_JUDGED))
     curriculum.offer(samples("b", 0, verdict=Verdict.NO_ANSWER))
     assert [problem.id for problem in curriculum.chosen()] == ["b"]
-    assert curriculum.unjudged == 1
+    assert curriculum.counts["unjudged"] == 1
 
 
 def test_one_policy_after_another_answers_and_signs(tmp_path: Path) -> None:

@@ -234,11 +234,11 @@ def read_number(place: Place) -> Number | str | None:
     line = re.sub(r"^(?:[-•>]\s|\\\[)", "", line).rstrip(". 。\\]")
     named = _NAMED.match(line)
     if _EQUALS.search(line):
-        line = _EQUALS.split(line)[-1].partition(", which ")[0]
+        line = _EQUALS.split(line)[-1].partition(", which is ")[0]
     elif named:
         if _NO_RESULT.search(line[: named.end()]) or _UNFIT_BEFORE.search(line[: named.end()]):
             return None
-        line = line[named.end() :].partition(", which ")[0]
+        line = line[named.end() :].partition(", which is ")[0]
         if len(re.findall(r"\d+(?:[.,]\d+)*", line)) > 1 and not re.search(r"10\s?\^|\(", line):
             return None
     return _number(line, most_words=3)

@@ -13,8 +13,6 @@ The index is over the test set: its memory grows with that, not with the pool, w
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from ..answers.text import normalise, words_of
 from ..records import Problem
 from ..stream.shard import digest
@@ -24,23 +22,13 @@ NGRAM = 13
 COMMON = 10
 
 
-class Overlap(NamedTuple):
-    """Why a problem is dropped: `rule` is one of RULES, `place` and `id` name the test problem, `shown` is what the two
-    share."""
-
-    rule: str
-    place: str
-    id: str
-    shown: str
-
-
 class Contamination:
     """The index over a test set. `ngram` 0 leaves the rule of runs out."""
 
     def __init__(self, *, ngram: int = NGRAM) -> None:
         self._ngram = ngram
-        self._equal: dict[int, tuple[str, str]] = {}  # digest of all words -> place and id of the first test problem
-        self._runs: dict[int, tuple[int, tuple[str, str]]] = {}  # digest of a run -> how many have it, and the first
+        self._equal: dict[int, str] = {}  # digest of all words -> the first test problem that has them
+        self._runs: dict[int, tuple[int, str]] = {}  # digest of a run -> how many have it, and the first
 
     def __len__(self) -> int:
         """The different problems in it."""
@@ -48,22 +36,23 @@ class Contamination:
 
     def add(self, problem: Problem, place: str) -> None:
         """Take a test problem in; `place` is where it stands (file:line)."""
-        words, name = _words(problem), (place, problem.id)
+        words, name = _words(problem), f"{place} ({problem.id})"
         if words:
             self._equal.setdefault(digest(" ".join(words)), name)
         for run in set(map(digest, self._runs_of(words))):
             holders, first = self._runs.get(run, (0, name))
             self._runs[run] = (holders + 1, first)
 
-    def overlap(self, problem: Problem) -> Overlap | None:
-        """The test problem that `problem` repeats, by the first rule that finds one; None where none does."""
+    def overlap(self, problem: Problem) -> tuple[str, str] | None:
+        """The first rule by which `problem` repeats a test problem, with that problem and what the two share; None
+        where none does."""
         words = _words(problem)
         if equal := self._equal.get(digest(" ".join(words))):
-            return Overlap("equal", *equal, "the same question and options")
+            return "equal", f"{equal}: the same question and options"
         for run in self._runs_of(words):
-            holders, first = self._runs.get(digest(run), (0, ("", "")))
+            holders, first = self._runs.get(digest(run), (0, ""))
             if 0 < holders <= COMMON:
-                return Overlap("ngram", *first, run)
+                return "ngram", f'{first}: "{run}"'
         return None
 
     def _runs_of(self, words: list[str]) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import heapq
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
 from typing import NamedTuple
 
 from ..errors import UsageError
@@ -40,34 +40,30 @@ class Band(NamedTuple):
 ALL = Band(0.0, 1.0)
 
 
-@dataclass
 class Curriculum:
-    """`keep` is K. These count problems: `offered`, `solved` (always right), `unjudged` (no answer could be judged),
-    `outside` (of the band)."""
+    """`keep` is K. `counts` counts problems: `offered`, `solved` (always right), `unjudged` (no answer could be
+    judged), `outside` (of the band)."""
 
-    keep: int
-    band: Band = ALL
-    offered: int = 0
-    solved: int = 0
-    unjudged: int = 0
-    outside: int = 0
-    # Per dataset a heap whose smallest entry is the first to go: (-pass rate, -hash, id, problem).
-    _heaps: dict[str, list[tuple[float, int, str, Problem]]] = field(default_factory=dict)
+    def __init__(self, keep: int, band: Band = ALL) -> None:
+        self.counts: Counter[str] = Counter()
+        self._keep, self._band = keep, band
+        # Per dataset a heap whose smallest entry is the first to go: (-pass rate, -hash, id, problem).
+        self._heaps: defaultdict[str, list[tuple[float, int, str, Problem]]] = defaultdict(list)
 
     def offer(self, samples: Samples) -> None:
         """Look at one problem's answers. Its pass rate in [0, 1] is the record's, and goes to `meta.pass_rate`."""
-        self.offered += 1
+        self.counts["offered"] += 1
         if samples.pass_rate >= 1.0:
-            self.solved += 1
+            self.counts["solved"] += 1
         elif all(response.verdict is Verdict.NOT_JUDGED for response in samples.responses):
-            self.unjudged += 1
-        elif not self.band.holds(samples.pass_rate):
-            self.outside += 1
+            self.counts["unjudged"] += 1
+        elif not self._band.holds(samples.pass_rate):
+            self.counts["outside"] += 1
         else:
             problem = Problem(**problem_fields(samples) | {"meta": {**samples.meta, "pass_rate": samples.pass_rate}})
-            heap = self._heaps.setdefault(samples.dataset, [])
+            heap = self._heaps[samples.dataset]
             heapq.heappush(heap, (-samples.pass_rate, -_rank(samples.id), samples.id, problem))
-            if len(heap) > self.keep:
+            if len(heap) > self._keep:
                 heapq.heappop(heap)
 
     def chosen(self) -> list[Problem]:
@@ -77,6 +73,5 @@ class Curriculum:
 
 
 def _rank(id: str) -> int:
-    return int.from_bytes(
-        hashlib.blake2b(id.encode("utf-8", "surrogatepass"), digest_size=8, person=b"curric").digest()
-    )
+    written = id.encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(written, digest_size=8, person=b"curric").digest())

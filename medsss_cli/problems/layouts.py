@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ..answers import check_gold
 from ..answers.date import gold_date
+from ..answers.number import read_gold
 from ..errors import BadRecord
 from ..records import Preference, Prm, Problem, Samples, Scored, Sft, Task, Tree, parse
 from ..steps import ROOT_TEXT
@@ -38,14 +39,11 @@ def _authors(row: Row) -> Problem:
     gold = judged.get("answer", row.obj.get("answer_idx"))
     if not isinstance(gold, str):
         raise BadRecord("no gold answer (a text) in `eval.answer` or `answer_idx`")
-    question, answer, options = with_lines(question, gold, "eval.answer")
-    return row.problem(
-        question,
-        answer,
-        options,
+    rest = {key: value for key, value in judged.items() if key != "answer"}
+    return Row({**row.obj, **rest}, row.where).problem(
+        *with_lines(question, gold, "eval.answer"),
         used=("conversations", "eval", "answer_idx"),
-        dataset=row.obj.get("dataset") or row.obj.get("original_dataset"),
-        extra={key: value for key, value in judged.items() if key != "answer"},
+        dataset=row.dataset("dataset", "original_dataset"),
     )
 
 
@@ -63,7 +61,7 @@ def _pubmedqa(row: Row) -> Problem:
         f"Abstract: {abstract}\nQuestion: {question}" if abstract else question,
         gold_letter(row.obj["final_decision"], _YES_NO_MAYBE, "final_decision"),
         dict(_YES_NO_MAYBE),
-        used=("QUESTION", "CONTEXTS", "question", "context", "final_decision", "pubid"),
+        used=("QUESTION", "CONTEXTS", "context", "final_decision", "pubid"),
         id=row.id("pubid" if "pubid" in row.obj else "id"),
     )
 
@@ -72,14 +70,16 @@ _SCORES = {"4", "15", "16", "17", "18", "20", "21", "25", "27", "28", "29", "32"
 """The calculators whose answers MedCalc-Bench rounds before it compares them (its evaluation/evaluate.py)."""
 
 
+_LIMITS = ("Ground Truth Answer", "Lower Limit", "Upper Limit")
+
+
 def _medcalc(row: Row) -> Problem:
     """A number within its limits ("80.0" from 76 to 84), a score, a date, or "('34 weeks', '3 days')"."""
     given = str(row.obj["Ground Truth Answer"]).strip()
     task, answer = Task.NUMBER, given
-    number = _float(given)
+    number, *limits = (read_gold(str(row.obj.get(name))) for name in _LIMITS)
     if number is not None:
-        limits = [_float(str(row.obj.get(name))) for name in ("Lower Limit", "Upper Limit")]
-        slack = max((abs(limit - number) for limit in limits if limit is not None), default=0.0)
+        slack = max((abs(limit.value - number.value) for limit in limits if limit is not None), default=0.0)
         if str(row.obj.get("Calculator ID")) in _SCORES:
             slack = 0.5
         answer = f"{given} ± {slack:.6f}".rstrip("0").rstrip(".") if slack else given
@@ -88,18 +88,12 @@ def _medcalc(row: Row) -> Problem:
     return row.problem(
         f"Patient note:\n{row.text('Patient Note')}\n\n{row.text('Question')}",
         answer,
+        None,
         task=task,
         used=("Row Number", "Patient Note", "Question", "Ground Truth Answer"),
         id=row.id("Row Number"),
-        extra={"ground_truth": given},
+        ground_truth=given,
     )
-
-
-def _float(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
 
 
 def _processbench(row: Row) -> Prm:
@@ -141,8 +135,8 @@ def trees(row: Row) -> Tree:
         answer,
         options,
         task=Task.CHOICE if re.fullmatch("[A-J]", answer) else task_of(answer, options),
-        used=("question", "answer", "original_dataset", "pos", "neg"),
-        dataset=row.obj.get("original_dataset"),
+        used=("original_dataset", "pos", "neg"),
+        dataset=row.dataset("original_dataset"),
     )
     check_gold(problem)
     return read_tree(problem, row.obj["pos"], row.obj["neg"])

@@ -40,11 +40,8 @@ class _Mark(NamedTuple):
     text: str
 
 
-class _List(NamedTuple):
-    """The lines at which the options of a list begin, and the line that breaks it, if one does."""
-
-    starts: list[int]
-    broken: int | None
+_List = tuple[list[int], int | None]
+"""The lines at which the options of a list begin, and the line that breaks it, if one does."""
 
 
 def split_options(question: str, *, spaced: bool = False) -> tuple[str, dict[str, str] | None]:
@@ -60,14 +57,14 @@ def split_options(question: str, *, spaced: bool = False) -> tuple[str, dict[str
     lines = question.splitlines()
     marks = {number: mark for number, line in enumerate(lines) if (mark := _mark(line, spaced))}
     lists = [_list(lines, marks, start) for start, mark in marks.items() if mark.letter == "A"]
-    lists = [each for each in lists if len(each.starts) > 1 or _looks_broken(each, marks)]
+    lists = [each for each in lists if len(each[0]) > 1 or _looks_broken(each, marks)]
     if not lists:
         return question, None
-    run, broken = max(lists, key=lambda each: each.broken or each.starts[-1])
+    run, broken = max(lists, key=lambda each: each[1] or each[0][-1])
     if broken is not None:
         raise _refused(broken, f"{lines[broken].strip()!r} is not the next option in the style of A")
     before = next((n for n in range(run[0] - 1, -1, -1) if lines[n].strip()), None)
-    if any(before in other.starts for other in lists):
+    if any(before in starts for starts, _ in lists):
         raise _refused(run[0], "two lists of options, one in the other")
     options, tail = _texts(lines, marks, run)
     stem = "\n".join(lines[: run[0]]).rstrip()
@@ -104,8 +101,8 @@ def _list(lines: Sequence[str], marks: Mapping[int, _Mark], start: int) -> _List
         elif mark and mark.letter == "A" and mark.style != style:
             inner = mark.style
         elif mark and mark.style != inner and (mark.style == style or mark.letter == expected):
-            return _List(starts, number)
-    return _List(starts, None)
+            return starts, number
+    return starts, None
 
 
 def _looks_broken(each: _List, marks: Mapping[int, _Mark]) -> bool:

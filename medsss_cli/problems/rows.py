@@ -36,10 +36,11 @@ class Row:
             raise BadRecord(f"`{field}` must be a text or a whole number, got {type(name).__name__}")
         return f"{stem(self.where.source)}-{self.where.line if name in (None, '') else name}"
 
-    def dataset(self) -> str:
-        """The row's own data set; without one its file's name, "unknown" for a pipe."""
-        own, name = self.obj.get("dataset"), stem(self.where.source)
-        return own if isinstance(own, str) and own else "unknown" if name == "stdin" else name
+    def dataset(self, *fields: str) -> str:
+        """The first of these fields that is a text, or `dataset`; else the file's name, "unknown" for a pipe."""
+        own = [self.obj.get(field) for field in (*fields, "dataset")]
+        name = stem(self.where.source)
+        return next((each for each in own if isinstance(each, str) and each), "unknown" if name == "stdin" else name)
 
     def text(self, field: str) -> str:
         """A field that must be a text with something in it."""
@@ -49,31 +50,17 @@ class Row:
         return value
 
     def problem(
-        self,
-        question: str,
-        answer: str,
-        options: dict[str, str] | None = None,
-        *,
-        used: Iterable[str],
-        id: str | None = None,
-        dataset: object = None,
-        task: Task | None = None,
-        extra: Mapping[str, Any] | None = None,
+        self, question: str, answer: str, options: dict[str, str] | None, *, used: Iterable[str], **more: Any
     ) -> Problem:
-        """The problem; what is not among the keys `used` goes to `meta`, and `extra` too. Without `task` it is a choice
-        where there are options, else a text."""
-        rest = {key: value for key, value in self.obj.items() if key not in {"id", "dataset", "meta", *used}}
-        meta = self.obj.get("meta")
-        fields = {
-            "id": self.id() if id is None else id,
-            "question": question,
-            "answer": answer,
-            "options": options,
-            "dataset": dataset if isinstance(dataset, str) and dataset else self.dataset(),
-            "task": task or (Task.CHOICE if options else Task.TEXT),
-            "meta": rest | dict(extra or {}) | (meta if isinstance(meta, dict) else {}),
-        }
-        return parse(Problem, fields)
+        """The problem; what is not among the keys `used` goes to `meta`. It is a choice where there are options, else
+        a text; `more` says other fields."""
+        rest = {key: value for key, value in self.obj.items() if key not in used}
+        if not isinstance(rest.get("meta"), dict):
+            rest.pop("meta", None)
+        task = Task.CHOICE if options else Task.TEXT
+        own = {"id": self.id(), "dataset": self.dataset(), "task": task}
+        said = {"question": question, "answer": answer, "options": options}
+        return parse(Problem, rest | own | said | more)
 
 
 @dataclass(frozen=True)
@@ -111,8 +98,8 @@ class FieldMap:
 
         Raises BadRecord, for a field that is not there with those that are.
         """
-        if "id" in self.fields:
-            row = Row({**row.obj, "id": look_up(row.obj, self.fields["id"])}, row.where)
+        named = {name: look_up(row.obj, self.fields[name]) for name in ("id", "dataset") if name in self.fields}
+        row = Row({**row.obj, **named}, row.where)
         question, field = row.text(self.fields["question"]), self.fields["answer"]
         answer = look_up(row.obj, field)
         names = self.fields["options"].split(",") if "options" in self.fields else []
@@ -125,9 +112,8 @@ class FieldMap:
             question, answer, options = with_lines(question, answer, field, self.base)
         else:
             raise BadRecord(f"`{field}` must be a text or a number, got {shown(answer)}")
-        dataset = look_up(row.obj, self.fields["dataset"]) if "dataset" in self.fields else None
-        used = {*self.fields.values(), *names}
-        return row.problem(question, answer, options, task=task_of(answer, options), used=used, dataset=dataset)
+        used = {*self.fields.values(), *names} - {"id", "dataset"}
+        return row.problem(question, answer, options, task=task_of(answer, options), used=used)
 
 
 def look_up(obj: Mapping[str, Any], field: str) -> Any:

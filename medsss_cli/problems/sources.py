@@ -136,12 +136,12 @@ def _hub(source: str) -> Rows:
         import datasets
 
         datasets.disable_progress_bars()
+        loaded = datasets.load_dataset(name, config, split=split, streaming=True, revision=revision or None)
         if split is None:
-            names = datasets.get_dataset_split_names(name, revision=revision or None)
-            if len(names) != 1:
-                raise UsageError(f"{source} has the splits {', '.join(names)}", hint=f"choose one: hf:{name}:SPLIT")
-            split = names[0]
-        for row in datasets.load_dataset(name, config, split=split, streaming=True, revision=revision or None):
+            if len(loaded) != 1:
+                raise UsageError(f"{source} has the splits {', '.join(loaded)}", hint=f"choose one: hf:{name}:SPLIT")
+            [loaded] = loaded.values()
+        for row in loaded:
             number += 1
             yield Where(source, number), dict(row)
     except (UsageError, GeneratorExit):
