@@ -50,11 +50,11 @@ def main() -> int:
 
     check = "--check" in sys.argv[1:]
     stale = []
-    for command, entry in COMMANDS.items():
+    for command, help in COMMANDS.items():
         path = PAGES / f"{command}.md"
         page = path.read_text(encoding="utf-8") if path.exists() else ""
         try:
-            now = renewed(command, page or blank(command, entry.help))
+            now = renewed(command, page or blank(command, help))
         except ValueError as error:
             print(f"{path}: {error}", file=sys.stderr)
             return 1

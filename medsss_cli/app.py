@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 from difflib import get_close_matches
-from typing import Annotated, Any, NamedTuple, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -24,27 +24,20 @@ from . import __version__, settings_file, signals
 from .console import say
 from .errors import Finished, MedsssError
 
-
-class Entry(NamedTuple):
-    """A row of the table: the module that defines `run`, and the line in `medsss --help`."""
-
-    module: str
-    help: str
-
-
-COMMANDS: dict[str, Entry] = {
-    "load": Entry("medsss_cli.commands.load", "Read public data sets as problems, and keep test sets out of pools."),
-    "sample": Entry("medsss_cli.commands.sample", "Draw answers to problems, and rate how often they are right."),
-    "search": Entry("medsss_cli.commands.search", "Grow a tree of reasoning steps for each problem."),
-    "label": Entry("medsss_cli.commands.label", "Turn trees into training data: sft, preference or prm."),
-    "train-policy": Entry("medsss_cli.commands.train_policy", "Train the policy on sft or preference records."),
-    "train-prm": Entry("medsss_cli.commands.train_prm", "Train a process reward model on prm records."),
-    "bon": Entry("medsss_cli.commands.bon", "Score candidates with a reward model and select the best of n."),
-    "eval": Entry("medsss_cli.commands.eval", "Accuracy, intervals and best-of-k curves of answers."),
-    "clinic": Entry("medsss_cli.commands.clinic", "Make problems of the built-in clinic."),
-    "report": Entry("medsss_cli.commands.report", "Put several eval reports into one table."),
-    "view": Entry("medsss_cli.commands.view", "Look at records: in the terminal, or on a page of their own."),
+COMMANDS = {
+    "load": "Read public data sets as problems, and keep test sets out of pools.",
+    "sample": "Draw answers to problems, and rate how often they are right.",
+    "search": "Grow a tree of reasoning steps for each problem.",
+    "label": "Turn trees into training data: sft, preference or prm.",
+    "train-policy": "Train the policy on sft or preference records.",
+    "train-prm": "Train a process reward model on prm records.",
+    "bon": "Score candidates with a reward model and select the best of n.",
+    "eval": "Accuracy, intervals and best-of-k curves of answers.",
+    "clinic": "Make problems of the built-in clinic.",
+    "report": "Put several eval reports into one table.",
+    "view": "Look at records: in the terminal, or on a page of their own.",
 }
+"""Of each command the line in `medsss --help`; `run` in its module of `commands/` is the command."""
 
 ENGINE_THREAD = "medsss-engine"
 """The name of a thread that a model computes in (engines/base.py)."""
@@ -64,16 +57,16 @@ class Command(TyperCommand):
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """The options by group (`Opt.group`), those of no group first and those of every command (Output) last; Typer's
         plain help knows no groups."""
-        groups: dict[str, list[tuple[str, str]]] = {"": []}
+        groups: dict[str, list[tuple[str, str]]] = {"Arguments": [], "": []}
         for param in self.get_params(ctx):
             if row := param.get_help_record(ctx):
                 name = "Arguments" if param.param_type_name == "argument" else getattr(param, "rich_help_panel", "")
                 groups.setdefault(name or "", []).append(row)
-        for name, rows in sorted(
-            groups.items(), key=lambda group: {"Arguments": 0, "": 1, "Output": 3}.get(group[0], 2)
-        ):
-            with formatter.section(name or "Options"):
-                formatter.write_dl(rows)
+        groups["Output"] = groups.pop("Output", [])
+        for name, rows in groups.items():
+            if rows:
+                with formatter.section(name or "Options"):
+                    formatter.write_dl(rows)
 
 
 class Group(TyperGroup):
@@ -83,10 +76,9 @@ class Group(TyperGroup):
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        entry = COMMANDS.get(cmd_name)
-        if entry is None:
+        if cmd_name not in COMMANDS:
             return None
-        run = importlib.import_module(entry.module).run
+        run = importlib.import_module(f"medsss_cli.commands.{cmd_name.replace('-', '_')}").run
         command = get_command_from_info(
             CommandInfo(name=cmd_name, cls=Command, callback=run, help=run.__doc__, context_settings=CONTEXT),
             pretty_exceptions_short=False,
@@ -103,7 +95,7 @@ class Group(TyperGroup):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
+            formatter.write_dl(list(COMMANDS.items()))
 
 
 app = typer.Typer(cls=Group, context_settings=CONTEXT, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -156,30 +148,23 @@ def run(argv: list[str]) -> int:
     except (typer.Exit, Finished) as done:
         return done.exit_code
     except typer.TyperException as error:
-        _complain(error.format_message() + settings_file.origin(error), _help_line(error))
+        say(f"medsss: {error.format_message()}{settings_file.origin(error)}")
+        if where := getattr(error, "ctx", None):
+            say(f"  {where.command_path} --help lists what there is")
         return 2
     except MedsssError as error:
-        _complain(str(error), error.hint)
+        say(f"medsss: {error}" + (f"\n  {error.hint}" if error.hint else ""))
         return error.exit_code
     except BrokenPipeError:
-        _drop_stdout()
+        # What is still in the buffer of `sys.stdout` goes nowhere, or Python complains of it on its way out.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     except KeyboardInterrupt:
         signals.next_is_final()
         with contextlib.suppress(KeyboardInterrupt):
-            _complain("terminated" if signals.terminated() else "interrupted", None)
+            say("medsss: terminated" if signals.terminated() else "medsss: interrupted")
         return 143 if signals.terminated() else 130
     return 0
-
-
-def _help_line(error: Any) -> str | None:
-    context = getattr(error, "ctx", None)
-    return f"{context.command_path} --help lists what there is" if context else None
-
-
-def _complain(message: str, hint: str | None) -> None:
-    say(f"medsss: {message}")
-    if hint:
-        say(f"  {hint}")
 
 
 def _fill_standard_descriptors() -> None:
@@ -190,14 +175,6 @@ def _fill_standard_descriptors() -> None:
             os.fstat(fd)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
-
-
-def _drop_stdout() -> None:
-    """Let what is still in the buffer of `sys.stdout` go nowhere, or Python complains of it on its way out."""
-    with contextlib.suppress(OSError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 1)
-        os.close(nowhere)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.live import Live
     from rich.text import Text
 
@@ -22,13 +21,6 @@ PLAIN_INTERVAL = 60.0
 """Seconds between two progress lines where stderr is no terminal."""
 
 _current: Progress | None = None
-
-
-def console() -> Console:
-    """A Rich console on stderr, for tables. Importing Rich takes a tenth of a second, so it waits for the first use."""
-    from rich.console import Console
-
-    return Console(stderr=True)
 
 
 def note(msg: str) -> None:
@@ -43,12 +35,9 @@ def warn(msg: str) -> None:
 
 def say(msg: str) -> None:
     """One line as it is, with nothing put before it: `file:line: what`."""
-    try:
-        if sys.stderr is not None:
-            sys.stderr.write(printable(msg) + "\n")
-            sys.stderr.flush()
-    except (OSError, ValueError):  # nobody listens: not a reason to end the work
-        pass
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # nobody listens: not a reason to end the work
+        sys.stderr.write(printable(msg) + "\n")
+        sys.stderr.flush()
 
 
 def is_quiet() -> bool:
@@ -60,10 +49,7 @@ def is_quiet() -> bool:
 def doing(what: str) -> Iterator[None]:
     """For as long as this lasts the line of progress says `what` ("loading MODEL") in place of a count. The clock of
     what comes after it begins anew: minutes of loading are no part of a rate."""
-    progress = _current
-    if progress is None:
-        yield
-        return
+    progress = _current or Progress(what)
     progress.what = what
     try:
         yield
@@ -89,15 +75,12 @@ class Progress:
     """How far a run is: `advance` counts records, `set` shows further numbers ("trees 12 | nodes 340").
 
     `total` may be unknown (None), or an estimate, which is no longer shown once it is passed; with it the line tells
-    the time that is left at the rate so far.
-    `quiet` shows nothing. The clock starts on entering, and anew with `start`; `what` stands in place of the count for
-    as long as it is set. All methods may be called from any thread.
+    the time that is left at the rate so far. `quiet` shows nothing. The clock starts on entering, and anew with
+    `start`; `what` stands in place of the count. All methods may be called from any thread.
     """
 
     def __init__(self, label: str, total: int | None = None, quiet: bool = False) -> None:
-        self._label = label
-        self._total = total
-        self.quiet = quiet
+        self._label, self._total, self.quiet = label, total, quiet
         self.what: str | None = None
         self._done = 0
         self._fields: dict[str, str | int | float] = {}
@@ -113,12 +96,14 @@ class Progress:
         if self.quiet or sys.stderr is None:
             return self
         if sys.stderr.isatty():
+            from rich.console import Console  # a tenth of a second
             from rich.live import Live
 
-            self._live = Live(get_renderable=self._text, console=console(), refresh_per_second=4, redirect_stdout=False)
+            console = Console(stderr=True)
+            self._live = Live(get_renderable=self._text, console=console, refresh_per_second=4, redirect_stdout=False)
             self._live.start()
         else:
-            threading.Thread(target=self._say_now_and_then, name="medsss-progress", daemon=True).start()
+            threading.Thread(target=self._say_now_and_then, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -150,14 +135,14 @@ class Progress:
 
     def line(self) -> str:
         """The text that is shown now."""
-        if self.what is not None:
-            return printable(f"{self.what} | {clock(self.seconds)}".replace("\n", " "))
         total = self._total if self._total is not None and self._done <= self._total else None
-        text = f"{self._label} {self._done}{'' if total is None else f'/{total}'} | {clock(self.seconds)}"
-        if total is not None and 0 < self._done < total:
-            text += f", left {clock(self.seconds / self._done * (total - self._done))}"
-        for name, value in self._fields.items():
-            text += f" | {name.replace('_', ' ')} " + (f"{value:.3g}" if isinstance(value, float) else str(value))
+        count = f"{self._label} {self._done}" + ("" if total is None else f"/{total}")
+        text = f"{self.what or count} | {clock(self.seconds)}"
+        if self.what is None:
+            if total is not None and 0 < self._done < total:
+                text += f", left {clock(self.seconds / self._done * (total - self._done))}"
+            for name, value in self._fields.items():
+                text += f" | {name.replace('_', ' ')} " + (f"{value:.3g}" if isinstance(value, float) else str(value))
         return printable(text.replace("\n", " "))
 
     def _text(self) -> Text:

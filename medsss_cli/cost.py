@@ -1,5 +1,4 @@
-"""What a run costs: wall time, processor time, GPUs. The state beside an output and a model's card record it, and
-`evaluation/provenance.py` adds it up."""
+"""What a run costs. The state beside an output and a model's card record it, `evaluation/provenance.py` adds it up."""
 
 from __future__ import annotations
 
@@ -12,23 +11,14 @@ class Meter:
     """Counts from when it is made."""
 
     def __init__(self) -> None:
-        self._wall, self._cpu = time.monotonic(), _processor()
+        self._wall, self._cpu = time.monotonic(), sum(os.times()[:4])
 
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self._wall
-
-    @property
-    def cpu_seconds(self) -> float:
-        """Processor time of this process, and of its children that have ended."""
-        return _processor() - self._cpu
-
-
-def _processor() -> float:
-    return sum(os.times()[:4])
-
-
-def gpus() -> int:
-    """How many GPUs this process can see, where it has loaded torch; a server's are not known."""
-    torch = sys.modules.get("torch")
-    return torch.cuda.device_count() if torch is not None else 0
+    def spent(self) -> dict[str, float]:
+        """`seconds` of wall time, `cpu_seconds` of this process and of its children that have ended, and how many
+        `gpus` it can see, where it has loaded torch; a server's are not known."""
+        torch = sys.modules.get("torch")
+        return {
+            "seconds": time.monotonic() - self._wall,
+            "cpu_seconds": sum(os.times()[:4]) - self._cpu,
+            "gpus": 0 if torch is None else torch.cuda.device_count(),
+        }

@@ -22,47 +22,31 @@ from .errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Opt:
-    """What a value means, how a command line spells it, and its range.
-
-    `names` are the option's spellings ("--top-p"); none: made of the field's name. A two-way flag is one spelling,
-    "--lora/--full". `least` and `most` bound the value, `above` bounds it from below without being allowed itself. A
-    field of a tuple type may be given several times. `group` is the heading in `--help`: None takes the dataclass's
-    `GROUP`, "" is the first group, which has no heading. `parse` makes the value of a text, and raises UsageError.
-    `argument` is for what stands on the command line without a name. `shown` stands in `--help` as the default
-    where the default alone says little; "" shows none.
-    """
+    """What a value means, how a command line spells it, and its range. A field of a tuple type may be given several
+    times."""
 
     help: str
-    names: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()  # spellings, "--top-p" or "--lora/--full"; none: made of the field's name
     least: float | None = None
-    above: float | None = None
+    above: float | None = None  # a bound that is not allowed itself
     most: float | None = None
     metavar: str | None = None
-    group: str | None = None
-    parse: Callable[[str], Any] | None = None
-    argument: bool = False
-    shown: str | None = None
-
-    def spelling(self, field: str) -> str:
-        """How a message names the option of `field`."""
-        if self.argument:
-            return self.metavar or field
-        long = [name for name in self.names if name.startswith("--")]
-        return (long or self.names or ("--" + field.replace("_", "-"),))[0].partition("/")[0]
+    group: str | None = None  # the heading in --help: None is the dataclass's GROUP, "" the first, without heading
+    parse: Callable[[str], Any] | None = None  # makes the value of a text, and raises UsageError
+    argument: bool = False  # stands on the command line without a name
+    shown: str | None = None  # in --help as the default, where that alone says little; "" shows none
 
     def check(self, field: str, value: object) -> None:
         """Raise UsageError where the number `value` is outside the range; anything else is let pass."""
         if isinstance(value, bool) or not isinstance(value, int | float):
             return
-        low = self.least is None or value >= self.least
-        low = low and (self.above is None or value > self.above)
-        if not (low and (self.most is None or value <= self.most)):  # so that nan is outside too
-            raise UsageError(f"{self.spelling(field)} must be {self.range()}, got {value}")
-
-    def range(self) -> str:
-        """The range in words: "above 0 and at most 1"."""
         bounds = (("at least", self.least), ("above", self.above), ("at most", self.most))
-        return " and ".join(f"{words} {bound:g}" for words, bound in bounds if bound is not None) or "a number"
+        low = (self.least is None or value >= self.least) and (self.above is None or value > self.above)
+        if not (low and (self.most is None or value <= self.most)):  # so that nan is outside too
+            long = [each.partition("/")[0] for each in self.names if each.startswith("--")]
+            name = [*long, *self.names, "--" + field.replace("_", "-")][0]
+            wanted = " and ".join(f"{words} {bound:g}" for words, bound in bounds if bound is not None)
+            raise UsageError(f"{name} must be {wanted or 'a number'}, got {value}")
 
 
 def options_of(settings: type) -> Mapping[str, tuple[Any, Opt]]:

@@ -44,12 +44,13 @@ def origin(error: Any) -> str:
     context, param = getattr(error, "ctx", None), getattr(error, "param", None)
     if context is None or param is None:
         return ""
-    source = context.get_parameter_source(param.name)
-    if source is not None and source.name == "DEFAULT_MAP":
-        return f" (from {context.meta.get(PREFIX)})"
-    if source is not None and source.name == "ENVIRONMENT":
-        return f" (from {next(name for name in param.envvar if os.environ.get(name))})"
-    return ""
+    match getattr(context.get_parameter_source(param.name), "name", None):
+        case "DEFAULT_MAP":
+            return f" (from {context.meta.get(PREFIX)})"
+        case "ENVIRONMENT":
+            return f" (from {next(name for name in param.envvar if os.environ.get(name))})"
+        case _:
+            return ""
 
 
 def _take_file(ctx: Any, param: Any, path: str | None) -> None:
@@ -73,9 +74,7 @@ def _read(path: str, ctx: Any) -> dict[str, Any]:
         content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read --config {path}: {error.strerror}") from None
-    except RecursionError:
-        raise UsageError(f"{path}: not TOML: nested too deeply") from None
-    except ValueError as error:  # TOMLDecodeError, UnicodeDecodeError
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError, UnicodeDecodeError, nested too deeply
         raise UsageError(f"{path}: not TOML: {error}") from None
     group, own = ctx.parent.command, _keys(ctx.command.params)
     commands = {_plain(name): group.get_command(ctx.parent, name) for name in group.list_commands(ctx.parent)}

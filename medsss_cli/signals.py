@@ -13,21 +13,18 @@ import signal
 import threading
 from types import FrameType
 
-_ours = False
 _terminated = False
 
 
 def take_over() -> None:
     """Let SIGTERM end the program the way Ctrl-C does. Called once, by the program and never by a library."""
-    global _ours
-    _ours = True
     signal.signal(signal.SIGTERM, _terminate)
 
 
 def next_is_final() -> None:
     """From now on SIGINT and SIGTERM leave at once, whatever the program waits for. Does nothing in a process that is
     not ours (`take_over`), or in another thread than the main one."""
-    if _ours and threading.current_thread() is threading.main_thread():
+    if signal.getsignal(signal.SIGTERM) is _terminate and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _leave)
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, _leave)

@@ -14,8 +14,6 @@ bare steps. `join_steps` writes marks, `split_steps` reads them, and on what `jo
 
 A mark counts only at the start of a line and only if its number is the next one that is expected. So "as in Step 3:"
 within a line, "step 2:" in lower case, "Step 7:" after step 2 and "## Step 2:" are text of the step they stand in.
-
-This module knows no model and no tokenizer; where a scorer cuts tokens is its own affair.
 """
 
 from __future__ import annotations
@@ -43,7 +41,7 @@ def join_steps(steps: Sequence[str], first: int = 0) -> str:
     for k, step in enumerate(steps, start=first):
         if step != step.strip():
             raise ValueError(f"step {k} begins or ends with white space (steps are kept stripped): {step[:60]!r}")
-        if _find_mark(step, k + 1, 0, at_line_start=False) >= 0:
+        if f"\n{mark(k + 1)}" in step:
             raise ValueError(f"step {k} holds the mark {mark(k + 1)!r} at the start of a line: {step[:60]!r}")
         parts.append(f"{mark(k)} {step}".rstrip())
     return SEPARATOR.join(parts)
@@ -52,24 +50,22 @@ def join_steps(steps: Sequence[str], first: int = 0) -> str:
 def split_steps(text: str, first: int | None = None) -> list[str]:
     """The bare steps of an answer.
 
-    `first` is the number of its first step; None reads it from the text: an answer that begins "Step 0:" or "Step 1:"
-    says it. Where an answer begins with no mark, what stands before "Step 1:" is step 0 (or, with `first` given, what
-    stands before the mark of `first + 1` is step `first`). Without any mark the text is one step; a blank text has
+    `first` is the number of its first step; None reads it from the text (`starts_at`). What stands before the mark of
+    step `first + 1` is step `first`, with its mark or without. Without any mark the text is one step; a blank text has
     none. A mark at the start of a line counts after a single line break too; a step may be empty ("Step 1:" alone).
     """
     text = text.strip()
     if not text:
         return []
     number = starts_at(text) if first is None else first
-    start = len(mark(number)) if text.startswith(mark(number)) else 0
+    rest = text.removeprefix(mark(number))
     steps: list[str] = []
     while True:
         number += 1
-        end = _find_mark(text, number, start, at_line_start=False)
-        if end < 0:
-            return [*steps, text[start:].strip()]
-        steps.append(text[start:end].strip())
-        start = end + len(mark(number))
+        step, found, rest = rest.partition("\n" + mark(number))
+        steps.append(step.strip())
+        if not found:
+            return steps
 
 
 def answer_steps(text: str) -> list[str]:
@@ -80,21 +76,8 @@ def answer_steps(text: str) -> list[str]:
 
 
 def starts_at(text: str) -> int:
-    """The number of the first step that `split_steps(text)` gives: 0 or 1.
-
-    It is 0 for a text that begins "Step 0:", and for one that has words of its own before "Step 1:"; else 1. A text
-    without marks is step 1: it is reasoning, not the opening sentence.
+    """The number of the first step that `split_steps(text)` gives: 0 for a text that begins "Step 0:", and for one that
+    has words of its own before "Step 1:"; else 1. A text without marks is step 1: reasoning, not the opening sentence.
     """
     text = text.strip()
-    if text.startswith(mark(0)):
-        return 0
-    return 0 if _find_mark(text, 1, 0, at_line_start=True) > 0 else 1
-
-
-def _find_mark(text: str, k: int, start: int, *, at_line_start: bool) -> int:
-    """Where the mark of step `k` next stands at the start of a line, from `start` on; -1 if nowhere. Whether `start`
-    itself is the start of a line is for the caller to say: right after a mark it is not."""
-    if at_line_start and text.startswith(mark(k), start):
-        return start
-    found = text.find("\n" + mark(k), start)
-    return found + 1 if found >= 0 else -1
+    return 0 if text.startswith(mark(0)) or (f"\n{mark(1)}" in text and not text.startswith(mark(1))) else 1

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from medsss_cli.app import COMMANDS, Entry, main
+from medsss_cli.app import COMMANDS, main
 from medsss_cli.commands._options import options
 from medsss_cli.console import Progress
 from medsss_cli.errors import BadRecord, UsageError
@@ -83,7 +83,12 @@ def run(*, stream: StreamOptions, echo: Echo) -> None:
     raise typer.Exit(records.exit_code())
 
 
+def enter(module: Any) -> None:
+    """Put `echo` into the program's table."""
+    COMMANDS["echo"] = "Repeat records."
+    sys.modules["medsss_cli.commands.echo"] = module
+
+
 if __name__ == "__main__":
-    sys.modules["stream_program"] = sys.modules["__main__"]
-    COMMANDS["echo"] = Entry("stream_program", "Repeat records.")
+    enter(sys.modules["__main__"])
     main()

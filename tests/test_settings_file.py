@@ -66,7 +66,7 @@ def test_one_file_holds_the_whole_loop(tmp_path: Path) -> None:
         ("seed = 1\nseed = 2", ["not TOML"]),
         ("seed 1", ["not TOML", "line 1"]),
         ("seed = \udcff", ["not TOML"]),
-        (f"policy = {'[' * 5000}", ["not TOML", "nested too deeply"]),
+        (f"policy = {'[' * 5000}", ["not TOML"]),
     ],
     ids=lambda value: value[:20] if isinstance(value, str) else None,
 )

@@ -167,8 +167,7 @@ def _serve(path: str, modules: list[str]) -> list[str]:
             os.environ.update(request["env"])
             os.chdir(request["cwd"])
             if request["argv"][:1] == ["echo"]:  # stream_program.py
-                app = sys.modules["medsss_cli.app"]
-                app.COMMANDS["echo"] = app.Entry("stream_program", "Repeat records.")
+                __import__("stream_program").enter(sys.modules["stream_program"])
             return ["medsss", *request["argv"]]
         for fd in fds:
             os.close(fd)

@@ -25,7 +25,7 @@ import msgspec
 import orjson
 
 from .. import __version__, console
-from ..cost import Meter, gpus
+from ..cost import Meter
 from ..errors import MedsssError, UsageError
 from ..records import Problem
 from .outputs import LockedFile, Record, encode, state_path
@@ -121,9 +121,10 @@ class GrowingOutput(LockedFile):
             if whole or self.begun:
                 if not self.begun:
                     super().begin()
-                self.state.seconds += self._meter.seconds
-                self.state.cpu_seconds += self._meter.cpu_seconds
-                self.state.gpus = max(self.state.gpus, gpus())
+                spent = self._meter.spent()
+                self.state.seconds += spent["seconds"]
+                self.state.cpu_seconds += spent["cpu_seconds"]
+                self.state.gpus = max(self.state.gpus, int(spent["gpus"]))
                 self.state.whole_bytes = self.size if whole else None
                 # Where a full disk ended the run, its state is not to hide that.
                 with contextlib.suppress(*() if whole else (MedsssError,)):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from .. import __version__
 from ..console import clock
-from ..cost import Meter, gpus
+from ..cost import Meter
 from ..engines import resolve_policy
 from ..errors import UsageError
 from ..models import (
@@ -148,7 +148,7 @@ class Training:
         if state.is_main_process:
             card = {**self.kind, "base": self.base, "data": asdict(self.counts), "options": asdict(config)}
             card |= {"versions": versions(), "summary": summary, "run": read_json(out / WORK / "run.json")}
-            card["cost"] = {"seconds": meter.seconds, "cpu_seconds": meter.cpu_seconds, "gpus": gpus()}
+            card["cost"] = meter.spent()
             publish(out, out / WORK / "model", card)
         state.wait_for_everyone()
         return summary
