@@ -32,29 +32,22 @@ def options(command: Callable[..., None]) -> Callable[..., None]:
     the dataclass. Raises TypeError where two options would have one name.
     """
     hints = get_type_hints(command, include_extras=True)
-    asked = {name: (hints[name], each.default) for name, each in inspect.signature(command).parameters.items()}
-    made = {
-        name: hint
-        for name, (hint, _) in asked.items()
-        if isinstance(hint, type) and is_dataclass(hint) and options_of(hint)
-    }
+    owned = {name: options_of(hint) for name, hint in hints.items() if isinstance(hint, type) and is_dataclass(hint)}
     parameters: dict[str, inspect.Parameter] = {}
-    for name, (hint, default) in asked.items():
-        for each in _of_dataclass(made[name]) if name in made else [_parameter(name, hint, default)]:
+    for name, asked in inspect.signature(command).parameters.items():
+        for each in _of_dataclass(hints[name]) if name in owned else [_parameter(name, hints[name], asked.default)]:
             if each.name in parameters:
                 raise TypeError(f"two options {each.name!r} of {command.__module__}")
             parameters[each.name] = each
 
     def run(ctx: typer.Context, **given: Any) -> None:
         _context.set(ctx)
-        for name, kind in made.items():
-            given[name] = kind(
-                **{field: _given(hint, given.pop(field)) for field, (hint, _) in options_of(kind).items()}
-            )
-        for name, (hint, _) in asked.items():
-            if said := _said(hint):
-                given[name] = _given(hint.__origin__, given[name])
-                said.check(name, given[name])
+        for name, fields_ in owned.items():
+            own = {field: _given(hint, given.pop(field)) for field, (hint, _) in fields_.items()}
+            given[name] = hints[name](**own)
+        for name in given.keys() - owned.keys():
+            given[name] = _given(hints[name].__origin__, given[name])
+            _said(hints[name]).check(name, given[name])
         command(**given)
 
     functools.update_wrapper(run, command, assigned=("__module__", "__name__", "__qualname__", "__doc__"))
@@ -69,27 +62,24 @@ def options(command: Callable[..., None]) -> Callable[..., None]:
 _context: ContextVar[typer.Context] = ContextVar("context")
 
 
-def was_given(name: str) -> bool:
-    """Whether the option of this name (as the field is called) stands on the command line of the command that runs."""
-    source = _context.get().get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
-
-
 def refuse_given(names: Collection[str], why: str, hint: str | None = None) -> None:
-    """Raise UsageError for one of the options where it stands on the command line and this run does not look at it: a
-    mistake, not a wish to be passed over. (In a file or the environment it may be meant for others.)"""
-    for parameter in _context.get().command.params:
-        if parameter.name and parameter.name in names and was_given(parameter.name):
+    """Raise UsageError for one of the options (named as their fields) where it stands on the command line and this run
+    does not look at it: a mistake, not a wish to be passed over. (In a file or the environment it may be meant for
+    others.)"""
+    context = _context.get()
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name) if parameter.name in names else None
+        if source is not None and source.name == "COMMANDLINE":
             said = parameter.opts[0] if parameter.opts[0].startswith("-") else "an input"
             raise UsageError(f"{said} {why}", hint=hint)
 
 
 def _of_dataclass(kind: type) -> list[inspect.Parameter]:
     """A parameter for each field that is an option, in their order."""
-    defaults = {}
-    for field in fields(kind):
-        factory = field.default_factory
-        defaults[field.name] = factory() if factory is not MISSING else field.default
+    defaults = {
+        field.name: field.default if field.default_factory is MISSING else field.default_factory()
+        for field in fields(kind)
+    }
     group = getattr(kind, "GROUP", "")
     return [
         _parameter(name, Annotated[hint, said], defaults[name], group)
@@ -99,31 +89,28 @@ def _of_dataclass(kind: type) -> list[inspect.Parameter]:
 
 def _parameter(name: str, hint: Any, default: Any, group: str = "") -> inspect.Parameter:
     """What Typer reads for one option: its type without tuples, and a `typer.Option` of what `Opt` says."""
-    said = _said(hint)
-    if said is not None:
-        kind = hint.__origin__
-        required = default is MISSING or default is inspect.Parameter.empty
-        if get_origin(kind) is tuple:
-            kind, default = list[get_args(kind)[0]], list(default) or None  # type: ignore[misc]
-            kind = kind | None
-        # Typer shows a text in place of the default, and nothing for False.
-        shown = said.shown if said.shown is not None else not required and default is not None
-        about: dict[str, Any] = {
-            "help": said.help,
-            "metavar": said.metavar,
-            "parser": said.parse,
-            "show_default": shown or False,
-            "rich_help_panel": said.group if said.group is not None else group,
-        }
-        make = typer.Argument if said.argument else typer.Option
-        names = () if said.argument else said.names or ("--" + name.replace("_", "-"),)
-        hint = Annotated[kind, make(*names, **about)]
-        default = ... if required else default
+    said, kind = _said(hint), hint.__origin__
+    required = default is MISSING or default is inspect.Parameter.empty
+    if get_origin(kind) is tuple:
+        kind, default = list[get_args(kind)[0]] | None, list(default) or None  # type: ignore[misc]
+    # Typer shows a text in place of the default, and nothing for False.
+    shown = said.shown if said.shown is not None else not required and default is not None
+    about: dict[str, Any] = {
+        "help": said.help,
+        "metavar": said.metavar,
+        "parser": said.parse,
+        "show_default": shown or False,
+        "rich_help_panel": said.group if said.group is not None else group,
+    }
+    make = typer.Argument if said.argument else typer.Option
+    names = () if said.argument else said.names or ("--" + name.replace("_", "-"),)
+    hint = Annotated[kind, make(*names, **about)]
+    default = ... if required else default
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=hint, default=default)
 
 
-def _said(hint: Any) -> Opt | None:
-    return next((each for each in getattr(hint, "__metadata__", ()) if isinstance(each, Opt)), None)
+def _said(hint: Any) -> Opt:
+    return next(each for each in hint.__metadata__ if isinstance(each, Opt))
 
 
 def _given(kind: Any, value: Any) -> Any:

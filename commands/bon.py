@@ -4,7 +4,7 @@ each problem, one pass of the reward model over what its candidates do not share
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
@@ -45,9 +45,10 @@ def run(
     scored records carry. Of prm records and ProcessBench's rows it scores the steps, for `eval --steps`. It draws
     nothing: medsss sample -n 32 ... | medsss bon --prm R | medsss eval
     """
+    config: dict[str, Any] = {"prm": None}
     if prm.prm is not None:
         find_format(prm)
-    config = prm.identity() if prm.prm is not None else {"prm": None}
+        config = prm.identity()
     config |= {"step_aggregation": step_aggregation, "answer_aggregation": answer_aggregation}
     with (
         Stream(stream, command="bon", parse=read, config=config) as records,
@@ -60,7 +61,8 @@ def run(
             scorer = open_prm(prm)
         for item in records:
             try:
-                scores = item.scores if scorer is None else scorer.score(item.problem, item.answers)
+                carried = [candidate.get("step_scores") for candidate in item.candidates]
+                scores = carried if scorer is None else scorer.score(item.problem, item.answers)
                 records.write([item.with_scores(scores, step_aggregation, answer_aggregation)])
                 progress.advance()
             except (BadRecord, EngineError) as error:
@@ -74,19 +76,14 @@ def run(
 
 @dataclass(frozen=True)
 class Item:
-    """A problem with written `answers` (bare steps, step 0 first) and what is known of each; or, with a `row`, a record
-    whose own steps are the one answer, as it came."""
+    """A problem with written `answers` (bare steps, step 0 first) and what is known of each in `candidates`; or, with a
+    `row`, a record whose own steps are the one answer, as it came."""
 
     id: str
     problem: Problem
     answers: list[list[str]]
-    candidates: list[dict[str, Any]] = field(default_factory=list)
+    candidates: list[dict[str, Any]]
     row: dict[str, Any] | None = None
-
-    @property
-    def scores(self) -> list[Any]:
-        """Of each answer the step scores that the record carries, None where it carries none."""
-        return [None] if self.row is not None else [candidate.get("step_scores") for candidate in self.candidates]
 
     def with_scores(self, scores_N: list[Any], by_step: StepAggregation, by_answer: AnswerAggregation) -> Any:
         """What is written: the row with the scores of its steps, or a scored record. Raises BadRecord for no scores."""
@@ -101,11 +98,11 @@ class Item:
         scored = zip(self.candidates, scores_N, totals, strict=True)
         candidates = [each | {"step_scores": steps, "score": total} for each, steps, total in scored]
         keys = [answer_key(self.problem, candidate["answer"]) for candidate in candidates]
-        logprobs: list[Any] = [candidate.get("logprob") for candidate in candidates]
-        if by_answer is not AnswerAggregation.LIKELIHOOD:
-            logprobs = []
-        elif None in logprobs:
-            raise BadRecord("a candidate carries no `logprob`, which --answer-aggregation likelihood goes by")
+        logprobs: list[Any] = []
+        if by_answer is AnswerAggregation.LIKELIHOOD:
+            logprobs = [candidate.get("logprob") for candidate in candidates]
+            if None in logprobs:
+                raise BadRecord("a candidate carries no `logprob`, which --answer-aggregation likelihood goes by")
         return dump(Problem(**problem_fields(self.problem))) | {
             "candidates": candidates,
             "selected": select(keys, totals, by_answer, logprobs),
@@ -137,21 +134,20 @@ def read(obj: dict[str, Any], where: Where) -> Item:
         steps = record.completions if record.labels[:1] == [None] else [ROOT_TEXT, *record.completions]
         if len(steps) < 2:
             raise BadRecord(f"record {record.id} has no steps to score")
-        return Item(record.id, record, [steps], row=obj)
-    problem = to_problem(obj, where)
+        return Item(record.id, record, [steps], [{}], row=obj)
     raise BadRecord(
-        f"{problem.id}: a problem without candidates, and bon draws none: "
+        f"{to_problem(obj, where).id}: a problem without candidates, and bon draws none: "
         "medsss sample -n 32 ... | medsss bon --prm R | medsss eval"
     )
 
 
 def endings(tree: Tree) -> list[Response]:
     """The trajectories of a tree as answers, in the order of their ends. Raises BadRecord where there are none."""
-    found = trajectories(tree)
+    found = []
+    for path in trajectories(tree):
+        end = tree.nodes[path.nodes[-1]]
+        verdict = end.verdict or Verdict.NOT_JUDGED
+        found.append(Response(text=path_text(tree, path.nodes), answer=end.answer, verdict=verdict))
     if not found:
         raise BadRecord(f"{tree.id}: no path of the tree ends in a judged Finish, so there is nothing to select from")
-    ends = [tree.nodes[path.nodes[-1]] for path in found]
-    return [
-        Response(text=path_text(tree, path.nodes), answer=end.answer, verdict=end.verdict or Verdict.NOT_JUDGED)
-        for path, end in zip(found, ends, strict=True)
-    ]
+    return found

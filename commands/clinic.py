@@ -7,7 +7,7 @@ search and train on, `test` to measure on, and `train` is what the built-in poli
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Annotated, Any
 
 import orjson
@@ -16,7 +16,7 @@ import typer
 from medsss_cli.clinic import checker
 from medsss_cli.clinic.chains import parts
 from medsss_cli.clinic.kinds import KINDS
-from medsss_cli.clinic.problems import Split, problems, read_meta, select_kinds, solution, write_steps
+from medsss_cli.clinic.problems import Split, problems, read_meta, solution, write_steps
 from medsss_cli.errors import BadRecord, UsageError
 from medsss_cli.records import Problem, Response, Samples, Scored, Verdict, dump, parse, problem_fields
 from medsss_cli.settings import Opt
@@ -31,7 +31,7 @@ from ._options import Output, Restart, options, refuse_given
 @options
 def run(
     *,
-    n: Annotated[int, Opt("How many problems.", names=("-n", "--count"), least=0, metavar="N")] = 500,
+    n: Annotated[int, Opt("How many problems.", names=("-n",), least=0, metavar="N")] = 500,
     seed: Annotated[int, Opt("Which of the endless series of problems.", metavar="S")] = 0,
     split: Annotated[
         Split, Opt("seed: to search and train on; test: to measure on; train: the policy's own.")
@@ -47,7 +47,6 @@ def run(
         ),
     ] = 1,
     kind: Annotated[tuple[str, ...], Opt("Only this kind; may be repeated.", metavar="KIND")] = (),
-    domain: Annotated[tuple[str, ...], Opt("Only this domain; may be repeated.", metavar="DOMAIN")] = (),
     output: Output = None,
     restart: Restart = False,
     solutions: Annotated[bool, Opt("Write samples records, each with the right solution as its response.")] = False,
@@ -64,21 +63,17 @@ def run(
     """Make problems of the built-in clinic, or check the steps of written answers to them."""
     if list_:
         width = max(map(len, KINDS))
-        chosen = select_kinds(kind, domain)
-        write_stdout("".join(f"{k.name:{width}}  {k.domain.value:11}  {k.formula}\n" for k in chosen))
+        write_stdout("".join(f"{k.name:{width}}  {k.domain.value:11}  {k.formula}\n" for k in KINDS.values()))
         return
     if check is not None:
-        making = ("n", "seed", "split", "level", "kind", "domain", "solutions")
+        making = ("n", "seed", "split", "level", "kind", "solutions")
         refuse_given(making, "makes problems, and --check makes none")
-        if output is None:
-            exit_code = _check(check, None)
-        else:
-            with open_whole(output, inputs=[check], restart=restart) as writer:
-                exit_code = _check(check, lambda line: writer.write([line]))
+        with open_whole(output, inputs=[check], restart=restart) if output else nullcontext() as writer:
+            exit_code = _check(check, writer)
         raise typer.Exit(exit_code)
     if level > 1:
-        refuse_given(("kind", "domain"), "chooses among single kinds: --level 1")
-    made = problems(n, seed=seed, split=split, level=level, kinds=kind, domains=domain)
+        refuse_given(("kind",), "chooses among single kinds: --level 1")
+    made = problems(n, seed=seed, split=split, level=level, kinds=kind)
     with open_whole(output, restart=restart) as writer:
         for problem in made:
             writer.write([_solved(problem) if solutions else problem])
@@ -90,9 +85,9 @@ def _solved(problem: Problem) -> Samples:
     return Samples(**problem_fields(problem), responses=[response], pass_rate=1.0)
 
 
-def _check(source: str, write: Callable[[dict[str, Any]], None] | None) -> int:
-    """Print what the checker says of the answers in `source`, and `write` each record with its verdicts. Returns the
-    exit status."""
+def _check(source: str, writer: Any) -> int:
+    """Print what the checker says of the answers in `source`, and write each record with its verdicts. Returns the exit
+    status."""
     faults = Faults()
     totals: dict[str, Counter[str]] = {}
     for _, (record, texts, kind, checked_NK) in read_records([source], _read, on_bad=faults.bad):
@@ -104,10 +99,10 @@ def _check(source: str, write: Callable[[dict[str, Any]], None] | None) -> int:
                 row["answer_right"] += checker.answer_is_right(record, text)
                 row.update(f"steps_{c.verdict.value}" for c in steps)
                 row["no_fault" if fault is None else f"first_fault_at_{fault.number}"] += 1
-        if write is not None:
+        if writer is not None:
             line = dump(record)
             line["meta"]["clinic"]["steps"] = [[c.verdict.value for c in checked] for checked in checked_NK]
-            write(line)
+            writer.write([line])
     if not totals:
         raise UsageError(f"{source} holds no answers to clinic problems", hint="medsss clinic | medsss sample > FILE")
     faults.say_causes()
@@ -120,17 +115,10 @@ def _read(
 ) -> tuple[Samples | Scored, list[str], str, list[list[checker.StepCheck]]]:
     """A record with its answers, the kind of its problem (of a chain, how many parts it has), and what the checker says
     of each answer's steps."""
-    record, texts = _texts(found)
+    if "responses" not in found and "candidates" not in found:
+        raise BadRecord(f"neither samples nor scored record: keys {', '.join(found)}")
+    record: Samples | Scored = parse(Samples, found) if "responses" in found else parse(Scored, found)
+    texts = [each.text for each in (record.responses if isinstance(record, Samples) else record.candidates)]
     kinds = parts(read_meta(record)[0])
     name = kinds[0].name if len(kinds) == 1 else f"{len(kinds)} parts"
     return record, texts, name, [checker.check(record, text) for text in texts]
-
-
-def _texts(found: dict[str, Any]) -> tuple[Samples | Scored, list[str]]:
-    if "responses" in found:
-        samples = parse(Samples, found)
-        return samples, [response.text for response in samples.responses]
-    if "candidates" in found:
-        scored = parse(Scored, found)
-        return scored, [candidate.text for candidate in scored.candidates]
-    raise BadRecord(f"neither samples nor scored record: keys {', '.join(found)}")

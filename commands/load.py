@@ -11,13 +11,12 @@ import hashlib
 import heapq
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
+from msgspec.structs import replace
 
 from medsss_cli.console import note, say
 from medsss_cli.errors import BadRecord, UsageError
@@ -26,7 +25,7 @@ from medsss_cli.problems.contamination import NGRAM, RULES, Contamination
 from medsss_cli.problems.rows import FieldMap
 from medsss_cli.problems.sources import find_sources, read_rows, stem
 from medsss_cli.records import Problem
-from medsss_cli.settings import Opt, check
+from medsss_cli.settings import Opt
 from medsss_cli.stream.faults import Faults
 from medsss_cli.stream.jsonl import Where, first_of_each
 from medsss_cli.stream.outputs import open_whole
@@ -36,10 +35,9 @@ from ._options import Output, Restart, options, refuse_given
 DROPS_SHOWN = 20
 
 
-@dataclass(frozen=True, slots=True)
-class LoadOptions:
-    """What to read, what of it to take, and where to write it."""
-
+@options
+def run(
+    *,
     sources: Annotated[
         tuple[str, ...],
         Opt(
@@ -48,13 +46,13 @@ class LoadOptions:
             argument=True,
             metavar="[SOURCE]...",
         ),
-    ] = ()
-    output: Output = None
+    ] = (),
+    output: Output = None,
     limit: Annotated[
         int | None, Opt("Take the first N only; 0 reads all, counts, and writes nothing.", least=0, metavar="N")
-    ] = None
-    shuffle: Annotated[bool, Opt("In an order that --seed and the ids decide; with --limit, a sample.")] = False
-    seed: Annotated[int, Opt("What --shuffle goes by.", metavar="S")] = 0
+    ] = None,
+    shuffle: Annotated[bool, Opt("In an order that --seed and the ids decide; with --limit, a sample.")] = False,
+    seed: Annotated[int, Opt("What --shuffle goes by.", metavar="S")] = 0,
     map: Annotated[
         tuple[str, ...],
         Opt(
@@ -63,54 +61,62 @@ class LoadOptions:
             "and what it counts from. Again for each.",
             metavar="NAME=FIELD",
         ),
-    ] = ()
+    ] = (),
     exclude: Annotated[
         tuple[str, ...],
         Opt("Drop what overlaps with this test set (again for more); say on stderr what and why.", metavar="SOURCE"),
-    ] = ()
-    ngram: Annotated[int, Opt("--exclude: words in a row that are an overlap; 0: none.", least=0, metavar="N")] = NGRAM
-    errors: Annotated[str | None, Opt("Write a record for each bad row here.", metavar="FILE")] = None
-    strict: Annotated[bool, Opt("Stop at the first bad row.")] = False
-    restart: Restart = False
-    quiet: Annotated[bool, Opt("No notes on stderr; errors stay.", names=("--quiet", "-q"))] = False
-
-    def __post_init__(self) -> None:
-        check(self)
-
-
-@options
-def run(*, asked: LoadOptions) -> None:
+    ] = (),
+    ngram: Annotated[int, Opt("--exclude: words in a row that are an overlap; 0: none.", least=0, metavar="N")] = NGRAM,
+    errors: Annotated[str | None, Opt("Write a record for each bad row here.", metavar="FILE")] = None,
+    strict: Annotated[bool, Opt("Stop at the first bad row.")] = False,
+    restart: Restart = False,
+    quiet: Annotated[bool, Opt("No notes on stderr; errors stay.", names=("--quiet", "-q"))] = False,
+) -> None:
     """Read public data sets as problem records, whole or in part, without what stands in a test set.
 
     The layout of each row is recognised by its keys, or said by --map. Rows that cannot be used are named on stderr and
     left out; exit status 1 then.
     """
-    if not asked.shuffle:
+    if not shuffle:
         refuse_given(("seed",), "belongs to --shuffle")
-    if not asked.exclude:
+    if not exclude:
         refuse_given(("ngram",), "belongs to --exclude")
-    fields = FieldMap.parse(asked.map) if asked.map else None
-    sources = find_sources(asked.sources)
-    excluded = find_sources(asked.exclude) if asked.exclude else []
-    local = [source for source in (*sources, *excluded) if not source.startswith("hf:")]
+    fields = FieldMap.parse(map) if map else None
+    pool, test = find_sources(sources), find_sources(exclude) if exclude else []
+    local = [source for source in (*pool, *test) if not source.startswith("hf:")]
     counts: Counter[str] = Counter()
     with (
-        open_whole(asked.output, inputs=local, errors=asked.errors, restart=asked.restart) as writer,
-        Faults(errors=asked.errors, strict=asked.strict) as faults,
+        open_whole(output, inputs=local, errors=errors, restart=restart) as writer,
+        Faults(errors=errors, strict=strict) as faults,
     ):
-        tests = _index(excluded, asked, faults)
-        rows = first_of_each(_problems(sources, fields, faults), on_bad=faults.bad)
-        for problem in _part(_without(tests, rows, counts), asked):
+        index = Contamination(ngram=ngram)
+        for where, problem in _problems(test, None, faults):  # its layout is recognised: --map is the pool's
+            index.add(problem, str(where))
+        if test and not len(index):
+            raise UsageError(f"--exclude: no problem in {', '.join(test)}")
+        if test and not quiet:
+            note(f"load: {len(index)} problems to exclude")
+        rows = first_of_each(_problems(pool, fields, faults), on_bad=faults.bad)
+        kept = _without(index, rows, counts)
+        if shuffle:
+            kept = _shuffled(kept, seed, limit)
+        if limit == 0:
+            deque(kept, maxlen=0)
+        for problem in islice(kept, limit):
             writer.write([problem])
             counts["written"] += 1
-        if asked.shuffle and not counts["read"] and not faults.exit_code:
+        if shuffle and not counts["read"] and not faults.exit_code:
             raise UsageError("there is no record to shuffle")
-        if tests is not None:
-            note(f"load: {_dropped(counts)}")
-        if not asked.quiet or faults.exit_code:
+        dropped = [f"{counts[rule]} {rule}" for rule in RULES if counts[rule]]
+        if test:
+            total = sum(counts[rule] for rule in RULES)
+            hidden = f"; {total - DROPS_SHOWN} of them not shown" if total > DROPS_SHOWN else ""
+            rules = f" ({', '.join(dropped)})" if dropped else ""
+            note(f"load: {total} dropped for their overlap with the test set{rules}{hidden}")
+        if not quiet or faults.exit_code:
             note(", ".join([f"load: {counts['read']} read", f"{counts['written']} written", *faults.words()]))
             faults.say_causes()
-        if asked.limit == 0:
+        if limit == 0:
             raise typer.Exit(faults.exit_code)  # no file is made
     raise typer.Exit(faults.exit_code)
 
@@ -128,32 +134,15 @@ def _problems(sources: list[str], fields: FieldMap | None, faults: Faults) -> It
                 continue
             if stems[stem(source)] > 1 and problem.id.startswith(f"{stem(source)}-"):
                 # Two files of one name in different folders: the ids that we made of it would collide.
-                problem = msgspec.structs.replace(problem, id=f"{folder}-{problem.id}")
+                problem = replace(problem, id=f"{folder}-{problem.id}")
             yield where, problem
 
 
-def _index(sources: list[str], asked: LoadOptions, faults: Faults) -> Contamination | None:
-    """The test set to keep out. Its layout is recognised row by row: --map is the pool's."""
-    if not sources:
-        return None
-    index = Contamination(ngram=asked.ngram)
-    for where, problem in _problems(sources, None, faults):
-        index.add(problem, str(where))
-    if not len(index):
-        raise UsageError(f"--exclude: no problem in {', '.join(sources)}")
-    if not asked.quiet:
-        note(f"load: {len(index)} problems to exclude")
-    return index
-
-
-def _without(
-    tests: Contamination | None, rows: Iterable[tuple[Where, Problem]], counts: Counter[str]
-) -> Iterator[Problem]:
+def _without(index: Contamination, rows: Iterable[tuple[Where, Problem]], counts: Counter[str]) -> Iterator[Problem]:
     """The problems that no test problem overlaps with; the first DROPS_SHOWN of the others are named."""
     for where, problem in rows:
         counts["read"] += 1
-        overlap = None if tests is None else tests.overlap(problem)
-        if overlap is None:
+        if (overlap := index.overlap(problem)) is None:
             yield problem
             continue
         rule, shared = overlap
@@ -162,26 +151,11 @@ def _without(
             say(f"{where}: {problem.id} dropped ({rule}): {shared}")
 
 
-def _dropped(counts: Counter[str]) -> str:
-    """What was kept out, in words."""
-    total = sum(counts[rule] for rule in RULES)
-    rules = ", ".join(f"{counts[rule]} {rule}" for rule in RULES if counts[rule])
-    hidden = f"; {total - DROPS_SHOWN} of them not shown" if total > DROPS_SHOWN else ""
-    return f"{total} dropped for their overlap with the test set{f' ({rules})' if rules else ''}{hidden}"
+def _shuffled(problems: Iterable[Problem], seed: int, limit: int | None) -> Iterator[Problem]:
+    """In the order of a hash of seed and id, so that the input's order does not matter. Of a part only that is held."""
 
+    def rank(problem: Problem) -> tuple[bytes, str]:
+        text = f"{seed}:{problem.id}".encode("utf-8", "surrogatepass")
+        return hashlib.blake2b(text, digest_size=16).digest(), problem.id
 
-def _part(problems: Iterator[Problem], asked: LoadOptions) -> Iterable[Problem]:
-    """The first --limit, all without one; with --shuffle in the order of a hash of seed and id, so that the input's
-    order does not matter. A limit of 0 reads them all. Of a shuffled part only that is held."""
-    if asked.limit == 0:
-        deque(problems, maxlen=0)
-        return ()
-    if not asked.shuffle:
-        return islice(problems, asked.limit)
-    ranked = ((_rank(asked.seed, problem.id), problem.id, problem) for problem in problems)
-    chosen = sorted(ranked) if asked.limit is None else heapq.nsmallest(asked.limit, ranked)
-    return (problem for _, _, problem in chosen)
-
-
-def _rank(seed: int, id: str) -> bytes:
-    return hashlib.blake2b(f"{seed}:{id}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    yield from sorted(problems, key=rank) if limit is None else heapq.nsmallest(limit, problems, key=rank)

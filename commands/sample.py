@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any, TypeVar
 
@@ -31,6 +30,7 @@ from medsss_cli.stream.faults import Faults
 from medsss_cli.stream.jsonl import Where, first_of_each, read_records
 from medsss_cli.stream.outputs import open_whole
 from medsss_cli.stream.run import Stream, StreamOptions, run_concurrently
+from medsss_cli.thoughts import Refusal
 
 from ._options import options, refuse_given
 
@@ -84,29 +84,27 @@ def run(
         refuse_given(drawing, "is for drawing, and --curriculum chooses from answers that are there", PIPE)
         refuse_given(("shard", "limit", "ordered"), "does not go with --curriculum, which looks at the whole input")
         raise typer.Exit(_choose(Curriculum(curriculum, pass_rate or ALL), stream))
-    _check(sampling, correct=correct, keep=keep, pass_rate=pass_rate)
+    if sampling.greedy:
+        refuse_given(("temperature", "top_p"), "draws, and --greedy takes the likeliest", "leave one of the two out")
+    for wrong, said in (
+        (correct and (sampling.template or keep), "--correct goes neither with --template nor with --keep"),
+        (pass_rate and not correct, "--pass-rate goes with --curriculum or --correct"),
+        (
+            sampling.reveal_answer and not (sampling.template or correct),
+            "--reveal-answer goes with --template or --correct",
+        ),
+    ):
+        if wrong:
+            raise UsageError(said)
     config = engine.writer() | sampling.as_record()
     if correct:
         # "others" is an option of older versions, whose runs go on.
         config |= {"n": sampling.n or 1, "correct": True, "others": 0, "pass_rate": pass_rate}
         put_right = partial(_put_right, sampling, pass_rate or ALL, engine.policy)
         raise typer.Exit(_run(stream, to_samples, config, engine, put_right, "correction"))
-    if keep:
-        config |= {"keep": True}
+    config |= {"keep": True} if keep else {}
     draw = partial(_draw, sampling, engine.policy if keep else None)
     raise typer.Exit(_run(stream, _samples_or_problem if keep else to_problem, config, engine, draw, "response"))
-
-
-def _check(sampling: SamplingConfig, *, correct: bool, keep: bool, pass_rate: Band | None) -> None:
-    """Raise UsageError for options that do not go together."""
-    if sampling.greedy:
-        refuse_given(("temperature", "top_p"), "draws, and --greedy takes the likeliest", "leave one of the two out")
-    if correct and (sampling.template or keep):
-        raise UsageError("--correct goes neither with --template nor with --keep", hint="they are two runs")
-    if pass_rate and not correct:
-        raise UsageError("--pass-rate goes with --curriculum or --correct")
-    if sampling.reveal_answer and not (sampling.template or correct):
-        raise UsageError("--reveal-answer goes with --template or --correct")
 
 
 Done = tuple[Samples, list[Response]]
@@ -197,62 +195,60 @@ def _answered(obj: dict[str, Any], where: Where) -> Samples:
     return to_samples(obj, where)
 
 
-@dataclass
 class _Tally:
     """Counts new answers as they come, for the line of progress and the summary."""
 
-    progress: Progress
-    what: str
-    problems: int = 0
-    solved: int = 0  # problems with a right answer among the new ones
-    responses: int = 0
-    tokens: int = 0
-    cut: int = 0  # by --max-tokens
-    originals: int = 0
-    verdicts: Counter[Verdict] = field(default_factory=Counter)
-    refused: Counter[str] = field(default_factory=Counter)
+    def __init__(self, progress: Progress, what: str) -> None:
+        self.progress, self.what = progress, what
+        self.counts = Counter[str]()
+        self.refused = Counter[str]()
 
     def add(self, new: Sequence[Response]) -> None:
         """A record is done; `new` are its new answers."""
-        self.problems += 1
-        self.solved += any(response.verdict is Verdict.CORRECT for response in new)
-        self.responses += len(new)
-        self.tokens += sum(response.tokens for response in new)
-        self.cut += sum(response.finish_reason == "length" for response in new)
-        self.originals += len({response.corrects for response in new})
-        self.verdicts.update(response.verdict for response in new)
-        self.refused.update(str(response.form) for response in new if (response.form or "").startswith("refused"))
-        rate = self.tokens / self.progress.seconds
-        self.progress.set(accuracy=self._share(Verdict.CORRECT), tokens_per_s=round(rate))
+        verdicts = Counter(str(response.verdict) for response in new)
+        self.counts += verdicts + Counter(
+            problems=1,
+            solved=Verdict.CORRECT in verdicts,
+            responses=len(new),
+            tokens=sum(response.tokens for response in new),
+            cut=sum(response.finish_reason == "length" for response in new),
+            originals=len({response.corrects for response in new}),
+        )
+        self.refused.update(form for response in new if (form := response.form or "") in _REFUSED)
+        self.progress.set(accuracy=self._share(Verdict.CORRECT), tokens_per_s=self._rate())
         self.progress.advance()
 
     def _share(self, verdict: Verdict) -> float:
-        return self.verdicts[verdict] / max(self.responses, 1)
+        return self.counts[verdict] / max(self.counts["responses"], 1)
+
+    def _rate(self) -> int:
+        return round(self.counts["tokens"] / self.progress.seconds)
 
     def say(self) -> None:
         """The lines at the end."""
-        if self.problems:
-            of = f" of {self.originals} wrong answers" if self.what == "correction" else ""
+        counts = self.counts
+        if counts["problems"]:
+            of = f" of {counts['originals']} wrong answers" if self.what == "correction" else ""
             note(
-                f"sample: {self.problems} problems, {self.responses} {self.what}s{of}, "
+                f"sample: {counts['problems']} problems, {counts['responses']} {self.what}s{of}, "
                 f"accuracy {self._share(Verdict.CORRECT):.1%}, unparsed {self._share(Verdict.NO_ANSWER):.1%}, "
-                f"{self.tokens} tokens at {self.tokens / self.progress.seconds:.0f}/s"
+                f"{counts['tokens']} tokens at {self._rate()}/s"
             )
         if self.refused:
             reasons = ", ".join(f"{count} {_REFUSED[form]}" for form, count in self.refused.most_common())
             note(f"sample: {self.refused.total()} responses refused, which count as no answer: {reasons}")
         if self.what == "correction":
-            if self.responses and not self.solved:
+            if counts["responses"] and not counts["solved"]:
                 warn("no correction is right: there is nothing here to train on")
             return
-        if self.solved < FEW * self.problems:
-            warn(f"{self.solved} of {self.problems} questions got a right answer: {FEW_ADVICE}")
-        unread = self.verdicts[Verdict.NO_ANSWER] - self.refused.total()
-        if unread > UNREADABLE * self.responses:
+        if counts["solved"] < FEW * counts["problems"]:
+            warn(f"{counts['solved']} of {counts['problems']} questions got a right answer: {FEW_ADVICE}")
+        unread = counts[Verdict.NO_ANSWER] - self.refused.total()
+        if unread > UNREADABLE * counts["responses"]:
             warn(
-                f"{unread} of {self.responses} responses have no answer that can be read, {self.cut} are cut off at "
-                f"--max-tokens: {UNREADABLE_ADVICE}"
+                f"{unread} of {counts['responses']} responses have no answer that can be read, {counts['cut']} are cut "
+                f"off at --max-tokens: {UNREADABLE_ADVICE}"
             )
 
 
-_REFUSED = {"refused-no-steps": "without numbered steps", "refused-betrays": "that betray the answer they were shown"}
+_REFUSED = {Refusal.NO_STEPS: "without numbered steps", Refusal.BETRAYS: "that betray the answer they were shown"}

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
 from functools import partial
 from typing import Annotated, Any
 
@@ -70,10 +69,10 @@ def run(
         made_with |= prm.identity()
     verdict = partial(judge, extract=extract)
 
-    async def work(trees: Stream[Problem], watcher: _Watcher) -> None:
-        async with AsyncExitStack() as stack:
-            scorer = _scorer(prm) if prm.prm else None
-            engine = await stack.enter_async_context(open_engine(policy))
+    scorer: Any = None
+
+    async def grow_all(watcher: _Watcher) -> None:
+        async with open_engine(policy) as engine:
 
             async def tree_of(problem: Problem) -> list[Tree]:
                 score = scorer.values if scorer else None
@@ -87,26 +86,24 @@ def run(
                 concurrency=engine.concurrency,
                 on_done=lambda _, made: watcher.done(made),
             )
-        if scorer:
-            watcher.notes += scorer.notes()
-            for line in scorer.warnings():
-                warn(line)
 
     with (
         Stream(stream, command="search", parse=to_problem, config=made_with) as trees,
         Progress("trees", total=trees.expected(), quiet=stream.quiet) as progress,
     ):
+        if prm.prm:
+            from medsss_cli.prm.scorer import open_prm  # it imports torch
+
+            scorer = open_prm(prm)
         watcher = _Watcher(progress)
-        asyncio.run(work(trees, watcher))
+        asyncio.run(grow_all(watcher))
+    for line in scorer.warnings() if scorer else ():
+        warn(line)
     if not stream.quiet:
+        for line in scorer.notes() if scorer else ():
+            note(line)
         watcher.summary()
     raise typer.Exit(trees.exit_code())
-
-
-def _scorer(prm: PrmConfig) -> Any:
-    from medsss_cli.prm.scorer import open_prm  # it imports torch
-
-    return open_prm(prm)
 
 
 class _Watcher:
@@ -116,13 +113,11 @@ class _Watcher:
         self.progress = progress
         self.counts: Counter[str] = Counter()
         self.ends: Counter[str] = Counter()
-        self.notes: list[str] = []
 
     def done(self, trees: Sequence[Any]) -> None:
         """The tree of a problem has been written."""
         for tree in trees:
-            for name in ("nodes", "correct", "rollouts", "tokens"):
-                self.counts[name] += tree.stats[name]
+            self.counts.update({name: tree.stats[name] for name in ("nodes", "correct", "rollouts", "tokens")})
             self.counts.update(trees=1, solved=tree.stats["correct"] > 0, dropped=sum(tree.stats["dropped"].values()))
             self.ends[tree.stats["end"]] += 1
         self.progress.advance()
@@ -134,8 +129,6 @@ class _Watcher:
         return round(self.counts["tokens"] / self.progress.seconds)
 
     def summary(self) -> None:
-        for line in self.notes:
-            note(line)
         counts = self.counts
         if not counts["trees"]:
             return

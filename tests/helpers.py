@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import json
 import os
+import pty
 import re
 import socket
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +85,24 @@ def run_medsss(
     argv = [str(arg) for arg in args]
     status, out, err = run_warm(argv, data, environment, cwd or Path.cwd(), timeout)
     return Ran(status, out.decode(), err.decode())
+
+
+def on_a_terminal(*args: object, columns: int = 80, **env: str) -> Ran:
+    """A run whose stdin and stdout are a terminal of so many columns."""
+    ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    environ = clean_env(**{"TERM": "xterm-256color", **env})
+    del environ["COLUMNS"]
+    child = subprocess.Popen(program(*args), stdout=its, stderr=subprocess.PIPE, stdin=its, env=environ)
+    os.close(its)
+    out = b""
+    with contextlib.suppress(OSError):  # Linux ends a terminal with EIO
+        while block := os.read(ours, 65536):
+            out += block
+    os.close(ours)
+    assert child.stderr is not None
+    error = child.stderr.read().decode()
+    return Ran(child.wait(60), out.decode().replace("\r\n", "\n"), error)
 
 
 def write_jsonl(path: Path, records: Iterable[dict[str, Any]]) -> Path:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
-from clinic_corpus import applicable_slips, chats, correction
+from clinic_corpus import applicable_slips, chats
 from helpers import read_jsonl, run_medsss
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -81,6 +81,13 @@ FOUR = chained(
 )
 
 
+OF_FOUR = (
+    "RR 28 >= 22: 1. / SBP 91 <= 100: 1. / GCS 15 > 14: 0. / 1 + 1 + 0 = 2. P = 2. / "
+    "Weight = 110 / 2.2 = 50 kg. / Dose = 50 x 2 = 100 mg. / 100 / 10 = 10 mL. Q = 10. / "
+)
+"""The steps to its third part."""
+
+
 @pytest.mark.parametrize(
     ("problem", "slip", "question", "steps"),
     [
@@ -106,9 +113,8 @@ FOUR = chained(
             "RR 28, SBP 91, GCS 15. What is the qSOFA score? Call it P. A patient of 110 lb needs P mg/kg. The vial "
             "has 10 mg/mL. How many mL? Call it Q. Na 150, glucose Q, urea 8 mmol/L. What is the serum osmolality? "
             "Call it R. Which drug is avoided in asthma if R > 300, else bilateral renal artery stenosis?",
-            "RR 28 >= 22: 1. / SBP 91 <= 100: 1. / GCS 15 > 14: 0. / 1 + 1 + 0 = 2. P = 2. / "
-            "Weight = 110 / 2.2 = 50 kg. / Dose = 50 x 2 = 100 mg. / 100 / 10 = 10 mL. Q = 10. / "
-            "Osmolality = 2 x Na + glucose + urea. / 2 x 150 = 300. / 300 + 10 = 310. / 310 + 8 = 318. R = 318. / "
+            OF_FOUR
+            + "Osmolality = 2 x Na + glucose + urea. / 2 x 150 = 300. / 300 + 10 = 310. / 310 + 8 = 318. R = 318. / "
             "R 318 > 300: asthma. In asthma avoid a beta blocker. / Sotalol is a beta blocker. / "
             "So avoid sotalol (D). The answer is D.",
         ),
@@ -116,9 +122,7 @@ FOUR = chained(
             FOUR,
             "3.sodium_once",
             "",
-            "RR 28 >= 22: 1. / SBP 91 <= 100: 1. / GCS 15 > 14: 0. / 1 + 1 + 0 = 2. P = 2. / "
-            "Weight = 110 / 2.2 = 50 kg. / Dose = 50 x 2 = 100 mg. / 100 / 10 = 10 mL. Q = 10. / "
-            "Osmolality = Na + glucose + urea. / 150 + 10 = 160. / 160 + 8 = 168. R = 168. / "
+            OF_FOUR + "Osmolality = Na + glucose + urea. / 150 + 10 = 160. / 160 + 8 = 168. R = 168. / "
             "R 168 <= 300: bilateral renal artery stenosis. "
             "In bilateral renal artery stenosis avoid an ACE inhibitor. / "
             "Enalapril is an ACE inhibitor. / So avoid enalapril (B). The answer is B.",
@@ -151,30 +155,25 @@ def test_splits_share_no_values(level: int) -> None:
         assert not found[Split.SEED] & found[Split.TEST]
 
 
-def digest(objects: Iterable[Any]) -> str:
-    text = "".join(json.dumps(each, ensure_ascii=False) for each in objects)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
 @pytest.mark.parametrize(
-    ("split", "level", "expected"),
+    ("made", "expected"),
     [
-        ("train", 1, "bd53bd8adc0c5630"),
-        ("seed", 1, "83c13ce802acaa78"),
-        ("test", 1, "e17185fbc49f0e85"),
-        ("test", 2, "2d5d9793f0937ed3"),
-        ("test", 3, "6d83fd4dec79d44e"),
+        (lambda: problems(600, seed=3, split=Split.TRAIN), "bd53bd8adc0c5630"),
+        (lambda: problems(600, seed=3, split=Split.SEED), "83c13ce802acaa78"),
+        (lambda: problems(600, seed=3, split=Split.TEST), "e17185fbc49f0e85"),
+        (lambda: problems(100, seed=3, split=Split.TEST, level=2), "2d5d9793f0937ed3"),
+        (lambda: problems(100, seed=3, split=Split.TEST, level=3), "6d83fd4dec79d44e"),
+        (lambda: islice(chats(0, 0.4, 1), 600), "77bb12c0f52af34b"),
+        (lambda: islice(chats(0, 0.1, 2), 600), "3a4bfd4972d1853f"),
     ],
+    ids=range(7),
 )
-def test_no_problem_moves(split: str, level: int, expected: str) -> None:
-    """The shipped policies were trained on `train`, and published figures are of `test`: byte for byte."""
-    made = problems(600 if level == 1 else 100, seed=3, split=Split(split), level=level)
-    assert digest(dump(p) for p in made) == expected
-
-
-@pytest.mark.parametrize(("level", "drills", "expected"), [(1, 0.4, "77bb12c0f52af34b"), (2, 0.1, "3a4bfd4972d1853f")])
-def test_the_corpus_is_that_of_the_shipped_policy(level: int, drills: float, expected: str) -> None:
-    assert digest([dump(m) for m in chat] for chat in islice(chats(0, drills, level), 600)) == expected
+def test_no_problem_moves(made: Callable[[], Iterable[Any]], expected: str) -> None:
+    """The shipped policies were trained on `train` and its chats, and published figures are of `test`: byte for
+    byte."""
+    plain = ([dump(turn) for turn in each] if isinstance(each, list) else dump(each) for each in made())
+    text = "".join(json.dumps(each, ensure_ascii=False) for each in plain)
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == expected
 
 
 def test_a_longer_run_begins_the_same_and_there_is_no_end() -> None:
@@ -243,18 +242,6 @@ def test_each_slip_is_caught_where_it_happens(kind: str) -> None:
             assert not answer_is_right(p, join_steps(steps))
             assert gold_labels(p, steps) == [None] + [1] * (at - 1) + [0] * (len(steps) - at)
     assert met == set(KINDS[kind].slips)
-
-
-def test_a_correction_is_right_after_its_mistake() -> None:
-    rng = Random(1)
-    for p in SOME:
-        for slip in applicable_slips(p):
-            steps = correction(p, slip, rng)
-            wrong = len(write_steps(p, slip))
-            verdicts = [c.verdict for c in check_steps(p, steps)]
-            assert set(verdicts[wrong:]) == {StepVerdict.RIGHT}
-            assert steps[wrong].startswith("But wait, the answer ")
-            assert answer_is_right(p, join_steps(steps))
 
 
 # The checker on other people's texts
@@ -365,8 +352,8 @@ def test_command_makes_problems(tmp_path: Path) -> None:
     ran = run_medsss(["clinic", "-n", 20, "--seed", 3]).ok()
     assert [parse(Problem, line) for line in ran.records] == list(problems(20, seed=3))
     assert run_medsss(["clinic", "-n", 0]).ok().stdout == ""
-    listed = run_medsss(["clinic", "--list", "--domain", "fluids"]).ok().stdout.splitlines()
-    assert [line.split()[0] for line in listed] == ["maintenance_fluid", "drip_rate"]
+    listed = run_medsss(["clinic", "--list"]).ok().stdout.splitlines()
+    assert [line.split()[0] for line in listed] == list(KINDS)
     out = tmp_path / "p.jsonl"
     args = ["clinic", "-n", 9, "--kind", "drip_rate", "--kind", "qsofa", "--split", "test", "-o", out]
     run_medsss(args).ok()
@@ -380,8 +367,6 @@ def test_command_makes_problems(tmp_path: Path) -> None:
     [
         (["--level", 2, "--kind", "qsofa"], "--level 1"),
         (["--kind", "x"], "no clinic kind 'x'"),
-        (["--domain", "x"], "no clinic domain"),
-        (["--kind", "anion_gap", "--domain", "fluids"], "no kind is in the domains"),
         (["--check", "-", "-n", 3], "--check"),
     ],
 )

@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 from clinic_corpus import applicable_slips, chats
 from helpers import run_medsss, write_jsonl
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from make_clinic_policy import encode
 
 import medsss_cli.clinic
@@ -59,12 +57,6 @@ def test_it_is_a_plain_llama_with_the_tokens_of_its_tokenizer(folder: Path, toke
     assert tokenizer.pad_token_id not in (None, tokenizer.eos_token_id)
     assert len({tokenizer.encode(word)[0] for word in CHOICES}) == 2
     assert len(tokenizer) == model.config.vocab_size
-
-
-@settings(max_examples=200, deadline=None)
-@given(text=st.text(max_size=80))
-def test_any_text_comes_back(tokenizer: Any, text: str) -> None:
-    assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
 
 
 def test_chat_template_writes_what_training_wrote(tokenizer: Any) -> None:

@@ -78,18 +78,6 @@ def test_the_scripts_name_options_that_there_are() -> None:
         assert {*option.findall(script.read_text())} <= known, script.name
 
 
-def test_make_docs_mends_a_stale_page_and_keeps_what_was_written(tmp_path: Path) -> None:
-    """`make docs` that touched more than the list would cost someone their text."""
-    page = f"# medsss report\n\nBy hand.\n\n{generate.BEGIN}\nold\n{generate.END}\n\nMore by hand.\n"
-    mended = generate.renewed("report", page)
-    assert mended.startswith("# medsss report\n\nBy hand.\n")
-    assert mended.endswith("\nMore by hand.\n")
-    assert "--markdown" in mended
-    assert "\nold\n" not in mended
-    with pytest.raises(ValueError, match="once each"):
-        generate.renewed("report", "no marks")
-
-
 # Command lines
 
 

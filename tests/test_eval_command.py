@@ -2,37 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import pty
 import struct
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import clean_env, program, run_medsss, to_lines, write_jsonl
-
-OPTIONS = {"A": "Furosemide", "B": "Metoprolol", "C": "Heparin"}
-
-
-def problem(id: str, **more: Any) -> dict[str, Any]:
-    shared = {"question": "Which?", "answer": "B", "options": OPTIONS, "dataset": "clinic", "task": "choice"}
-    return {"id": id} | shared | more
-
-
-def response(answer: str | None, **more: Any) -> dict[str, Any]:
-    verdict = "no_answer" if answer is None else "correct" if answer == "B" else "wrong"
-    said = f"The answer is {answer}." if answer else "Hm."
-    return {"text": said, "answer": answer, "verdict": verdict, "tokens": 10} | more
-
-
-def samples(id: str, answers: str, **more: Any) -> dict[str, Any]:
-    """ "BA-" is a right, a wrong and no answer."""
-    responses = [response(None if letter == "-" else letter) for letter in answers]
-    return problem(id, responses=responses, pass_rate=answers.count("B") / len(answers), **more)
+from helpers import on_a_terminal, run_medsss, to_lines, write_jsonl
+from trees import asked, response, samples
 
 
 def scored(id: str, answers: str, scores: list[list[float]], selected: int, **more: Any) -> dict[str, Any]:
@@ -40,7 +18,7 @@ def scored(id: str, answers: str, scores: list[list[float]], selected: int, **mo
         response(None if letter == "-" else letter, step_scores=steps, score=min(steps))
         for letter, steps in zip(answers, scores, strict=True)
     ]
-    return problem(id, candidates=candidates, selected=selected, strategy="min-max", **more)
+    return asked(id, candidates=candidates, selected=selected, strategy="min-max", **more)
 
 
 def report_of(args: list[object], *records: dict[str, Any]) -> dict[str, Any]:
@@ -112,14 +90,14 @@ def test_scored() -> None:
 def test_answers_are_judged_where_nobody_has_and_read_anew_where_that_is_asked_for() -> None:
     """A number to be compared with the paper's must come out of the paper's rule: the first character decides."""
     rows = [
-        problem("a", response="The answer is B."),
-        problem("b", output="The answer is A."),
-        problem("c", output="Hm"),
+        asked("a", response="The answer is B."),
+        asked("b", output="The answer is A."),
+        asked("c", output="Hm"),
     ]
     report = report_of([], *rows)
     assert (report["micro"]["value"], report["unparsed"]) == (pytest.approx(1 / 3, abs=1e-6),) * 2
     assert report["pass_at_k"] == []  # no curve of one response
-    row = problem("a", responses=[{"text": "The answer is (B).", "answer": "C", "verdict": "wrong"}], pass_rate=0)
+    row = asked("a", responses=[{"text": "The answer is (B).", "answer": "C", "verdict": "wrong"}], pass_rate=0)
     for extract, value in (("strict", 1.0), ("published", 0.0)):
         report = report_of(["--extract", extract], row)
         assert (report["micro"]["value"], report["settings"]["extract"]) == (value, extract)
@@ -129,7 +107,7 @@ def test_broken_lines_are_named_and_the_rest_is_counted() -> None:
     bad_gold = samples("c", "BA", answer="Z")
     bad_selection = scored("d", "AB", [[0.5], [0.5]], selected=2)
     bad_score = scored("e", "AB", [[0.5], [1.5]], selected=0)
-    lines = "{broken\n" + to_lines([samples("a", "BA"), problem("b"), bad_gold, bad_selection, bad_score])
+    lines = "{broken\n" + to_lines([samples("a", "BA"), asked("b"), bad_gold, bad_selection, bad_score])
     ran = run_medsss(["eval"], lines)
     assert ran.rc == 1
     [report] = ran.records
@@ -263,19 +241,9 @@ def test_a_terminal_gets_the_tables_alone_at_80_columns(tmp_path: Path, more: li
     """Nobody reads 9 kB of JSON; they are in the file that -o names, or in a pipe."""
     name = "a-data-set-whose-name-is-much-longer-than-a-column-of-a-table-may-be"
     file = write_jsonl(tmp_path / "s.jsonl", [samples(f"q{i}", "BABA-ABB", dataset=name) for i in range(9)])
-    primary, secondary = pty.openpty()
-    args = ["eval", file, *more] if more != ["--compare"] else ["eval", "--compare", file, file]
-    process = subprocess.Popen(
-        program(*args), stdin=subprocess.DEVNULL, stdout=secondary, stderr=subprocess.DEVNULL, env=clean_env()
-    )
-    os.close(secondary)
-    written = b""
-    with contextlib.suppress(OSError):  # Linux ends a terminal with EIO
-        while block := os.read(primary, 4096):
-            written += block
-    os.close(primary)
-    assert process.wait(60) == 0
-    lines = written.decode().splitlines()
+    args = [file, *more] if more != ["--compare"] else ["--compare", file, file]
+    ran = on_a_terminal("eval", *args).ok()
+    lines = ran.stdout.splitlines()
     assert max(len(line) for line in lines if not line.startswith(("A: ", "B: "))) <= 80  # those are paths
     assert "95 % interval" in lines[0]
     assert not any(line.startswith("{") for line in lines)

@@ -22,6 +22,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from medsss_cli import records
+from medsss_cli.engines.base import EngineConfig
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -93,25 +96,20 @@ def test_the_wheel_runs_outside_the_repository(wheel: Path, tmp_path: Path) -> N
 
 
 def test_the_page_on_records_names_every_field() -> None:
-    from medsss_cli import records
-
     page = (ROOT / "docs" / "records.md").read_text()
     sections = {part.split("\n", 1)[0]: part for part in page.split("\n## ")}
-    kinds = {
-        "problem": [records.Problem],
-        "samples": [records.Samples, records.Response],
-        "tree": [records.Tree, records.Node],
-        "sft": [records.Sft],
-        "preference": [records.Preference],
-        "prm": [records.Prm],
-        "scored": [records.Scored, records.Candidate],
-        "error": [records.ErrorRecord],
+    kinds: dict[str, list[Any]] = {
+        name: [getattr(records, name.capitalize())]
+        for name in ("problem", "sft", "preference", "prm", "samples", "tree")
     }
+    kinds |= {"scored": [records.Scored, records.Candidate], "error": [records.ErrorRecord]}
+    kinds["samples"].append(records.Response)
+    kinds["tree"].append(records.Node)
+    of_problem = set(records.Problem.__struct_fields__)
     for name, structs in kinds.items():
         for struct in structs:
             fields = set(struct.__struct_fields__)
-            if struct is not records.Problem and issubclass(struct, records.Problem):
-                fields -= set(records.Problem.__struct_fields__)
+            fields -= of_problem if struct is not records.Problem and issubclass(struct, records.Problem) else set()
             assert {field for field in fields if f"`{field}`" not in sections[name]} == set(), name
     for enum in (records.Task, records.Verdict, records.Action):
         assert all(f"`{member}`" in page for member in enum)
@@ -191,6 +189,8 @@ def test_no_secret_is_asked_for_but_the_key_of_a_server() -> None:
 
 def test_no_data_is_run() -> None:
     """No eval or exec, no pickle and nothing that reads one, no remote code unless the user says so."""
+    assert not EngineConfig(engine_args=("trust_remote_code=false", "dtype=auto")).trust_remote_code
+    assert EngineConfig(engine_args=("trust_remote_code=true",)).trust_remote_code
     calls = {"eval", "exec", "compile", "__import__", "torch.load", "os.system", "np.load", "numpy.load"}
     for name, tree in sources().items():
         for node in ast.walk(tree):
@@ -205,14 +205,6 @@ def test_no_data_is_run() -> None:
             if isinstance(node, (ast.Import, ast.ImportFrom)):
                 modules = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
                 assert not {"pickle", "marshal", "shelve", "dill", "joblib"} & set(modules), f"{name}:{node.lineno}"
-
-
-def test_remote_code_is_off_unless_asked_for() -> None:
-    from medsss_cli.engines.base import EngineConfig
-
-    assert not EngineConfig().trust_remote_code
-    assert not EngineConfig(engine_args=("trust_remote_code=false", "dtype=auto")).trust_remote_code
-    assert EngineConfig(engine_args=("trust_remote_code=true",)).trust_remote_code
 
 
 _WATCHED = """

@@ -49,26 +49,17 @@ def test_the_pairs_of_both_rules() -> None:
     assert pairs[0].rejected.endswith("So it is heparin. The answer is A.")
 
 
-def test_a_smaller_margin_gives_more_pairs() -> None:
+def test_a_smaller_margin_gives_more_pairs_and_has_to_be_exceeded() -> None:
+    """Nodes that differ by exactly the margin are no pair, whatever floating point says: .3 + .6 - .1 is 0.8."""
     mine = tree(nodes=finished())
-    assert [(p.kind, p.nodes, p.margin) for p in preference_pairs(mine, margin=0.6)] == [
-        (STEP, (3, 5), 1.0),
-        (TRAJECTORY, (3, 4), 0.9),
-        (TRAJECTORY, (3, 9), 0.9),
-        (STEP, (3, 8), 0.7),
-    ]
+    found = [(pair.kind, pair.nodes, pair.margin) for pair in preference_pairs(mine, margin=0.6)]
+    assert found[-1] == (STEP, (3, 8), 0.7)
+    assert [pair.nodes for pair in preference_pairs(mine, margin=0.7)] == [nodes for _, nodes, _ in found[:-1]]
     assert preference_pairs(mine, margin=1.0) == []
     assert [pair.nodes for pair in preference_pairs(mine, most=1)] == [(3, 5)]
-
-
-def test_the_margin_has_to_be_exceeded() -> None:
-    mine = tree(nodes=finished())
-    assert (STEP, (3, 8)) not in [(p.kind, p.nodes) for p in preference_pairs(mine, margin=0.7)]
-    # .9 - .1 is 0.8: a pair of nodes that differ by exactly the margin is none, whatever floating point says.
     changed = finished()
     changed[3]["value"], changed[5]["value"] = 0.3 + 0.6, 0.1
-    other = tree(nodes=changed)
-    assert all(pair.nodes != (3, 5) or pair.kind != STEP for pair in preference_pairs(other))
+    assert all(pair.nodes != (3, 5) or pair.kind != STEP for pair in preference_pairs(tree(nodes=changed)))
 
 
 def test_rule_a_wants_siblings_on_both_sides_that_lead_to_an_ending() -> None:

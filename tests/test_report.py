@@ -9,24 +9,7 @@ from typing import Any
 
 import pytest
 from helpers import run_medsss, to_lines, write_jsonl
-
-
-def samples(id: str, answers: str) -> dict[str, Any]:
-    """ "BA-" is a right, a wrong and no answer."""
-    verdicts = {"B": "correct", "A": "wrong", "-": "no_answer"}
-    responses = [
-        {"text": "", "answer": None if letter == "-" else letter, "verdict": verdicts[letter], "tokens": 3}
-        for letter in answers
-    ]
-    return {
-        "id": id,
-        "question": "Which?",
-        "answer": "B",
-        "options": {"A": "x", "B": "y"},
-        "task": "choice",
-        "responses": responses,
-        "pass_rate": answers.count("B") / len(answers),
-    }
+from trees import samples
 
 
 def report(folder: Path, name: str, records: list[dict[str, Any]], file: str = "") -> Path:
@@ -131,7 +114,7 @@ def test_what_a_row_took_is_told_with_all_that_stands_behind_it(tmp_path: Path) 
     assert (first["cost"]["tokens"], first["cost"]["whole"]) == (5050, 0)
     # By a pipe the tokens of the answers are all that is known, and the table says that there is more.
     piped = report(tmp_path, "piped", [samples("p", "BA")])
-    assert re.search(r" 6\+ +0 +0.00 +0.00\n", run_medsss(["report", "--cost", piped]).ok().stdout)
+    assert re.search(r" 20\+ +0 +0.00 +0.00\n", run_medsss(["report", "--cost", piped]).ok().stdout)
 
 
 def test_a_run_writes_down_what_it_took(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import os
-import pty
 import re
 import select
 import shutil
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import Ran, clean_env, program, run_medsss, to_lines, write_jsonl
+from helpers import Ran, on_a_terminal, run_medsss, to_lines, write_jsonl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
@@ -53,6 +52,13 @@ GOOD = "Step 0: Let's see.\n\nStep 1: It slows the heart.\n\nStep 2: The answer 
 POOR = "Step 0: Let's see.\n\nStep 1: It is a diuretic.\n\nStep 2: The answer is A."
 
 
+ASKED = [{"role": "user", "content": "Which drug?\nA. Furosemide\nB. Metoprolol"}]
+
+
+def turn(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]
+
+
 def samples() -> dict[str, Any]:
     drawn = [answer(POOR, "wrong", "A"), answer(GOOD, "correct", "B"), answer("Hm.", "no_answer", None)]
     return problem(responses=drawn, pass_rate=1 / 3)
@@ -69,37 +75,22 @@ def scored() -> dict[str, Any]:
 
 
 def prm() -> dict[str, Any]:
-    return problem(
-        prompt="Which drug?", completions=["See.", "Slow.", "B."], labels=[None, 1, 0.25], values=[0.5, 1, 0]
-    )
+    table = {"completions": ["See.", "Slow.", "B."], "labels": [None, 1, 0.25], "values": [0.5, 1, 0]}
+    return problem(prompt="Which drug?", **table)
 
 
 def preference() -> dict[str, Any]:
-    def turn(text: str) -> list[dict[str, str]]:
-        return [{"role": "assistant", "content": text}]
-
-    asked = [{"role": "user", "content": "Which drug?\nA. Furosemide\nB. Metoprolol"}]
-    return problem(prompt=asked, chosen=turn(GOOD), rejected=turn(POOR), margin=0.9, kind="trajectory")
+    return problem(prompt=ASKED, chosen=turn(GOOD), rejected=turn(POOR), margin=0.9, kind="trajectory")
 
 
-def sft() -> dict[str, Any]:
-    asked = [{"role": "user", "content": "Which drug?\nA. Furosemide\nB. Metoprolol"}]
-    return problem(prompt=asked, completion=[{"role": "assistant", "content": GOOD}], min_value=0.75)
+SFT = problem(prompt=ASKED, completion=turn(GOOD), min_value=0.75)
+PUBLISHED = {
+    "id": "p1", "question": "Which?\nA. x\nB. y", "answer": "B", "original_dataset": "medqa",
+    "pos": [[["Let's see.", 0.5, None], ["The answer is B.", 1, 1]]], "neg": [],
+}  # fmt: skip
 
 
-def published() -> dict[str, Any]:
-    pos = [[["Let's see.", 0.5, None], ["The answer is B.", 1, 1]]]
-    return {
-        "id": "p1",
-        "question": "Which?\nA. x\nB. y",
-        "answer": "B",
-        "original_dataset": "medqa",
-        "pos": pos,
-        "neg": [],
-    }
-
-
-EVERY = [record(), samples(), scored(), prm(), preference(), sft(), problem(), published()]
+EVERY = [record(), samples(), scored(), prm(), preference(), SFT, problem(), PUBLISHED]
 
 
 def rendered(record: Problem, width: int, *, full: bool = False, color: bool = False) -> str:
@@ -198,11 +189,11 @@ def test_samples_and_training_data() -> None:
     ):
         assert line in text
     assert "   2   0.25   0.00  B." in drawn(prm())
-    assert "answer to learn, smallest value 0.75" in drawn(sft())
+    assert "answer to learn, smallest value 0.75" in drawn(SFT)
     pair = drawn(preference())
     assert pair.count("Let's see.") == 1  # what both begin with
     assert pair.index("✓ chosen") < pair.index("It slows") < pair.index("✗ rejected") < pair.index("It is a diuretic")
-    assert "1.00█  1.00  ✓ B    └╴1 The answer is B." in drawn(published())  # the authors' files
+    assert "1.00█  1.00  ✓ B    └╴1 The answer is B." in drawn(PUBLISHED)  # the authors' files
 
 
 def poisoned(text: str) -> list[dict[str, Any]]:
@@ -286,44 +277,15 @@ def test_bad_lines_are_told_and_the_rest_is_shown() -> None:
     assert view("missing.jsonl").rc == 2
 
 
-def on_a_terminal(*args: object, columns: int = 72, **env: str) -> str:
-    """What the program writes where stdout is a terminal of so many columns."""
-    import fcntl
-    import struct
-    import termios
-
-    master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-    environ = clean_env(**{"TERM": "xterm-256color", **env})
-    del environ["COLUMNS"]
-    child = subprocess.Popen(program("view", *args), stdout=slave, stderr=subprocess.PIPE, stdin=slave, env=environ)
-    os.close(slave)
-    out = b""
-    while select.select([master], [], [], 60)[0]:
-        try:
-            chunk = os.read(master, 65536)
-        except OSError:
-            break
-        if not chunk:
-            break
-        out += chunk
-    os.close(master)
-    assert child.stderr is not None
-    error = child.stderr.read().decode()
-    assert child.wait() == 0, error
-    return out.decode().replace("\r\n", "\n") + error
-
-
 def test_a_terminal_gets_colours_and_one_record(tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "t.jsonl", [record("q1", question="Which drug? " * 20), record("q2")])
-    shown = on_a_terminal(file)
-    assert "\x1b[1;32m✓" in shown
-    assert shown.count("━━") == 1
-    assert "view: the first of several; --limit N or --id ID (q2) shows more" in shown
-    widths = [cell_len(line) for line in SGR.sub("", shown).split("\n") if "medsss:" not in line]
-    assert 60 < max(widths) <= 72
-    assert "\x1b[1;32m" not in on_a_terminal(file, NO_COLOR="1")
-    assert "\x1b" not in on_a_terminal(file, TERM="dumb")
+    ran = on_a_terminal("view", file, columns=72).ok()
+    assert "\x1b[1;32m✓" in ran.stdout
+    assert ran.stdout.count("━━") == 1
+    assert "view: the first of several; --limit N or --id ID (q2) shows more" in ran.stderr
+    assert 60 < max(cell_len(line) for line in SGR.sub("", ran.stdout).split("\n")) <= 72
+    assert "\x1b[1;32m" not in on_a_terminal("view", file, NO_COLOR="1").stdout
+    assert "\x1b" not in on_a_terminal("view", file, TERM="dumb").stdout
     assert "\x1b[1;32m" in view(file, FORCE_COLOR="1").stdout
 
 
@@ -516,10 +478,11 @@ def test_in_a_browser_the_selected_node_is_on_screen_at_once(browser: Browser, t
     assert browser.complaints() == []
 
 
-def test_in_a_browser_a_tree_folds_and_filters(browser: Browser, tmp_path: Path) -> None:
-    opened(browser, tmp_path, [record()])
+def test_in_a_browser_a_tree_folds_and_filters_and_the_keys_work(browser: Browser, tmp_path: Path) -> None:
+    """It begins with the best trajectory: its steps with their state, label and value. Down and right open a branch and
+    go into it, left goes back and folds, `n` takes the next record, `/` finds."""
+    opened(browser, tmp_path, [record("one"), record("two")])
     assert len(browser.run(STEPS)) == 9
-    # It begins with the best trajectory: its steps with their state, label and value.
     texts = "(tr) => [...tr.cells].slice(2).map((td) => td.innerText)"
     cells = f"[...document.querySelectorAll('.detail tbody tr')].map({texts})"
     assert browser.run(cells) == [["", "–", "0.50"], ["", "1", "0.90"], ["✓", "1", "1.00"]]
@@ -532,14 +495,6 @@ def test_in_a_browser_a_tree_folds_and_filters(browser: Browser, tmp_path: Path)
         browser.run(type_into("select[aria-label=State]", state))
         assert browser.run(f"{SHOWN}.filter((row) => !row.classList.contains('faint')).length") == found
     browser.run(type_into("select[aria-label=State]", ""))
-    browser.run(f"{SHOWN}[1].querySelector('.twist').click()")
-    assert len(browser.run(STEPS)) == 7
-    assert browser.complaints() == []
-
-
-def test_in_a_browser_the_keys_work(browser: Browser, tmp_path: Path) -> None:
-    """Down and right open a branch and go into it, left goes back and folds, `n` takes the next record, `/` finds."""
-    opened(browser, tmp_path, [record("one"), record("two")])
     browser.run("document.querySelector('.row:not(.heads)').click()")
     at = "document.querySelector('.row[aria-selected=true] .say').textContent"
     for key, text in (
@@ -554,6 +509,8 @@ def test_in_a_browser_the_keys_work(browser: Browser, tmp_path: Path) -> None:
         browser.key(key)
         assert browser.run(at) == text, key
     assert len(browser.run(STEPS)) == 7
+    browser.run(f"{SHOWN}[2].querySelector('.twist').click()")
+    assert len(browser.run(STEPS)) == 3
     browser.key("n")
     assert browser.run("document.querySelector('h1').textContent") == "two"
     browser.key("/")

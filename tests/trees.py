@@ -1,4 +1,4 @@
-"""Small trees for the tests of labelling."""
+"""Small trees, and answers to a question of three options, for the tests of labelling and of evaluation."""
 
 from __future__ import annotations
 
@@ -53,3 +53,28 @@ def record(id: str = "q1", **changes: Any) -> dict[str, Any]:
 
 def tree(**changes: Any) -> Tree:
     return parse(Tree, record(**changes))
+
+
+def asked(id: str, **more: Any) -> dict[str, Any]:
+    """A problem whose right answer is B."""
+    options = {"A": "Furosemide", "B": "Metoprolol", "C": "Heparin"}
+    return {
+        "id": id,
+        "question": "Which?",
+        "answer": "B",
+        "options": options,
+        "dataset": "clinic",
+        "task": "choice",
+    } | more
+
+
+def response(answer: str | None, **more: Any) -> dict[str, Any]:
+    verdict = "no_answer" if answer is None else "correct" if answer == "B" else "wrong"
+    said = f"The answer is {answer}." if answer else "Hm."
+    return {"text": said, "answer": answer, "verdict": verdict, "tokens": 10} | more
+
+
+def samples(id: str, answers: str, **more: Any) -> dict[str, Any]:
+    """ "BA-" is a right, a wrong and no answer."""
+    responses = [response(None if letter == "-" else letter) for letter in answers]
+    return asked(id, responses=responses, pass_rate=answers.count("B") / len(answers), **more)

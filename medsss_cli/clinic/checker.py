@@ -25,6 +25,7 @@ from fractions import Fraction
 from functools import cache
 from itertools import pairwise
 from random import Random
+from typing import NamedTuple
 
 from ..errors import BadRecord
 from ..records import Problem
@@ -45,14 +46,11 @@ class StepVerdict(StrEnum):
     UNREADABLE = "unreadable"
 
 
-@dataclass(frozen=True)
-class StepCheck:
-    """One step: its number as written (0 is the opening sentence), bare text, the verdict and the reason."""
+class StepCheck(NamedTuple):
+    """Of one step: its number as written (0 is the opening sentence), and the verdict."""
 
     number: int
-    text: str
     verdict: StepVerdict
-    why: str
 
 
 def check(problem: Problem, text: str) -> list[StepCheck]:
@@ -66,12 +64,13 @@ def check(problem: Problem, text: str) -> list[StepCheck]:
 def check_steps(problem: Problem, steps: Sequence[str], first: int = 0) -> list[StepCheck]:
     """As `check`, for bare steps that are already split, the first of them numbered `first`."""
     facts = _facts(problem)
-    return [StepCheck(number, step, *_check_step(facts, number, step)) for number, step in enumerate(steps, first)]
+    return [StepCheck(number, _check_step(facts, number, step)) for number, step in enumerate(steps, first)]
 
 
 def answer_is_right(problem: Problem, text: str) -> bool:
     """Whether the last "The answer is ..." of `text` is the gold answer; False where there is none."""
-    stated = [match[1] for sentence in _sentences(text) if (match := _match(_ANSWER, sentence))]
+    readable = [sentence for sentence in _sentences(text) if len(sentence) <= LONGEST_SENTENCE]
+    stated = [match[1] for sentence in readable if (match := _ANSWER.fullmatch(sentence))]
     return bool(stated) and _same_answer(stated[-1], problem.answer)
 
 
@@ -134,15 +133,10 @@ _ANSWER = re.compile(r"(?:so )?the answer is (\S+)(?: \S+)?", re.IGNORECASE)
 _LETTERED = re.compile(r"(.*) \(([A-Z])\)")
 _FILLER = re.compile(r"^(?:so|then|thus|hence|now|therefore|but wait)[, ]+", re.IGNORECASE)
 _END = re.compile(r"[.;!]\s+|[.;!]$|\n+")
-_FINE = (StepVerdict.RIGHT, "every claim holds")
 
 
 def _sentences(text: str) -> list[str]:
     return [" ".join(part.split()) for part in _END.split(text.strip()) if part and part.strip()]
-
-
-def _match(pattern: re.Pattern[str], sentence: str) -> re.Match[str] | None:
-    return pattern.fullmatch(sentence) if len(sentence) <= LONGEST_SENTENCE else None
 
 
 def _same_answer(stated: str, gold: str) -> bool:
@@ -151,43 +145,31 @@ def _same_answer(stated: str, gold: str) -> bool:
     return stated.upper() == gold.upper() or (left is not None and right is not None and left.value == right.value)
 
 
-def _check_step(facts: _Facts, number: int, text: str) -> tuple[StepVerdict, str]:
+def _check_step(facts: _Facts, number: int, text: str) -> StepVerdict:
     if number == 0:
-        right = text.strip() == ROOT_TEXT
-        return _FINE if right else (StepVerdict.UNREADABLE, "not the opening sentence")
-    found = [_check_sentence(facts, sentence) for sentence in _sentences(text)]
-    for worst in (StepVerdict.WRONG, StepVerdict.UNREADABLE):
-        for verdict, why in found:
-            if verdict is worst:
-                return verdict, why
-    return _FINE if found else (StepVerdict.UNREADABLE, "nothing is said")
+        return StepVerdict.RIGHT if text.strip() == ROOT_TEXT else StepVerdict.UNREADABLE
+    found = {_check_sentence(facts, sentence) for sentence in _sentences(text)}
+    if StepVerdict.WRONG in found:
+        return StepVerdict.WRONG
+    return StepVerdict.RIGHT if found == {StepVerdict.RIGHT} else StepVerdict.UNREADABLE
 
 
-def _check_sentence(facts: _Facts, sentence: str) -> tuple[StepVerdict, str]:
+def _check_sentence(facts: _Facts, sentence: str) -> StepVerdict:
     if len(sentence) > LONGEST_SENTENCE:
-        return StepVerdict.UNREADABLE, "a sentence too long to read"
-    if match := _match(_REFUTED, sentence):
-        right = _same_answer(match[1], facts.answer)
-        return (StepVerdict.WRONG, "the right answer is called wrong") if right else _FINE
-    if match := _match(_ANSWER, sentence):
-        right = _same_answer(match[1], facts.answer)
-        return _FINE if right else (StepVerdict.WRONG, f"the answer is not {match[1]}")
-    if match := _match(_LETTERED, sentence):
-        verdict, why = _check_sentence(facts, match[1])
-        if verdict is StepVerdict.RIGHT and match[2] != facts.answer:
-            return StepVerdict.WRONG, f"that is not option {match[2]}"
-        return verdict, why
+        return StepVerdict.UNREADABLE
+    if match := _REFUTED.fullmatch(sentence):
+        return StepVerdict.WRONG if _same_answer(match[1], facts.answer) else StepVerdict.RIGHT
+    if match := _ANSWER.fullmatch(sentence):
+        return StepVerdict.RIGHT if _same_answer(match[1], facts.answer) else StepVerdict.WRONG
+    if match := _LETTERED.fullmatch(sentence):
+        verdict = _check_sentence(facts, match[1])
+        return StepVerdict.WRONG if verdict is StepVerdict.RIGHT and match[2] != facts.answer else verdict
     read = _read(sentence)
-    if read.false is not None:
-        return StepVerdict.WRONG, read.false
-    if not facts.sums.issuperset(read.sums):
-        return StepVerdict.WRONG, f"not part of the solution: {sentence}"
     unknown = [claim for claim in read.claims if claim not in facts.claims]
-    for claim in unknown:
-        if _head(claim) in facts.heads:
-            return StepVerdict.WRONG, f"does not hold here: {claim}"
-    readable = (read.claims or read.sums) and not unknown
-    return _FINE if readable else (StepVerdict.UNREADABLE, f"cannot be read: {sentence}")
+    known_head = any(_head(claim) in facts.heads for claim in unknown)
+    if read.false or known_head or not facts.sums.issuperset(read.sums):
+        return StepVerdict.WRONG
+    return StepVerdict.RIGHT if (read.claims or read.sums) and not unknown else StepVerdict.UNREADABLE
 
 
 # Claims
@@ -195,11 +177,12 @@ def _check_sentence(facts: _Facts, sentence: str) -> tuple[StepVerdict, str]:
 
 @dataclass
 class _Read:
-    """A sentence in canonical form. `claims` are worded claims, `sums` left sides of sums, `false` a sum that fails."""
+    """A sentence in canonical form: worded claims, left sides of sums, and whether one of the sums fails or says
+    nothing."""
 
     claims: list[str]
     sums: list[str]
-    false: str | None = None
+    false: bool = False
 
 
 def _read(sentence: str) -> _Read:
@@ -216,10 +199,7 @@ def _read(sentence: str) -> _Read:
             # A name and what it stands for; words are compared with blanks taken out, sums in canonical form.
             result.claims.append(f"{left} = {''.join(right.split()) if b is None else b.form}")
             continue
-        if a.value != b.value:
-            result.false = result.false or f"false: {left} = {right}"
-        if a.form == b.form:
-            result.false = result.false or f"says nothing: {left} = {right}"
+        result.false = result.false or a.value != b.value or a.form == b.form
         result.sums.append(a.form)
     return result
 

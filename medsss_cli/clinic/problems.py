@@ -11,13 +11,14 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
+from functools import partial
 from random import Random
 
 from ..errors import BadRecord, UsageError
 from ..records import Problem, Task
 from ..steps import ROOT_TEXT
 from . import chains
-from .kinds import KINDS, Domain, Kind, Solution, Values
+from .kinds import KINDS, Kind, Solution, Values
 
 LETTERS = "ABCD"
 REPEATS = 200
@@ -47,21 +48,18 @@ def split_of(kind: str, values: Values) -> Split:
 
 
 def problems(
-    n: int,
-    *,
-    seed: int = 0,
-    split: Split = Split.SEED,
-    level: int = 1,
-    kinds: Sequence[str] | None = None,
-    domains: Sequence[str] | None = None,
+    n: int, *, seed: int = 0, split: Split = Split.SEED, level: int = 1, kinds: Sequence[str] = ()
 ) -> Iterator[Problem]:
     """`n` problems of a split. The first of them do not depend on `n`.
 
-    At level 1 the kinds come in random order and equally often; at levels 2 and 3 they are chains (`chains.py`), and
-    `kinds` and `domains` choose nothing. No combination of values comes twice unless a kind has run out of new ones.
-    Raises UsageError for an unknown kind or domain, and where no kind is left.
+    At level 1 the kinds, or those named, come in random order and equally often; at levels 2 and 3 they are chains
+    (`chains.py`). No combination of values comes twice unless a kind has run out of new ones. Raises UsageError for an
+    unknown kind.
     """
-    return _problems(n, seed, split, level, select_kinds(kinds, domains))
+    for name in kinds:
+        if name not in KINDS:
+            raise UsageError(f"no clinic kind {name!r}", hint=f"kinds: {', '.join(KINDS)}")
+    return _problems(n, seed, split, level, [kind for kind in KINDS.values() if not kinds or kind.name in kinds])
 
 
 def _problems(n: int, seed: int, split: Split, level: int, chosen: list[Kind]) -> Iterator[Problem]:
@@ -71,13 +69,16 @@ def _problems(n: int, seed: int, split: Split, level: int, chosen: list[Kind]) -
     turn: list[Kind] = []
     for index in range(n):
         if level > 1:
-            length = rng.choice(chains.LENGTHS[level])
-            kind, values = _fresh(lambda length=length: chains.draw([length], rng), split, seen)  # type: ignore[misc]
+            draw = partial(chains.draw, [rng.choice(chains.LENGTHS[level])], rng)
         else:
             turn = turn or rng.sample(chosen, len(chosen))
-            kind = turn.pop()
-            kind, values = _fresh(lambda kind=kind: (kind, kind.sample(rng)), split, seen)  # type: ignore[misc]
+            draw = partial(_single, turn.pop(), rng)
+        kind, values = _fresh(draw, split, seen)
         yield make_problem(kind, values, rng, f"{name}-{split.value}-{seed}-{index}")
+
+
+def _single(kind: Kind, rng: Random) -> tuple[Kind, Values]:
+    return kind, kind.sample(rng)
 
 
 def _fresh(draw: Callable[[], tuple[Kind, Values]], split: Split, seen: set[str]) -> tuple[Kind, Values]:
@@ -91,18 +92,6 @@ def _fresh(draw: Callable[[], tuple[Kind, Values]], split: Split, seen: set[str]
             repeats += 1
     seen.add(key)
     return kind, values
-
-
-def select_kinds(kinds: Sequence[str] | None = None, domains: Sequence[str] | None = None) -> list[Kind]:
-    """The kinds named, of the domains named; None or an empty list is all. Raises UsageError for an unknown name."""
-    for what, names, known in (("kind", kinds, list(KINDS)), ("domain", domains, list(Domain))):
-        for name in names or ():
-            if name not in known:
-                raise UsageError(f"no clinic {what} {name!r}", hint=f"{what}s: {', '.join(known)}")
-    chosen = [k for k in KINDS.values() if (not kinds or k.name in kinds) and (not domains or k.domain in domains)]
-    if not chosen:
-        raise UsageError("no kind is in the domains that were named", hint="medsss clinic --list shows both")
-    return chosen
 
 
 def make_problem(kind: Kind, values: Values, rng: Random, id: str) -> Problem:

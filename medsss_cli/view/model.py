@@ -70,14 +70,13 @@ def read(obj: dict[str, Any], where: Where) -> Problem:
 def states(tree: Tree) -> list[str]:
     """What each node is, at a glance: the verdict of a Finish, OPEN for another leaf, REFLECT, "" for the rest."""
     parents = {node.parent for node in tree.nodes}
-
-    def state(index: int) -> str:
-        node = tree.nodes[index]
+    found: list[str] = []
+    for index, node in enumerate(tree.nodes):
         if node.action is Action.FINISH:
-            return node.verdict or Verdict.NOT_JUDGED
-        return OPEN if index not in parents else REFLECT if node.action is Action.REFLECT else ""
-
-    return [state(index) for index in range(len(tree.nodes))]
+            found.append(node.verdict or Verdict.NOT_JUDGED)
+        else:
+            found.append(OPEN if index not in parents else REFLECT if node.action is Action.REFLECT else "")
+    return found
 
 
 def paths(tree: Tree) -> list[Path]:
@@ -85,7 +84,7 @@ def paths(tree: Tree) -> list[Path]:
     found = []
     for each in trajectories(tree):
         values = [tree.nodes[index].value for index in each.nodes]
-        found.append(Path(each.nodes, each.correct, each.min_value, step_labels(values), values))
+        found.append(Path(*each, step_labels(values), values))
     return found
 
 
@@ -96,10 +95,8 @@ def best_and_worst(found: Sequence[Path]) -> list[Path]:
     def rank(path: Path) -> tuple[bool, float, float]:
         return path.correct, path.min_value, fmean(path.values)
 
-    if not found:
-        return []
-    best, worst = max(found, key=rank), min(found, key=rank)
-    return [best] if best is worst else [best, worst]
+    ends = [max(found, key=rank), min(found, key=rank)] if found else []
+    return ends[:1] if ends and ends[0] is ends[1] else ends
 
 
 def steps_of(text: str, scores: Sequence[float] = ()) -> list[Step]:
@@ -136,10 +133,8 @@ def contrast(record: Samples | Scored) -> list[int]:
     answers = answers_of(record)
     right = [each.verdict is Verdict.CORRECT for each in answers]
     scores = [each.score if isinstance(each, Candidate) else 0.0 for each in answers]
-    if not answers:
-        return []
     first = right.index(True) if True in right else 0
     if isinstance(record, Scored) and 0 <= record.selected < len(answers):
         first = record.selected
     others = [index for index in range(len(answers)) if right[index] != right[first]]
-    return [first, max(others, key=lambda index: (scores[index], -index))] if others else [first]
+    return [first, *([max(others, key=lambda index: scores[index])] if others else [])][: len(answers)]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator, Sequence
-from itertools import zip_longest
+from itertools import takewhile, zip_longest
 from typing import NamedTuple
 
 from rich.cells import cell_len
@@ -149,8 +149,8 @@ def _label(value: float | None) -> str:
     return f"{value:.0f}" if value in (0.0, 1.0) else _share(value)
 
 
-def _bar(value: float) -> str:
-    return _BARS[min(int(max(value, 0.0) * len(_BARS)), len(_BARS) - 1)]
+def _bar(value: float, before: str = "") -> str:
+    return before + _BARS[min(int(max(value, 0.0) * len(_BARS)), len(_BARS) - 1)]
 
 
 def _state(state: str, answer: str | None = None, width: int = 12) -> Text:
@@ -197,10 +197,9 @@ def _tree(tree: Tree, look: Look) -> Iterator[Text]:
     rows = []
     for index, guide, under in _walk(tree):
         node = tree.nodes[index]
-        cells: list[str | Text] = [f"{node.value:.2f}{_bar(node.value)}"]
-        cells += [_share(node.rollout_value)] if rated else []
-        cells += [str(node.visits)] if visited else []
-        cells += [_state(state[index], node.answer, look.width // 8)]
+        cells: list[str | Text] = [_bar(node.value, f"{node.value:.2f}")]
+        cells += [*([_share(node.rollout_value)] if rated else []), *([str(node.visits)] if visited else [])]
+        cells.append(_state(state[index], node.answer, look.width // 8))
         text = node.text if look.full else " ".join(node.text.split())
         number = f"{node.depth} "
         rows.append(Row(cells, text, guide + number, under + " " * len(number)))
@@ -211,13 +210,10 @@ def _tree(tree: Tree, look: Look) -> Iterator[Text]:
         verdict = "correct" if path.correct else "wrong"
         title = f"{name} trajectory: {verdict}, smallest value {path.min_value:.2f}"
         yield from _title(title, look, f"nodes {' '.join(map(str, path.nodes))}")
-        rows = [
-            Row(
-                [str(tree.nodes[index].depth), _label(label), _share(value), _state(state[index])],
-                tree.nodes[index].text,
-            )
-            for index, label, value in zip(path.nodes, path.labels, path.values, strict=True)
-        ]
+        rows = []
+        for index, label, value in zip(path.nodes, path.labels, path.values, strict=True):
+            cells = [str(tree.nodes[index].depth), _label(label), _share(value), _state(state[index])]
+            rows.append(Row(cells, tree.nodes[index].text))
         yield from _table(["step", "label", "value", "", ""], rows, look, _WHOLE)
     if not found:
         yield from _title("no trajectory: no answer was judged", look)
@@ -241,6 +237,7 @@ def _walk(tree: Tree) -> Iterator[tuple[int, str, str]]:
 def _answers(record: Samples | Scored, look: Look) -> Iterator[Text]:
     """All answers, a line each; how often each was given; two of them whole."""
     answers = answers_of(record)
+    selected = record.selected if isinstance(record, Scored) else None
     if isinstance(record, Scored):
         yield from _title(f"{len(answers)} candidates, selected by {record.strategy}", look)
     else:
@@ -250,14 +247,12 @@ def _answers(record: Samples | Scored, look: Look) -> Iterator[Text]:
     for number, each in enumerate(answers):
         state = _state(each.verdict, each.answer, 16)
         if isinstance(each, Candidate):
-            chosen = "▸ " if isinstance(record, Scored) and number == record.selected else ""
             bars = "".join(map(_bar, each.step_scores))
-            rows.append(Row([f"{chosen}{number}", _share(each.score), state], bars))
+            rows.append(Row([f"{'▸ ' if number == selected else ''}{number}", _share(each.score), state], bars))
         else:
             last = steps_of(each.text)[-1].text if each.text.strip() else "(empty)"
-            cut = "(cut off) " if each.finish_reason == "length" else ""
-            rows.append(Row([str(number), state], cut + last))
-    scored = isinstance(record, Scored)
+            rows.append(Row([str(number), state], ("(cut off) " if each.finish_reason == "length" else "") + last))
+    scored = selected is not None
     heads = ["#", "score", "answer", "scores of its steps"] if scored else ["#", "answer", "last step"]
     yield from _table(heads, rows, look, 1)
     yield Text()
@@ -268,21 +263,20 @@ def _answers(record: Samples | Scored, look: Look) -> Iterator[Text]:
     yield from _table(["votes", *(["sum", "best"] if scored else []), "", "answer"], counted, look, 1)
     for number in range(len(answers)) if look.full else contrast(record):
         each = answers[number]
-        verdict = each.verdict.replace("_", " ")
+        verdict, scores = each.verdict.replace("_", " "), each.step_scores if isinstance(each, Candidate) else []
         if isinstance(each, Candidate):
-            chosen = ", selected" if isinstance(record, Scored) and number == record.selected else ""
+            chosen = ", selected" if number == selected else ""
             yield from _title(f"candidate {number}{chosen}: {verdict}, score {each.score:.2f}", look)
-            yield from _steps(steps_of(each.text, each.step_scores), look)
         else:
             yield from _title(f"answer {number}: {verdict}, {each.tokens} tokens", look)
-            yield from _steps(steps_of(each.text), look)
+        yield from _steps(steps_of(each.text, scores), look)
 
 
 def _steps(steps: Sequence[Step], look: Look) -> Iterator[Text]:
     scored = any(step.score is not None for step in steps)
     rows = []
     for step in steps:
-        score = "" if step.score is None else f"{step.score:.2f}{_bar(step.score)}"
+        score = "" if step.score is None else _bar(step.score, f"{step.score:.2f}")
         rows.append(Row([str(step.number), *([score] if scored else [])], step.text))
     yield from _table(["step", *(["score"] if scored else []), ""], rows, look, _WHOLE)
 
@@ -292,9 +286,7 @@ def _preference(record: Preference, look: Look) -> Iterator[Text]:
     yield from _title(f"preference: {record.kind}, margin {record.margin:.2f}", look)
     yield from _turns(record.prompt, record, look)
     chosen, rejected = written(record.chosen), written(record.rejected)
-    shared = 0
-    while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
-        shared += 1
+    shared = len([*takewhile(lambda both: both[0] == both[1], zip(chosen, rejected, strict=False))])
     for name, style, steps in (
         ("both", "dim", chosen[:shared]),
         ("✓ chosen", "bold green", chosen[shared:]),
