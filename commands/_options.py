@@ -68,7 +68,7 @@ def refuse_given(names: Collection[str], why: str, hint: str | None = None) -> N
     others.)"""
     context = _context.get()
     for parameter in context.command.params:
-        source = context.get_parameter_source(parameter.name) if parameter.name in names else None
+        source = context.get_parameter_source(str(parameter.name)) if parameter.name in names else None
         if source is not None and source.name == "COMMANDLINE":
             said = parameter.opts[0] if parameter.opts[0].startswith("-") else "an input"
             raise UsageError(f"{said} {why}", hint=hint)

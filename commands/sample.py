@@ -251,4 +251,7 @@ class _Tally:
             )
 
 
-_REFUSED = {Refusal.NO_STEPS: "without numbered steps", Refusal.BETRAYS: "that betray the answer they were shown"}
+_REFUSED: dict[str, str] = {
+    Refusal.NO_STEPS: "without numbered steps",
+    Refusal.BETRAYS: "that betray the answer they were shown",
+}
