@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,25 +95,6 @@ def test_a_guided_search_node_by_node() -> None:
     assert (tree.stats["end"], tree.stats["forced_nodes"]) == ("max_nodes", 3)
     assert tree.config["step_aggregation"] == "min"
     assert "rollout_budget" not in tree.config, "what was not used is not told"
-
-
-def test_a_doubted_answer_is_reflected_on_whether_it_is_right_or_not() -> None:
-    """The right answer, which the model gives .3, gets the Reflect; the wrong one, at .9, does not: nobody looked."""
-    draws: dict[str, list[str | Completion]] = {
-        ROOT_TEXT: [" The answer is A.", " The answer is B."],
-        "The answer is B.": [" it is z"],
-    }
-    config = replace(GUIDED, max_nodes=4)
-    log: list[Any] = []
-    tree = serve(
-        search(PROBLEM, config, judge, RewardModel(enough_finishes=3)),
-        after(draws | {"But wait, it is z": [" z"]}),
-        lambda s: SCORES.get(s, 0.6),
-        log,
-    )
-    assert tree.nodes[3].action is Action.REFLECT
-    reflected = [r.node for batch in log if isinstance(batch, list) for r in batch if r.kind == "reflect"]
-    assert reflected == [2], "the right one"
 
 
 def unit(step: str) -> float:

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..prompts import reason_prompt
 from ..records import Action, Problem, Tree
-from .backup import close
 from .config import SearchConfig
 from .drawing import Branch, Judge, RequestKind, Talk
 from .mcts import Growth
+from .tree import close
 from .values import End, RewardModel
 
 
@@ -43,18 +42,14 @@ def beam(problem: Problem, config: SearchConfig, judge: Judge, values: RewardMod
 def _lengthen(growth: Growth, paths: Sequence[int], width: int) -> Talk[list[int]]:
     """Draw the next steps of open paths; returns the new nodes, valued."""
     draws, tree, config = growth.draws, growth.tree, growth.config
-    requests = [
-        draws.step(
-            RequestKind.REASON,
-            path,
-            reason_prompt(growth.problem, tree.steps(path), config.prompting),
-            config.children if path else config.children * width,
-        )
-        for path in paths
-    ]
-    replies_BC = yield from draws.ask(requests)
+    replies_BC = yield from draws.ask(
+        [
+            draws.request(RequestKind.REASON, path, tree.steps(path), config.children * (1 if path else width))
+            for path in paths
+        ]
+    )
     sprouts: list[tuple[int, Branch]] = []
     for path, replies in zip(paths, replies_BC, strict=True):
-        read = [draws.read_step(reply, tree[path].depth + 1) for reply in replies]
+        read = [draws.read(reply, tree[path].depth + 1, Action.REASON) for reply in replies]
         sprouts += [(path, branch) for branch in growth.unique([branch for branch in read if branch])]
     return (yield from growth.grow(sprouts)) if sprouts else []

@@ -86,63 +86,52 @@ class Draws:
         self.tokens += sum(reply.tokens for completions in replies for reply in completions)
         return replies
 
-    def whole(self, kind: RequestKind, node: int, prompt: Prompt, n: int) -> Request:
-        """A request for the rest of an answer."""
-        return self._request(kind, node, prompt, n, max_tokens=self.config.max_tokens)
-
-    def step(self, kind: RequestKind, node: int, prompt: Prompt, n: int) -> Request:
-        """A request for one step: it stops where the next one would begin, whatever number the policy gives that."""
-        stop = (SEPARATOR + STEP_WORD,)
-        return self._request(kind, node, prompt, n, max_tokens=self.config.max_step_tokens, stop=stop)
-
-    def _request(self, kind: RequestKind, node: int, prompt: Prompt, n: int, **limits: Any) -> Request:
+    def request(self, kind: RequestKind, node: int, steps: Sequence[str], n: int) -> Request:
+        """What is asked for `node`, at which `steps` end, with a seed of its own. A step stops where the next one would
+        begin, whatever number the policy gives that."""
         config = self.config
+        limits: dict[str, Any] = {"max_tokens": config.max_tokens}
+        match kind:
+            case RequestKind.CHOICE:
+                ask, limits = choice_prompt, {"max_tokens": 1, "allowed_tokens": CHOICES}
+            case RequestKind.REASON | RequestKind.REFLECT:
+                ask = reason_prompt if kind is RequestKind.REASON else reflect_prompt
+                limits = {"max_tokens": config.max_step_tokens, "stop": (SEPARATOR + STEP_WORD,)}
+            case _:
+                ask = finish_prompt
         seed = derive_seed(config.seed, self.problem.id, node, kind)
-        return Request(kind, node, prompt, Sampling(config.temperature, config.top_p, seed=seed, **limits), n)
+        sampling = Sampling(config.temperature, config.top_p, seed=seed, **limits)
+        return Request(kind, node, ask(self.problem, steps, config.prompting), sampling, n)
 
     def choices(self, node: int, steps: Sequence[str]) -> Talk[list[Action]]:
         """Ask for Reason or Finish, once per child."""
-        reason, finish = CHOICES
-        prompt = choice_prompt(self.problem, steps, self.config.prompting)
-        request = self._request(
-            RequestKind.CHOICE, node, prompt, self.config.children, max_tokens=1, allowed_tokens=(reason, finish)
-        )
-        [replies] = yield from self.ask([request])
-        return [Action.FINISH if reply.text.strip() == finish else Action.REASON for reply in replies]
+        [replies] = yield from self.ask([self.request(RequestKind.CHOICE, node, steps, self.config.children)])
+        return [Action.FINISH if reply.text.strip() == CHOICES[1] else Action.REASON for reply in replies]
 
     def branches(self, node: int, steps: Sequence[str], actions: Sequence[Action]) -> Talk[list[Branch]]:
-        """Carry out `actions`, Reasons and Finishes, all asked for in one batch. What came of them stands in their
-        order; what cannot be used is left out."""
-        prompting, requests = self.config.prompting, []
-        reasons, finishes = actions.count(Action.REASON), actions.count(Action.FINISH)
-        if reasons:
-            prompt = reason_prompt(self.problem, steps, prompting)
-            requests.append(self.step(RequestKind.REASON, node, prompt, reasons))
-        if finishes:
-            prompt = finish_prompt(self.problem, steps, prompting)
-            requests.append(self.whole(RequestKind.FINISH, node, prompt, finishes))
-        replies = yield from self.ask(requests)
-        drawn = iter([reply for completions in replies for reply in completions])
-        read = {
-            Action.REASON: [self.read_step(next(drawn), len(steps)) for _ in range(reasons)],
-            Action.FINISH: [self.read_finish(next(drawn), len(steps)) for _ in range(finishes)],
-        }
-        branches = [read[action].pop(0) for action in actions]
+        """Carry out `actions`, asked for in one batch. What came of them stands in their order; what cannot be used is
+        left out."""
+        kinds = [action for action in (Action.REASON, Action.FINISH, Action.REFLECT) if action in actions]
+        replies = yield from self.ask(
+            [self.request(RequestKind(action), node, steps, actions.count(action)) for action in kinds]
+        )
+        drawn = {action: iter(of_one) for action, of_one in zip(kinds, replies, strict=True)}
+        branches = [self.read(next(drawn[action]), len(steps), action) for action in actions]
         return [branch for branch in branches if branch]
 
-    def reflection(self, node: int, steps: Sequence[str]) -> Talk[list[Branch]]:
-        """One Reflect, if it can be used."""
-        prompt = reflect_prompt(self.problem, steps, self.config.prompting)
-        [[reply]] = yield from self.ask([self.step(RequestKind.REFLECT, node, prompt, 1)])
-        branch = self.read_step(reply, len(steps), Action.REFLECT)
-        return [branch] if branch else []
-
-    def read_step(self, reply: Completion, k: int, action: Action = Action.REASON) -> Branch | None:
-        """The one step, number `k`, that a Reason or Reflect wrote; None if it cannot be used.
+    def read(self, reply: Completion, k: int, action: Action) -> Branch | None:
+        """What a draw from step number `k` on adds to a tree; None if it cannot be used.
 
         A policy that writes the mark of step `k`, or "But wait,", once more is read as if it had not.
         """
         steps = split_steps(reply.text, first=k)
+        if action is Action.FINISH:
+            last = next((i for i, step in enumerate(steps) if states_answer(step)), len(steps) - 1)
+            steps = steps[: last + 1]
+            if steps and all(steps):
+                return Branch(tuple(steps), Action.FINISH)
+            self.empty += 1
+            return None
         step = steps[0] if steps else ""
         if action is Action.REFLECT:
             step = step.removeprefix(BUT_WAIT).strip()
@@ -157,14 +146,3 @@ class Draws:
             self.cut += 1
             return None
         return Branch((step,), action)
-
-    def read_finish(self, reply: Completion, k: int) -> Branch | None:
-        """The steps, from number `k` on, that a Finish wrote, up to the first that states the answer; None if one of
-        them is empty."""
-        steps = split_steps(reply.text, first=k)
-        last = next((i for i, step in enumerate(steps) if states_answer(step)), len(steps) - 1)
-        steps = steps[: last + 1]
-        if not steps or not all(steps):
-            self.empty += 1
-            return None
-        return Branch(tuple(steps), Action.FINISH)

@@ -5,18 +5,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 from ..answers import judge
 from ..records import Problem, Tree
 from ..requests import Completion, Engine
 from .beam import beam
 from .config import SearchConfig
-from .drawing import Judge, Request, Talk, Valuation
+from .drawing import Judge, Request, Valuation
 from .mcts import search
 from .values import RewardModel, Rollouts
 
-_T = TypeVar("_T")
 Score: TypeAlias = Callable[[Problem, Sequence[Sequence[str]]], Awaitable[list[list[float]]]]
 """Scores the steps of paths (bare steps, step 0 first): [path][step]."""
 
@@ -32,31 +31,26 @@ async def grow(
 ) -> Tree:
     """The tree of `problem`; `values` are by rollouts unless said otherwise, `score` is for a reward model's.
 
-    Raises EngineError when a request cannot be served (the other requests of its batch are then cancelled), BadRecord
-    when the gold answer cannot be read.
+    The requests of a batch are awaited together, and no problem waits for another. Raises EngineError when a request
+    cannot be served (the others of its batch are then cancelled), BadRecord when the gold answer cannot be read.
     """
     values = values or Rollouts()
     if isinstance(values, RewardModel) and values.beam:
         talk = beam(problem, config, judge, values)
     else:
         talk = search(problem, config, judge, values)
-    return await converse(talk, problem, engine, score=score)
-
-
-async def converse(talk: Talk[_T], problem: Problem, engine: Engine, *, score: Score | None = None) -> _T:
-    """What `talk` returns in the end. The requests of a batch are awaited together, and no problem waits for another.
-    Raises as `grow` does."""
-    try:
-        batch = next(talk)
-        while True:
-            if isinstance(batch, Valuation):
-                assert score is not None, "a search by a reward model needs the model"
-                batch = talk.send(await score(problem, batch.paths))
-            else:
-                batch = talk.send(await _complete(engine, batch))
-    except StopIteration as done:
-        found: _T = done.value
-        return found
+    sent: Any = None
+    while True:
+        try:
+            batch = talk.send(sent)
+        except StopIteration as done:
+            tree: Tree = done.value
+            return tree
+        if isinstance(batch, Valuation):
+            assert score is not None, "a search by a reward model needs the model"
+            sent = await score(problem, batch.paths)
+        else:
+            sent = await _complete(engine, batch)
 
 
 async def _complete(engine: Engine, batch: list[Request]) -> list[list[Completion]]:

@@ -1,8 +1,8 @@
 """The tree search of MedS3 (arXiv 2501.12051, section 3.2) as a pure generator: it knows no engine, no clock and no
 randomness; it yields batches of requests and is sent their completions. `driver.grow` runs it against an engine.
 
-One round: select the open leaf of the greatest upper confidence bound (`selection`), expand it (`drawing`), evaluate
-the new nodes (`values`), back their values up (`backup`). What an expansion gives, by the leaf:
+One round: select the open leaf of the greatest upper confidence bound, expand it (`drawing`), evaluate the new nodes
+(`values`), back their values up (`tree`). What an expansion gives, by the leaf:
 
 - a Finish that is wrong: one Reflect, which is told so, begins "But wait," and keeps one step;
 - the root: `children` Reasons;
@@ -16,16 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import islice
-from typing import Any
 
-from ..prompts import finish_prompt
 from ..records import Action, Problem, Tree, Verdict, problem_fields
 from ..steps import SEPARATOR
-from .backup import back_up, close
 from .config import Expand, SearchConfig, as_record
 from .drawing import Branch, Draws, Judge, RequestKind, Talk
-from .selection import select
-from .tree import GrowingTree
+from .tree import GrowingTree, back_up, close, select
 from .values import End, Values
 
 WRONG_BELOW = 0.5
@@ -41,9 +37,7 @@ def search(problem: Problem, config: SearchConfig, judge: Judge, values: Values)
     """
     growth = Growth(problem, config, judge, values)
     while (end := growth.ended()) is None:
-        leaf = select(growth.tree, c=config.ucb_c)
-        assert leaf is not None, "the root is open"
-        yield from growth.expand(leaf)
+        yield from growth.expand(select(growth.tree, c=config.ucb_c))
     searched = len(growth.tree)
     if end in (End.MAX_NODES, End.EXHAUSTED):
         tree = growth.tree
@@ -71,19 +65,17 @@ class Growth:
     def expand(self, leaf: int) -> Talk[None]:
         """Draw what follows `leaf`, add it, evaluate it, back it up. See the head of the module for the cases."""
         node, config, steps = self.tree[leaf], self.config, self.tree.steps(leaf)
+        sure = node.rollout_value is not None and node.rollout_value >= self.sure
         if node.action is Action.FINISH:
-            branches = yield from self.draws.reflection(leaf, steps)
+            actions = [Action.REFLECT]
+        elif leaf > 0 and (sure or node.depth >= config.max_depth):
+            actions = [Action.FINISH]
+        elif leaf == 0 or config.expand is Expand.REASON:
+            actions = [Action.REASON] * config.children
         else:
-            sure = node.rollout_value is not None and node.rollout_value >= self.sure
-            if leaf > 0 and (sure or node.depth >= config.max_depth):
-                actions = [Action.FINISH]
-            elif leaf == 0 or config.expand is Expand.REASON:
-                actions = [Action.REASON] * config.children
-            else:
-                actions = yield from self.draws.choices(leaf, steps)
-            branches = yield from self.draws.branches(leaf, steps, actions)
-        unique = self.unique(branches)
-        if unique:
+            actions = yield from self.draws.choices(leaf, steps)
+        branches = yield from self.draws.branches(leaf, steps, actions)
+        if unique := self.unique(branches):
             yield from self.grow([(leaf, branch) for branch in unique])
         else:
             node.closed = True
@@ -132,45 +124,29 @@ class Growth:
         expanded after it."""
         tree = self.tree
         leaves = sorted(leaves, key=lambda leaf: -tree[leaf].value)
-        requests = [
-            self.draws.whole(
-                RequestKind.FORCED_FINISH,
-                leaf,
-                finish_prompt(self.problem, tree.steps(leaf), self.config.prompting),
-                1,
-            )
-            for leaf in leaves
+        forced, asked = RequestKind.FORCED_FINISH, self.draws.request
+        replies = yield from self.draws.ask([asked(forced, leaf, tree.steps(leaf), 1) for leaf in leaves])
+        drawn = [
+            (leaf, self.draws.read(reply, tree[leaf].depth + 1, Action.FINISH))
+            for leaf, [reply] in zip(leaves, replies, strict=True)
         ]
-        replies = yield from self.draws.ask(requests)
-        read = [
-            self.draws.read_finish(reply, tree[leaf].depth + 1) for leaf, [reply] in zip(leaves, replies, strict=True)
-        ]
-        sprouts = [(leaf, branch) for leaf, branch in zip(leaves, read, strict=True) if branch]
-        if sprouts:
+        if sprouts := [(leaf, branch) for leaf, branch in drawn if branch]:
             yield from self.grow(sprouts, forced=True)
 
     def record(self, end: End, searched: int) -> Tree:
-        """The tree as it is written; `searched` nodes were there before leaves were made to finish."""
-        return Tree(
-            **problem_fields(self.problem),
-            nodes=self.tree.records(),
-            stats=self.stats(end, forced_nodes=len(self.tree) - searched),
-            config=as_record(self.config) | as_record(self.values),
-        )
-
-    def stats(self, end: End, *, forced_nodes: int) -> dict[str, Any]:
-        """What the search did. `nodes` counts the root and the `forced_nodes` too, `requests` prompts by kind."""
+        """The tree as it is written; `searched` nodes were there before leaves were made to finish. Of its stats,
+        `nodes` counts the root and the `forced_nodes` too, `requests` prompts by kind."""
         tree, draws = self.tree, self.draws
-        return {
+        stats = {
             "end": str(end),
             "nodes": len(tree),
-            "forced_nodes": forced_nodes,
+            "forced_nodes": len(tree) - searched,
             "requests": {str(kind): draws.requests[kind] for kind in RequestKind},
             "tokens": draws.tokens,
-            "correct": tree.finishes(Verdict.CORRECT),
-            "wrong": tree.finishes(Verdict.WRONG),
-            "no_answer": tree.finishes(Verdict.NO_ANSWER),
+            **{str(verdict): tree.finishes(verdict) for verdict in (Verdict.CORRECT, Verdict.WRONG, Verdict.NO_ANSWER)},
             "duplicates": self.duplicates,
             "dropped": {"empty": draws.empty, "cut": draws.cut},
             **self.values.stats(tree),
         }
+        config = as_record(self.config) | as_record(self.values)
+        return Tree(**problem_fields(self.problem), nodes=tree.records(), stats=stats, config=config)

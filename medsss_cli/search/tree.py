@@ -1,11 +1,12 @@
-"""A tree while it grows: a flat table of nodes that the search changes in place, and the records that it becomes.
+"""A tree while it grows: a flat table of nodes that the search changes in place, the records that it becomes, and the
+arithmetic of the search: which leaf is next, and what a new value means for the nodes above. The rules are in `mcts`.
 
-The root is node 0; a parent always stands before its children. Nothing here decides anything: see `selection` and
-`backup` for the arithmetic and `mcts` for the rules.
+The root is node 0; a parent always stands before its children.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -86,3 +87,55 @@ class GrowingTree:
     def records(self) -> list[Node]:
         """The nodes as they are written."""
         return [Node(**{name: getattr(node, name) for name in Node.__struct_fields__}) for node in self.nodes]
+
+
+# The arithmetic
+
+
+def ucb(value: float, visits: int, parent_visits: int, *, c: float) -> float:
+    """The upper confidence bound of a child: v + c sqrt(ln N_parent / N_child) (paper, section 3.2, selection), `value`
+    in [0, 1]. The search visits every child when it makes it, so `visits` is at least 1."""
+    return value + c * math.sqrt(math.log(max(parent_visits, 1)) / visits)
+
+
+def select(tree: GrowingTree, *, c: float) -> int:
+    """The leaf that is reached from the open root by the open child of the greatest bound, each time; ties go to the
+    child that was made first."""
+    index = 0
+    while tree[index].children:
+        # An open node has an open child: `back_up` closes a node as soon as all its children are closed.
+        index = max(
+            (child for child in tree[index].children if not tree[child].closed),
+            key=lambda child: ucb(tree[child].value, tree[child].visits, tree[tree[child].parent].visits, c=c),
+        )
+    return index
+
+
+def back_up(tree: GrowingTree, index: int, value: float) -> None:
+    """Give the leaf `index` its value in [0, 1] and carry it up to the root (paper, section 3.2, back-propagation).
+
+    On the whole path N += 1. The leaf takes v = `value`; every node above it, from below to above,
+
+        v <- (v + sum(N_c v_c) / sum(N_c)) / 2,   c over its children.
+
+    Children that have not been visited weigh nothing, so backing up siblings one by one gives the same whether the
+    later ones stand in the tree already or not. A node is closed when all its children are.
+    """
+    tree[index].visits += 1
+    tree[index].value = value
+    for above in tree.upward(tree[index].parent):
+        node = tree[above]
+        node.visits += 1
+        visits = sum(tree[child].visits for child in node.children)
+        mean = sum(tree[child].visits * tree[child].value for child in node.children) / visits
+        node.value = (node.value + mean) / 2
+    close(tree, tree[index].parent)
+
+
+def close(tree: GrowingTree, index: int) -> None:
+    """Close `index` and the nodes above it as far as all their children are closed. A leaf is left as it is."""
+    for above in tree.upward(index):
+        children = tree[above].children
+        if not children or not all(tree[child].closed for child in children):
+            return
+        tree[above].closed = True

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
-from typing import Annotated, Any, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, TypeAlias
 
 from ..prm.aggregate import StepAggregation, aggregate_steps
-from ..prompts import finish_prompt
 from ..records import Action, Verdict
 from ..settings import Opt, check
 from .drawing import Draws, RequestKind, Talk, Valuation
@@ -29,27 +28,6 @@ class End(StrEnum):
     MAX_NODES = "max_nodes"
     MAX_DEPTH = "max_depth"  # of a beam: open paths were made to finish
     EXHAUSTED = "exhausted"  # every node is closed
-
-
-class Values(Protocol):
-    """What a search asks of the part that values its nodes."""
-
-    @property
-    def sure(self) -> float:
-        """The own value from which a node gets one Finish, where the config does not say it."""
-
-    def evaluate(self, draws: Draws, tree: GrowingTree, new: Sequence[tuple[int, int]]) -> Talk[None]:
-        """Set `rollout_value` of new nodes: of each path's end, named first, and of the last steps on it, as many as
-        stand beside it, where they are valued too. Finishes have been judged."""
-
-    def doubts(self, node: GrowingNode) -> bool:
-        """Whether a Finish of small value may get a Reflect."""
-
-    def enough(self, tree: GrowingTree) -> End | None:
-        """The reason to end the search now that lies in the Finishes."""
-
-    def stats(self, tree: GrowingTree) -> dict[str, Any]:
-        """What the record's `stats` say of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +56,7 @@ class Rollouts:
 
     @property
     def sure(self) -> float:
+        """The own value from which a node gets one Finish, where the config does not say it."""
         return 0.9
 
     def count(self, depth: int) -> int:
@@ -86,14 +65,15 @@ class Rollouts:
         return max(self.rollout_budget // (depth + 1), self.min_rollouts)
 
     def evaluate(self, draws: Draws, tree: GrowingTree, new: Sequence[tuple[int, int]]) -> Talk[None]:
+        """Set `rollout_value` of new nodes: of each path's end, named first, and of the last steps on it, as many as
+        stand beside it, where they are valued too. Finishes have been judged."""
         requests = []
         for end, _ in new:
             node = tree[end]
             if node.action is Action.FINISH:
                 node.rollout_value = float(node.verdict is Verdict.CORRECT)
             elif n := self.count(node.depth):
-                prompt = finish_prompt(draws.problem, tree.steps(end), draws.config.prompting)
-                requests.append(draws.whole(RequestKind.ROLLOUT, end, prompt, n))
+                requests.append(draws.request(RequestKind.ROLLOUT, end, tree.steps(end), n))
         for request, replies in zip(requests, (yield from draws.ask(requests)), strict=True):
             node = tree[request.node]
             # By what each wrote itself: a step above may name an option, and must not count for it.
@@ -101,9 +81,11 @@ class Rollouts:
             node.rollouts, node.rollout_value = len(replies), right / len(replies)
 
     def doubts(self, node: GrowingNode) -> bool:
+        """Whether a Finish of small value may get a Reflect."""
         return node.verdict is Verdict.WRONG
 
     def enough(self, tree: GrowingTree) -> End | None:
+        """The reason to end the search now that lies in the Finishes."""
         return End.ENOUGH_CORRECT if tree.finishes(Verdict.CORRECT) >= self.enough_correct else None
 
     def stats(self, tree: GrowingTree) -> dict[str, Any]:
@@ -153,3 +135,6 @@ class RewardModel:
     def stats(self, tree: GrowingTree) -> dict[str, Any]:
         valued = sum(node.rollout_value is not None for node in tree.nodes)
         return {"rollouts": 0, "guided": True, "valued": valued}
+
+
+Values: TypeAlias = Rollouts | RewardModel
