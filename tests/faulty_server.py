@@ -48,7 +48,6 @@ class Can:
     n: bool = True
     logit_bias: bool = True
     unknown: bool = True  # takes fields that it does not know
-    usage: bool = True
     models: bool = True
     tells_stop: bool = True
     logprobs: bool = True
@@ -241,10 +240,8 @@ class FaultyServer:
         if len(ids) + body["max_tokens"] > context:
             return 400, {"error": {"message": f"the context holds {context} tokens"}}
         made = [self._write(body, ids, index) for index in range(count)]
-        answer: dict[str, Any] = {"object": "text_completion", "choices": [choice for choice, _ in made]}
-        if can.usage:
-            answer["usage"] = {"prompt_tokens": len(ids), "completion_tokens": sum(tokens for _, tokens in made)}
-        return 200, answer
+        usage = {"prompt_tokens": len(ids), "completion_tokens": sum(tokens for _, tokens in made)}
+        return 200, {"object": "text_completion", "choices": [choice for choice, _ in made], "usage": usage}
 
     def _write(self, body: dict[str, Any], ids: list[int], index: int) -> tuple[dict[str, Any], int]:
         """One choice, and its tokens."""

@@ -306,8 +306,8 @@ def test_auto_says_which_engine_it_took_and_why(capsys: pytest.CaptureFixture[st
     ("config", "told"),
     [
         (EngineConfig(engine="hf", base_url=("http://a/v1",)), "--base-url is for --engine http"),
-        (EngineConfig(engine="scripted:x.jsonl", engine_args=("timeout=1",)), "--engine scripted takes no -E timeout"),
-        (EngineConfig(engine="hf", engine_args=("trust_remote_cod=true",)), "--engine hf takes no -E trust_remote_cod"),
+        (EngineConfig(engine="scripted:x.jsonl", engine_args=("timeout=1",)), "takes no -E timeout"),
+        (EngineConfig(engine="hf", engine_args=("trust_remote_cod=true",)), "takes no -E trust_remote_cod"),
         (EngineConfig(engine="gpt"), "no engine 'gpt'"),
     ],
 )
@@ -321,14 +321,16 @@ def test_what_an_engine_cannot_be_told_is_refused(config: EngineConfig, told: st
 
 
 def test_engine_arguments() -> None:
-    """JSON where it parses; dashes are underscores; an unknown key is refused with the nearest one."""
-    known = ("max_num_seqs", "quantization", "enforce_eager", "rope_scaling")
+    """JSON where it parses; dashes are underscores; an unknown key is refused with the nearest one, or the option of
+    ours that is in its place."""
+    known, ours = ("max_num_seqs", "quantization", "enforce_eager", "rope_scaling", "dtype"), {"dtype": "--dtype"}
     pairs = ("max-num-seqs=512", "--quantization=fp8", "enforce_eager=True", 'rope_scaling={"a": [1]}')
-    found = EngineConfig(engine_args=pairs).arguments(known, of="vllm")
+    found = EngineConfig(engine_args=pairs).arguments(known)
     assert found == {"max_num_seqs": 512, "quantization": "fp8", "enforce_eager": True, "rope_scaling": {"a": [1]}}
-    with pytest.raises(UsageError) as caught:
-        EngineConfig(engine_args=("quantisation=fp8",)).arguments(known, of="vllm")
-    assert caught.value.hint == "did you mean quantization?"
+    for wrong, meant in (("quantisation=fp8", "quantization"), ("dtype=auto", "--dtype")):
+        with pytest.raises(UsageError) as caught:
+            EngineConfig(engine_args=(wrong,)).arguments(known, ours)
+        assert caught.value.hint == f"did you mean {meant}?"
     for bad in ("max_num_seqs", "=5"):
         with pytest.raises(UsageError, match="not KEY=VALUE"):
-            EngineConfig(engine_args=(bad,)).arguments(known, of="vllm")
+            EngineConfig(engine_args=(bad,)).arguments(known)

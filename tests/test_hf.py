@@ -64,15 +64,11 @@ def test_a_completion_does_not_depend_on_its_company(folder: Any) -> None:
 
     async def one_by_one() -> list[Any]:
         async with open_engine(EngineConfig(engine="hf", policy=folder("gemma3"))) as engine:
-            return [await engine.complete(prompt, sampling, n) for prompt, sampling, n in requests]
+            return [await engine.complete(*each) for each in requests]
 
     alone = asyncio.run(one_by_one())
-    together = serve(folder("gemma3"), requests)
-    order = list(range(len(requests)))
-    random.Random(1).shuffle(order)
-    shuffled = serve(folder("gemma3"), [requests[i] for i in order], batch_size=7)
-    assert together == alone
-    assert [shuffled[order.index(i)] for i in range(len(requests))] == alone
+    order = random.Random(1).sample(range(40), 40)
+    assert serve(folder("gemma3"), [requests[i] for i in order], batch_size=7) == [alone[i] for i in order]
     reasons = {completion.finish_reason for completions in alone for completion in completions}
     assert reasons >= {FinishReason.STOP, FinishReason.LENGTH}
 
@@ -93,28 +89,6 @@ def test_greedy_equals_generate(folder: Any, arch: str) -> None:
         expected.append(tokenizer.decode(written, clean_up_tokenization_spaces=False))
     served = serve(folder(arch), [(prompt, Sampling(temperature=0, max_tokens=24), 2) for prompt in prompts])
     assert [[completion.text for completion in pair] for pair in served] == [[text, text] for text in expected]
-
-
-def test_sampling_follows_the_model(folder: Any) -> None:
-    """A thousand first tokens at T = 0.8 and top-p 0.9 against the probabilities worked out from the logits."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    model = AutoModelForCausalLM.from_pretrained(folder())
-    tokenizer = AutoTokenizer.from_pretrained(folder())
-    prompt = ask("Which one?")
-    with torch.no_grad():
-        logits = model(torch.tensor([render(tokenizer, prompt)])).logits[0, -1].double() / 0.8
-    probs, order = logits.softmax(-1).sort(descending=True)
-    kept = int((probs.cumsum(0) - probs < 0.9).sum())
-    nucleus = {
-        tokenizer.decode([int(id)]): float(p / probs[:kept].sum())
-        for id, p in zip(order[:kept], probs[:kept], strict=True)
-    }
-    drawn = [c.text for c in serve(folder(), [(prompt, Sampling(0.8, 0.9, max_tokens=1, seed=9), 1000)])[0]]
-    likeliest = max(nucleus, key=lambda text: nucleus[text])
-    assert set(drawn) - {""} <= set(nucleus)
-    assert drawn.count(likeliest) / 1000 == pytest.approx(nucleus[likeliest], abs=0.05)
 
 
 def test_end_of_turn_ends_and_is_counted_but_not_written(tmp_path: Path) -> None:
@@ -159,18 +133,6 @@ def test_a_fault_of_the_model_reaches_those_who_wait(folder: Any, monkeypatch: p
             assert len(await engine.complete(ask("x"), Sampling(max_tokens=5), 2)) == 2
 
     asyncio.run(main())
-
-
-def test_rendering_is_that_of_training(folder: Any) -> None:
-    """One BOS, and prompt with answer as a beginning of the ids that the template gives the whole conversation."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder())
-    turns = [{"role": "user", "content": "What is 2 + 2?"}, {"role": "assistant", "content": "Step 0: Let's add. 4"}]
-    whole = tokenizer.apply_chat_template(turns, tokenize=True, return_dict=False)
-    ids = render(tokenizer, ask("What is 2 + 2?", prefix="Step 0: Let's add."))
-    assert ids == whole[: len(ids)]
-    assert ids.count(tokenizer.bos_token_id) == 1
 
 
 def test_draws_on_a_large_vocabulary_do_not_depend_on_the_batch() -> None:
@@ -236,7 +198,7 @@ def test_a_row_whose_logits_are_no_numbers_fails_alone(folder: Any, monkeypatch:
 
     def poisoned(self: Any, ids: Any, scores: Any) -> Any:
         for number, row in enumerate(self.rows):
-            if row.job.asked.sampling.seed == 7 and len(row.ids) + self.written == 1:
+            if row.asked.sampling.seed == 7 and self.written == 1:
                 scores[number] = float("nan")
         return call(self, ids, scores)
 

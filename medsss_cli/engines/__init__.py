@@ -11,11 +11,10 @@ from .. import console
 from ..errors import UsageError
 from ..models import Device, resolve_policy
 from ..requests import Engine, Prompt, Sampling
-from .base import EngineConfig, ModelEngine
+from .base import EngineConfig, ModelEngine, ThinkFirst
 from .hf import open_hf
 from .http import open_http
 from .scripted import ScriptedEngine, open_scripted
-from .thinking import ThinkFirst
 from .vllm import open_vllm
 
 __all__ = ["Engine", "EngineConfig", "Prompt", "Sampling", "open_engine", "resolve_policy"]
@@ -44,7 +43,7 @@ async def open_engine(config: EngineConfig) -> AsyncIterator[Engine]:
         case "http":
             opened = open_http(config)
         case "scripted":
-            config.arguments((), of="--engine scripted")
+            config.arguments(())
             opened = open_scripted(rest)
         case _:
             raise UsageError(f"no engine {config.engine!r}", hint="one of: auto, hf, vllm, http, scripted:FILE")

@@ -8,18 +8,19 @@ import functools
 import json
 import queue
 import threading
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from concurrent.futures import Future, InvalidStateError
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from typing import Annotated, Any, ClassVar, TypeVar, cast
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from ..errors import EngineError, UsageError
 from ..models import Device, Dtype
-from ..requests import Completion, Prompt, Sampling
+from ..requests import Completion, Engine, FinishReason, Prompt, Sampling, derive_seed
 from ..settings import Opt, check
-from .rendering import first_tokens, render
+from .rendering import THOUGHT_END, Speller, first_stop, first_tokens, render
 
 T = TypeVar("T")
 
@@ -97,36 +98,24 @@ class EngineConfig:
         """Whether `-E trust_remote_code=true` was given: code that comes with a model may run."""
         return any(pair.partition("=")[0::2] == ("trust_remote_code", "true") for pair in self.engine_args)
 
-    def arguments(self, known: Collection[str], *, of: str, ours: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """`engine_args` as keywords of `of`, which takes the `known` ones: dashes count as underscores, a value is JSON
-        where it parses and text where it does not. `ours` are keys that have an option of their own. Raises UsageError
-        for any other key, with the nearest known one."""
-        found: dict[str, Any] = {}
+    def arguments(self, known: Collection[str], ours: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """`engine_args` as keywords of a library that takes the `known` ones: dashes count as underscores, a value is
+        JSON where it parses and text where it does not. Raises UsageError for any other key, with the nearest known one
+        or the option of ours (`ours`) that is in its place."""
+        ours, found = ours or {}, {}
         for pair in self.engine_args:
             key, equals, value = pair.partition("=")
             name = key.strip().lstrip("-").replace("-", "_")
             if not equals or not name:
                 raise UsageError(f"-E {pair} is not KEY=VALUE", hint="for example: -E trust_remote_code=true")
-            if ours and name in ours:
-                raise UsageError(f"-E {name}: {ours[name]}")
-            if name not in known:
-                near = get_close_matches(name, known, n=1)
-                raise UsageError(
-                    f"{of} takes no -E {name}",
-                    hint=f"did you mean {near[0]}?" if near else f"docs/engines.md says what {of} can be told",
-                )
-            found[name] = _value(value)
+            if name not in known or name in ours:
+                near = [ours[name]] if name in ours else get_close_matches(name, known, n=1)
+                hint = f"did you mean {near[0]}?" if near else "docs/engines.md says what each engine can be told"
+                raise UsageError(f"this engine takes no -E {name}", hint=hint)
+            found[name] = value
+            with contextlib.suppress(ValueError):
+                found[name] = json.loads({"True": "true", "False": "false"}.get(value, value))
         return found
-
-
-def _value(text: str) -> Any:
-    """JSON where it parses, with Python's True and False, else text."""
-    if text in ("True", "False"):
-        return text == "True"
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 # What the engines that have a model share
@@ -137,7 +126,8 @@ _first_tokens = functools.lru_cache(512)(first_tokens)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Asked:
-    """A request: the token ids of its prompt, the most tokens of a completion, the first token of each allowed word."""
+    """A request: the token ids of its prompt, the most tokens of a completion, the first token of each allowed word.
+    Nobody wants it any more when its `future` is done."""
 
     prompt: Prompt
     ids: list[int]
@@ -145,6 +135,15 @@ class Asked:
     n: int
     limit: int
     words: list[int]
+    future: Future[list[Completion]] = field(default_factory=Future)
+
+    def settle(self, completions: list[Completion]) -> None:
+        with contextlib.suppress(InvalidStateError):
+            self.future.set_result(completions)
+
+    def fail(self, message: str) -> None:
+        with contextlib.suppress(InvalidStateError):
+            self.future.set_exception(EngineError(message))
 
 
 class ModelEngine(ABC):
@@ -159,7 +158,6 @@ class ModelEngine(ABC):
     def __init__(self) -> None:
         self.warnings: list[str] = []
         self.closed = False
-        self._running: set[asyncio.Task[list[Completion]]] = set()
 
     async def complete(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> list[Completion]:
         """n completions of `prompt`; `max_tokens` is cut to the room that there is. Raises EngineError for a request
@@ -167,20 +165,17 @@ class ModelEngine(ABC):
         if self.closed:
             raise EngineError("the engine is closed")
         ids = _rendered(self.tokenizer, prompt)
-        limit = _room(ids, sampling, self.context)
+        limit = 1 if sampling.allowed_tokens else sampling.max_tokens
+        if self.context is not None:
+            limit = min(limit, self.context - len(ids))
+        if limit < 1:
+            raise EngineError(
+                f"the prompt has {len(ids)} tokens and the context holds {self.context}: no room for an answer",
+                hint="--max-context N raises the limit, where the model can take it",
+            )
         words = _first_tokens(self.tokenizer, prompt, sampling.allowed_tokens) if sampling.allowed_tokens else []
         wanted = 1 if sampling.temperature == 0 else n  # greedy ones are all the same
-        running = asyncio.ensure_future(self._write(Asked(prompt, ids, sampling, wanted, limit, words)))
-        self._running.add(running)
-        try:
-            return await running * (n // wanted)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            raise EngineError("the engine was closed while the request was running") from None
-        finally:
-            self._running.discard(running)
+        return await self._write(Asked(prompt, ids, sampling, wanted, limit, words)) * (n // wanted)
 
     @abstractmethod
     async def _write(self, asked: Asked) -> list[Completion]:
@@ -193,55 +188,139 @@ class ModelEngine(ABC):
     def close(self) -> None:
         """Take no more requests; those who wait get an EngineError."""
         self.closed = True
-        for running in self._running:
-            running.cancel()
 
 
-def _room(ids: Sequence[int], sampling: Sampling, context: int | None) -> int:
-    """How many tokens a completion of the prompt `ids` may have. Raises EngineError where the context leaves none."""
-    if context is not None and len(ids) >= context:
-        raise EngineError(
-            f"the prompt has {len(ids)} tokens and the context holds {context}: no room for an answer",
-            hint="--max-context N raises the limit, where the model can take it",
-        )
-    wanted = 1 if sampling.allowed_tokens else sampling.max_tokens
-    return wanted if context is None else min(wanted, context - len(ids))
+# Engines in this process
 
 
-class Worker:
-    """A thread that does one thing after another, for which the end of the program does not wait: an import of torch or
-    a step of a large model can take longer than a user wants to after Ctrl-C. `app.main` knows it by its name."""
+class LocalEngine(ModelEngine):
+    """An engine whose model computes in this process: `running` makes it in a thread, in which it then serves."""
+
+    ends: set[int]  # the tokens that end a turn
+    spell: Speller
 
     def __init__(self) -> None:
-        self._todo: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="medsss-engine", daemon=True)
-        self._thread.start()
+        super().__init__()
+        self._inbox: queue.SimpleQueue[Asked | None] = queue.SimpleQueue()
+        self._open: set[Asked] = set()
 
-    def _work(self) -> None:
-        while (work := self._todo.get()) is not None:
-            work()
+    async def _write(self, asked: Asked) -> list[Completion]:
+        self._open.add(asked)
+        self._inbox.put(asked)
+        try:
+            return await asyncio.wrap_future(asked.future)
+        finally:
+            self._open.discard(asked)
 
-    def do(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        """The result of `work()`, or what it raises."""
-        future: Future[T] = Future()
+    @abstractmethod
+    def serve(self) -> None:
+        """Answer requests until the engine is closed."""
 
-        def do() -> None:
-            if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(work())
-                except BaseException as error:
-                    future.set_exception(error)
+    def arrived(self, *, wait: bool, company: float = 0.0) -> list[Asked]:
+        """The requests that come in within the next `company` seconds; with `wait`, after the first one."""
+        found = [self._inbox.get()] if wait else []
+        time.sleep(company)
+        with contextlib.suppress(queue.Empty):
+            while True:
+                found.append(self._inbox.get_nowait())
+        return [asked for asked in found if asked]
 
-        self._todo.put(do)
-        return asyncio.wrap_future(future)
+    def read(self, asked: Asked, ids: list[int]) -> tuple[str, FinishReason | None, str | None]:
+        """What generated tokens say, why they end there (None: they do not) and the stop string that they end with."""
+        if asked.words:
+            return asked.sampling.allowed_tokens[asked.words.index(ids[0])], FinishReason.STOP, None
+        ended = ids[-1] in self.ends
+        text = self.spell(ids[:-1] if ended else ids)
+        if found := first_stop(text, asked.sampling.stop):
+            return found[0], FinishReason.STOP, found[1]
+        if ended:
+            return text, FinishReason.EOS, None
+        return text, FinishReason.LENGTH if len(ids) == asked.limit else None, None
 
     def close(self) -> None:
-        """The thread ends after what it is at. One that is at nothing is gone then: Python must not end around it."""
-        self._todo.put(None)
-        self._thread.join(0.2)
+        super().close()
+        for asked in self._open:
+            asked.fail("the engine is closed")
+        self._inbox.put(None)
 
 
-def settle(future: Future[T], result: T | None, error: BaseException | None = None) -> None:
-    """Give `future` its result or error, unless it has one or was cancelled."""
-    with contextlib.suppress(InvalidStateError):
-        future.set_exception(error) if error is not None else future.set_result(cast(T, result))
+E = TypeVar("E", bound=LocalEngine)
+
+
+@contextlib.asynccontextmanager
+async def running(make: Callable[[], E], *, patience: float) -> AsyncIterator[E]:
+    """The engine that `make` gives, until the block ends; then its thread has `patience` seconds to come to an end.
+    Raises what `make` raises."""
+    ready: Future[E] = Future()
+
+    def live() -> None:
+        engine = make()
+        with contextlib.suppress(InvalidStateError):  # it was given up while it was made
+            ready.set_result(engine)
+            engine.serve()
+
+    over = in_thread(live)
+    started: set[asyncio.Future[Any]] = {asyncio.wrap_future(ready), over}
+    try:
+        await asyncio.wait(started, return_when=asyncio.FIRST_COMPLETED)
+        if not ready.done():
+            await over
+        yield ready.result()
+    finally:
+        if not ready.cancel():
+            ready.result().close()
+            await asyncio.wait([over], timeout=patience)
+
+
+def in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
+    """The result of `work()`, done in a thread for which the end of the program does not wait (`app.main` knows it by
+    its name): an import of torch or a step of a large model can take longer than a user wants to after Ctrl-C."""
+    future: Future[T] = Future()
+
+    def do() -> None:
+        with contextlib.suppress(InvalidStateError):
+            try:
+                future.set_result(work())
+            except BaseException as error:
+                future.set_exception(error)
+
+    threading.Thread(target=do, name="medsss-engine", daemon=True).start()
+    return asyncio.wrap_future(future)
+
+
+# Models that think before they answer
+
+
+class ThinkFirst:
+    """An engine whose answers come after a thought of at most `budget` tokens, which is part of no step and no answer.
+    A thought that is not at its end by then is ended for the model. What continues a text, and a choice among words,
+    comes without a thought. `tokens` and `logprob` of a completion count the thought, its `text` leaves it out."""
+
+    def __init__(self, engine: Engine, budget: int) -> None:
+        self.engine, self.budget = engine, budget
+        self.name, self.concurrency = engine.name, engine.concurrency
+
+    async def complete(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> list[Completion]:
+        if prompt.prefix or sampling.allowed_tokens:
+            return await self.engine.complete(prompt, sampling, n)
+        seed = derive_seed(sampling.seed, "thought")
+        thinking = replace(sampling, max_tokens=self.budget, stop=(THOUGHT_END,), seed=seed)
+        thoughts = await self.engine.complete(prompt, thinking, n)
+        return await asyncio.gather(
+            *(self._after(thought, prompt, sampling, number) for number, thought in enumerate(thoughts))
+        )
+
+    async def _after(self, thought: Completion, prompt: Prompt, sampling: Sampling, number: int) -> Completion:
+        """What the model writes after the thought; where it did not think, what it wrote."""
+        if thought.finish_reason is FinishReason.EOS:
+            cut = first_stop(thought.text, sampling.stop)
+            return replace(thought, text=cut[0], stop=cut[1], finish_reason=FinishReason.STOP) if cut else thought
+        prompt = replace(prompt, prefix=f"{thought.text.rstrip()}\n{THOUGHT_END}\n\n")
+        [answer] = await self.engine.complete(prompt, replace(sampling, seed=derive_seed(sampling.seed, number)), 1)
+        logprobs = [each.logprob for each in (thought, answer) if each.logprob is not None]
+        return replace(
+            answer,
+            tokens=thought.tokens + answer.tokens,
+            prompt_tokens=thought.prompt_tokens,
+            logprob=sum(logprobs) if len(logprobs) == 2 else None,
+        )

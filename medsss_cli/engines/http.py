@@ -15,7 +15,7 @@ import json
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,7 +24,7 @@ from ..errors import EngineError, UsageError
 from ..models import adapter_base, is_adapter, load_tokenizer, resolve_policy
 from ..records import Message
 from ..requests import Completion, FinishReason, Prompt, Sampling, derive_seed
-from .base import Asked, EngineConfig, ModelEngine, Worker
+from .base import Asked, EngineConfig, ModelEngine, in_thread
 from .loading import generation_config_of, quiet_transformers
 from .rendering import encode_text, end_tokens, first_stop, render, rendered_pieces
 
@@ -34,20 +34,13 @@ KEY_VARIABLE = "OPENAI_API_KEY"
 SEQUENCES = 1024
 """Completions in flight on one server, unless --batch-size says otherwise: what a large vLLM server runs at once."""
 
-_OPENING = 10.0  # seconds to find a first server
 _REST = (0.5, 10.0)  # seconds that a server is left alone after it failed: at first, and at most
 _SEED_MASK = (1 << 31) - 1  # what all servers take; whether a seed fixes the draw is the server's affair
 _URL_HINT = "the base of an API usually ends in /v1: --base-url http://HOST:8000/v1"
-_CLIENT = ("model", "timeout", "max_retries", "trust_remote_code")
 
+# Tokenizers cut its numbers, signs and words differently.
 _PROBE = Prompt(
-    (
-        Message(
-            "user",
-            "A 61-year-old woman, 72.5 kg, has sodium 138 mmol/L, chloride 101 mmol/L and bicarbonate 19 mmol/L. "
-            "What is the anion gap, and which diagnosis is most likely?\nA. 18: ketoacidosis\nB. 8: none",
-        ),
-    )
+    (Message("user", "A woman of 72.5 kg: sodium 138 mmol/L, bicarbonate 19.\nA. ketoacidosis\nB. 8: none"),)
 )
 
 
@@ -58,9 +51,7 @@ class Server:
     url: str
     client: Any
     model: str = ""
-    full: bool = False  # takes token ids, n, logit_bias, logprobs and vLLM's own fields, all in one request
-    bias: bool = False  # takes logit_bias
-    tells_stop: bool = False  # which stop string ended a text; one that does not gets none, and the text is cut here
+    full: bool = False  # takes token ids, n, logit_bias and vLLM's own fields, and tells which stop string ended a text
     own_bos: bool = False  # puts a BOS before a text
     load: int = 0
     answered: int = 0
@@ -69,20 +60,11 @@ class Server:
     rests_until: float = 0.0
     reason: str = ""
 
-    def let_rest(self) -> None:
-        now = time.monotonic()
-        if self.rests_until <= now:  # else another request has said so
-            self.rests_until = now + self.rest
-            self.rest = min(2 * self.rest, _REST[1])
-
     def note(self) -> str:
         """What it did, for the summary of a run."""
         line = f"http: {self.url}: {self.answered} requests"
         line += f", {self.retried} tried again" if self.retried else ""
-        if not self.reason:
-            return line
-        down = self.rests_until > time.monotonic()
-        return f"{line}, {'down' if down else 'failed for a while'}: {self.reason}"
+        return line + (f", failed for a while: {self.reason}" if self.reason else "")
 
 
 class _Fault(Exception):
@@ -98,20 +80,19 @@ class HttpEngine(ModelEngine):
         from openai import AsyncOpenAI
 
         super().__init__()
-        given = config.arguments(_CLIENT, of="--engine http", ours={"base_url": "--base-url", "api_key": KEY_VARIABLE})
+        known = ("model", "timeout", "max_retries", "trust_remote_code")
+        given = config.arguments(known, {"base_url": "--base-url", "api_key": KEY_VARIABLE})
         self._config = config
         self._model: str | None = given.get("model")
-        self._key = os.environ.get(KEY_VARIABLE)
         settings = {"timeout": given.get("timeout", 600.0), "max_retries": given.get("max_retries", 2)}
         # Servers that a request is brought to before it fails, each with the client's own retries.
         self._visits = 2 + int(settings["max_retries"])
         self.servers = [
-            Server(url, AsyncOpenAI(base_url=url, api_key=self._key or "none", **settings))
+            Server(url, AsyncOpenAI(base_url=url, api_key=os.environ.get(KEY_VARIABLE, "none"), **settings))
             for url in base_urls(config.base_url)
         ]
         self.context = config.max_context  # and no longer than the servers tell
         self.tokenizer = None
-        self._worker = Worker()
         self._folder = resolve_policy(config.policy, weights=False)
         self._ends: list[int] = []
         self._many = True
@@ -121,94 +102,53 @@ class HttpEngine(ModelEngine):
     async def open(self) -> None:
         """Get to know the servers. Raises UsageError where none can be used, and for one that is there and is not what
         the command line says."""
-        deadline = time.monotonic() + _OPENING
-        while not (there := [server for server in self.servers if await self._meets(server)]):
-            if time.monotonic() > deadline:
-                reasons = "; ".join(f"{server.url}: {server.reason}" for server in self.servers)
-                raise UsageError(f"no server answers ({reasons})", hint="is it up, and is --base-url right?")
-            await asyncio.sleep(0.5)
-        self._many = all(server.full for server in there)
-        for server in self.servers:
-            if server not in there:
-                self.warnings.append(f"{server.url} does not answer ({server.reason}): this run goes without it")
+        down: list[str] = []
+        for server in list(self.servers):
+            try:
+                await self._list_models(server)
+                if self.tokenizer is None:  # its import takes seconds: a wrong URL is told before
+                    await in_thread(self._load_tokenizer)
+                await self._find_out(server)
+            except _Fault as fault:
+                down.append(f"{server.url}: {fault}")
+                self.servers.remove(server)
                 await server.client.close()
-        self.servers = there
-        self.concurrency = max(8, min((self._config.batch_size or SEQUENCES) // 8, 128) * len(there))
-
-    async def _meets(self, server: Server) -> bool:
-        """Whether `server` answers; its model and what it can do are known then, else the `reason`."""
-        try:
-            await self._list_models(server)
-            if self.tokenizer is None:  # its import takes seconds: a wrong URL is told before
-                await self._worker.do(self._load_tokenizer)
-            await self._find_out(server)
-            return True
-        except (_Fault, EngineError) as error:
-            server.reason = str(error)
-            return False
+        if not self.servers:
+            raise UsageError(f"no server answers ({'; '.join(down)})", hint="is it up, and is --base-url right?")
+        self.warnings += [f"a server does not answer, and this run goes without it: {each}" for each in down]
+        self._many = all(server.full for server in self.servers)
+        self.concurrency = max(8, min((self._config.batch_size or SEQUENCES) // 8, 128) * len(self.servers))
 
     async def _list_models(self, server: Server) -> None:
         """Ask for the server's models, and settle on one."""
-        import openai
-
-        listing = server.client.with_options(timeout=min(5.0, server.client.timeout), max_retries=0)
+        patient = server.client.with_options(timeout=min(5.0, server.client.timeout))
         try:
-            raw = await listing.models.with_raw_response.list()
+            listed = (await self._answer(server, patient.models.with_raw_response.list()))["data"]
             names = (self._config.policy, self._folder)
-            server.model, entry = pick_model(
-                server.url, _parse(raw.content)["data"], names, adapter=self._config.adapter, model=self._model
-            )
+            server.model, entry = pick_model(server.url, listed, names, adapter=self._config.adapter, model=self._model)
             # vLLM and SGLang tell `max_model_len`, llama.cpp `meta.n_ctx`.
             context = entry.get("max_model_len") or (entry.get("meta") or {}).get("n_ctx")
             if isinstance(context, int) and context > 0:
                 self.context = min(context, self.context or context)
-        except openai.APIStatusError as error:
-            self._check_key(server, error)
-            if self._model is not None:  # not every server has a list
-                server.model = self._model
-                return
-            if error.status_code >= 500:
-                raise _Fault(_told(error)) from None
-            hint = f"{_URL_HINT}; where a server has no such list, -E model=NAME"
-            if not urlsplit(server.url).path.rstrip("/").endswith("/v1"):
-                hint = f"--base-url {server.url}/v1, perhaps"
-            raise UsageError(f"{server.url}/models answers {_told(error)}", hint=hint) from None
-        except openai.APIConnectionError as error:
-            raise _Fault(_told(error)) from None
+        except EngineError as error:
+            if self._model is None:  # not every server has a list
+                raise UsageError(
+                    f"no list of models: {error}",
+                    hint=f"is the base of the API --base-url {server.url}/v1? Where it has no list, -E model=NAME",
+                ) from None
+            server.model = self._model
         except (ValueError, KeyError, TypeError):
             raise UsageError(f"{server.url} does not speak OpenAI's protocol", hint=_URL_HINT) from None
 
-    def _check_key(self, server: Server, error: Any) -> None:
-        if error.status_code in (401, 403):
-            who = f"the key in {KEY_VARIABLE}" if self._key else "a request without a key"
-            raise UsageError(f"{server.url} refuses {who}: {_told(error)}", hint=f"set {KEY_VARIABLE}")
-
     def _load_tokenizer(self) -> None:
         quiet_transformers()
-        try:
-            self.tokenizer = load_tokenizer(self._folder, chat=False, trust_remote_code=self._config.trust_remote_code)
-        except UsageError as error:
-            hint = "with --engine http, --policy names the model whose tokenizer writes the prompts"
-            raise UsageError(str(error), hint=hint) from None
+        self.tokenizer = load_tokenizer(self._folder, chat=False, trust_remote_code=self._config.trust_remote_code)
         self._ends = sorted(end_tokens(self.tokenizer, generation_config_of(adapter_base(self._folder))))
 
     async def _find_out(self, server: Server) -> None:
         """What `server` can do, by requests of one token. Raises UsageError for one that cannot be used."""
         ids = render(self.tokenizer, _PROBE)
-        odd = encode_text(self.tokenizer, " zebra")[-1]  # no answer would begin with it by itself
-        spelled = self.tokenizer.decode([odd]).strip()
         plain = Asked(_PROBE, ids, Sampling(), 1, 1, [])
-        forced = replace(plain, words=[odd])
-
-        async def choices(asked: Asked) -> list[dict[str, Any]]:
-            """Those that say what they were forced to; none where the server refuses."""
-            try:
-                answer = await self._request(server, self._body(server, asked, 0, asked.n))
-            except EngineError:
-                return []
-            return [each for each in answer["choices"] if each["text"].strip() == spelled]
-
-        server.full = server.own_bos = False  # a try before may have broken off
         try:
             answer = await self._request(server, self._body(server, plain, 0, 1))
         except EngineError as error:
@@ -223,12 +163,17 @@ class HttpEngine(ModelEngine):
                 f"{there} tokens there and {len(ids)} here",
                 hint="--policy names the model that the server runs, or a folder with its tokenizer",
             )
-        server.bias = bool(await choices(forced))
-        server.full = True
-        whole = await choices(replace(forced, n=2)) if server.bias else []
-        server.full = len(whole) == 2
-        server.tells_stop = server.full and not {"stop_reason", "matched_stop"}.isdisjoint(whole[0])
         server.own_bos = there == len(ids) + 1
+        odd = encode_text(self.tokenizer, " zebra")[-1]  # no answer would begin with it by itself
+        server.full = True
+        try:
+            answer = await self._request(server, self._body(server, replace(plain, words=[odd]), 0, 2))
+            choices = answer["choices"]
+        except EngineError:
+            choices = []
+        server.full = [each["text"].strip() for each in choices] == 2 * [self.tokenizer.decode([odd]).strip()] and any(
+            tells in choices[0] for tells in ("stop_reason", "matched_stop")
+        )
 
     # Asking
 
@@ -245,42 +190,32 @@ class HttpEngine(ModelEngine):
         """The completions `start` to `start + count`, from whichever server answers."""
         told = ""
         for visit in range(self._visits):
-            server = await self._pick(visit)
+            # The least busy of those that do not rest; where all do, the first whose rest is over.
+            now = time.monotonic()
+            server = min(self.servers, key=lambda each: (max(each.rests_until, now), each.load))
             server.load += count
             try:
-                if asked.words and not server.bias:
-                    raise EngineError(
-                        f"{server.url} cannot be told to choose among words (logit_bias)",
-                        hint="a server that can (vLLM, SGLang, llama.cpp), or search --expand reason",
-                    )
+                if server.rests_until > now:
+                    await asyncio.sleep(min(server.rests_until - now, 2.0**visit))
                 answer = await self._request(server, self._body(server, asked, start, count))
                 choices = sorted(answer["choices"], key=lambda each: int(each.get("index") or 0))
                 if len(choices) != count:
                     raise _Fault(f"{len(choices)} completions where {count} were asked for")
-                done = [self._completion(choice, server, asked, answer) for choice in choices]
+                done = [self._completion(choice, server, asked) for choice in choices]
                 server.answered += 1
                 server.rest = _REST[0]
                 return done
             except _Fault as fault:
                 server.reason = str(fault)
                 told = f"{server.url}: {fault}"
-                server.let_rest()
+                if server.rests_until <= time.monotonic():  # else another request has said so
+                    server.rests_until = time.monotonic() + server.rest
+                    server.rest = min(2 * server.rest, _REST[1])
             finally:
                 server.load -= count
         raise EngineError(
             f"no server answers: {told}", hint="-E max_retries=N and -E timeout=SECONDS set how long it is tried"
         )
-
-    async def _pick(self, visit: int) -> Server:
-        """The least busy server of those that do not rest. Where all do, the one that has rested longest, after a pause
-        that grows with the visit."""
-        now = time.monotonic()
-        awake = [server for server in self.servers if server.rests_until <= now]
-        if awake:
-            return min(awake, key=lambda server: server.load)
-        first = min(self.servers, key=lambda server: server.rests_until)
-        await asyncio.sleep(min(first.rests_until - now, 2.0**visit))
-        return first
 
     def _body(self, server: Server, asked: Asked, start: int, count: int) -> dict[str, Any]:
         """The request for the completions `start` to `start + count`."""
@@ -296,10 +231,10 @@ class HttpEngine(ModelEngine):
         }
         if asked.words:
             body["logit_bias"] = {str(token): 100 for token in asked.words}
-        if sampling.stop and server.tells_stop:
-            body["stop"] = list(sampling.stop)
         if server.full:
             body |= {"n": count, "logprobs": 0}  # of the drawn token alone
+            if sampling.stop:
+                body["stop"] = list(sampling.stop)
             # What the sampling does not name is off, whatever the server or the model's folder has as a default.
             body["extra_body"] = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "stop_token_ids": self._ends}
         return body
@@ -308,38 +243,42 @@ class HttpEngine(ModelEngine):
         """The prompt as text. The special tokens of the template must stay whole; one that a question spells is cut
         where `rendering` cuts it, and a space keeps the halves apart."""
         text = " ".join(rendered_pieces(self.tokenizer, prompt))
-        bos = self.tokenizer.bos_token
-        return text.removeprefix(bos) if own_bos and bos else text
+        return text.removeprefix(self.tokenizer.bos_token or "") if own_bos else text
 
     async def _request(self, server: Server, body: dict[str, Any]) -> dict[str, Any]:
-        """The answer to one request, with the client's retries and one more where the body is garbled. Raises _Fault
-        for what may pass, EngineError for a refusal."""
-        import openai
-
+        """The completions that answer one request, which is made once more where the answer is garbled. Raises as
+        `_answer` does."""
         for _ in range(2):
-            try:
-                raw = await server.client.completions.with_raw_response.create(**body)
-                server.retried += raw.retries_taken
-                answer: dict[str, Any] = _parse(raw.content)
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                answer = await self._answer(server, server.client.completions.with_raw_response.create(**body))
                 if answer["choices"] and all(isinstance(each["text"], str) for each in answer["choices"]):
                     return answer
-            except openai.APIStatusError as error:
-                self._check_key(server, error)
-                if error.status_code in (408, 409, 429) or error.status_code >= 500:
-                    raise _Fault(_told(error)) from None
-                raise EngineError(f"{server.url} refuses the request: {_told(error)}") from None
-            except openai.APITimeoutError:
-                raise _Fault(f"no answer within {server.client.timeout:g} s") from None
-            except openai.APIConnectionError as error:
-                raise _Fault(_told(error)) from None
-            except (ValueError, KeyError, TypeError):
-                pass
             server.retried += 1
         raise _Fault("an answer that is no completion, twice")
 
-    def _completion(
-        self, choice: Mapping[str, Any], server: Server, asked: Asked, answer: Mapping[str, Any]
-    ) -> Completion:
+    async def _answer(self, server: Server, call: Awaitable[Any]) -> dict[str, Any]:
+        """The object that a server answers with, after the client's retries. Raises _Fault for what may pass,
+        EngineError for a refusal, UsageError for one of the key, ValueError for what is no JSON."""
+        import openai
+
+        try:
+            raw = await call
+            server.retried += raw.retries_taken
+            answer: dict[str, Any] = json.loads(raw.content)
+            return answer
+        except openai.APIStatusError as error:
+            if error.status_code in (401, 403):
+                what = f"{server.url} refuses the key in {KEY_VARIABLE}, or that there is none: {_told(error)}"
+                raise UsageError(what, hint=f"set {KEY_VARIABLE}") from None
+            if error.status_code in (408, 409, 429) or error.status_code >= 500:
+                raise _Fault(_told(error)) from None
+            raise EngineError(f"{server.url} refuses the request: {_told(error)}") from None
+        except openai.APITimeoutError:
+            raise _Fault(f"no answer within {server.client.timeout:g} s") from None
+        except openai.APIConnectionError as error:
+            raise _Fault(_told(error)) from None
+
+    def _completion(self, choice: Mapping[str, Any], server: Server, asked: Asked) -> Completion:
         """One completion of an answer.
 
         {"index": 0, "text": "...", "finish_reason": "stop", "stop_reason": null, "logprobs": {"token_logprobs": [...]}}
@@ -347,25 +286,18 @@ class HttpEngine(ModelEngine):
         text, said = choice["text"], choice.get("finish_reason")
         if said in ("abort", "error", "cancelled"):
             raise _Fault(f"the server gave up ({said})")
-        drawn = _logprobs(choice)
+        drawn = (choice.get("logprobs") or {}).get("token_logprobs") or []
         logprob = round(sum(drawn), 4) if drawn else None
         if asked.words:
             return Completion(self._word(asked, text.strip()), FinishReason.STOP, 1, len(asked.ids), None, logprob)
-        stop = choice.get("stop_reason", choice.get("matched_stop"))
-        stop = stop if isinstance(stop, str) else None
         reason = FinishReason.LENGTH if said in ("length", "max_tokens") else FinishReason.EOS
-        tokens = len(drawn) or None
-        if tokens is None and len(answer["choices"]) == 1:
-            tokens = (answer.get("usage") or {}).get("completion_tokens")
-        if tokens is None:
-            tokens = len(encode_text(self.tokenizer, text)) + (reason is FinishReason.EOS)
+        tokens = len(drawn) or len(encode_text(self.tokenizer, text)) + (reason is FinishReason.EOS)
+        told = choice.get("stop_reason", choice.get("matched_stop"))
         # One that got no stop strings may hold one, and of two that are complete at one moment the first counts.
-        if found := first_stop(text + (stop or ""), asked.sampling.stop):
-            text, stop = found
-            logprob = logprob if server.tells_stop else None
-        if stop is not None:
-            reason = FinishReason.STOP
-        return Completion(text, reason, tokens, len(asked.ids), stop, logprob)
+        found = first_stop(text + (told if isinstance(told, str) else ""), asked.sampling.stop)
+        if found is None:
+            return Completion(text, reason, tokens, len(asked.ids), None, logprob)
+        return Completion(found[0], FinishReason.STOP, tokens, len(asked.ids), found[1], logprob)
 
     def _word(self, asked: Asked, text: str) -> str:
         """The allowed word that `text`, one token, begins."""
@@ -373,30 +305,24 @@ class HttpEngine(ModelEngine):
             if text and self.tokenizer.decode([token]).strip() == text:
                 return word
         raise EngineError(
-            f"the server wrote {text!r} where only {', '.join(asked.sampling.allowed_tokens)} are allowed"
+            f"the server cannot be told to choose among {', '.join(asked.sampling.allowed_tokens)} (logit_bias): "
+            f"it wrote {text!r}",
+            hint="a server that can (vLLM, SGLang, llama.cpp), or search --expand reason",
         )
-
-    def close(self) -> None:
-        super().close()
-        self._worker.close()
 
     def notes(self) -> list[str]:
         return [server.note() for server in self.servers]
-
-
-# Pure
 
 
 def base_urls(given: Sequence[str]) -> list[str]:
     """The base URLs of the command line, or of OPENAI_BASE_URL (commas or spaces between), without a last slash, each
     once. Raises UsageError where there are none, and for what is no URL."""
     found = list(given) or re.split(r"[,\s]+", os.environ.get(URL_VARIABLE, "").strip())
-    urls = []
-    for url in filter(None, found):
+    urls = [url.rstrip("/") for url in found if url]
+    for url in urls:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise UsageError(f"{url!r} is no base URL", hint=_URL_HINT)
-        urls.append(url.rstrip("/"))
     if not urls:
         raise UsageError("--engine http needs a server", hint=f"--base-url http://HOST:8000/v1, or set {URL_VARIABLE}")
     return list(dict.fromkeys(urls))
@@ -410,10 +336,9 @@ def pick_model(
     adapter: str | None = None,
     model: str | None = None,
 ) -> tuple[str, Mapping[str, Any]]:
-    """The name to ask for and its entry: `model` (-E model=NAME); else the entry that has one of `names` (of the
-    policy), or the adapter's name, as its id, its folder or the last part of that; else the only model, where no
-    adapter is wanted. `listed` is the `data` of /models, where vLLM gives an adapter a `parent`. Raises UsageError,
-    with the names, where none fits."""
+    """The name to ask for and its entry in `listed`, the `data` of /models: `model` (-E model=NAME); else the one whose
+    id or `root` is the adapter or one of the `names` of the policy (its folder being the last), also by its last part;
+    else the only model, where no adapter is wanted (vLLM gives those a `parent`). Raises UsageError where none fits."""
     entries = {str(entry["id"]): entry for entry in listed}
     if model is not None:  # not every list is whole: the first request tells
         return model, entries.get(model, {})
@@ -431,24 +356,9 @@ def pick_model(
     )
 
 
-def _parse(raw: bytes) -> Any:
-    """The object of an answer. Raises ValueError or TypeError for anything else."""
-    answer = json.loads(raw)
-    if not isinstance(answer, dict):
-        raise TypeError("no object")
-    return answer
-
-
-def _logprobs(choice: Mapping[str, Any]) -> list[float]:
-    """The log-probability of each token of a choice; none where the server does not tell."""
-    drawn = (choice.get("logprobs") or {}).get("token_logprobs")
-    return drawn if isinstance(drawn, list) and all(isinstance(each, int | float) for each in drawn) else []
-
-
 def _told(error: Any) -> str:
     """What a server or a connection said, in one line."""
-    status = getattr(error, "status_code", None)
-    body = getattr(error, "body", None)
+    status, body = getattr(error, "status_code", None), getattr(error, "body", None)
     said = body.get("message", body.get("detail")) if isinstance(body, dict) else None
     text = " ".join(str(said or (error.__cause__ if status is None else None) or error.message).split())
     return f"{status or ''} {text[:300] or type(error).__name__}".strip()

@@ -19,8 +19,8 @@ LOADING = (
 
 def quiet_transformers() -> None:
     """Keep transformers' and the hub's progress bars, warnings and telemetry away. Call it before a load."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    for name in ("HF_HUB_DISABLE_TELEMETRY", "HF_HUB_DISABLE_PROGRESS_BARS"):
+        os.environ.setdefault(name, "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import transformers
 
@@ -29,33 +29,26 @@ def quiet_transformers() -> None:
     logging.disable_progress_bar()
 
 
-def _pick_device(device: Device) -> Any:
-    """The device; "auto" is a GPU where there is one. Raises UsageError for a GPU that is missing."""
-    import torch
-
-    there = torch.cuda.is_available()
-    if device == Device.CUDA and not there:
-        raise UsageError("--device cuda, and torch sees no GPU", hint="leave --device out, or take --device cpu")
-    return torch.device("cuda" if there and device != Device.CPU else "cpu")
-
-
 def load_policy(config: EngineConfig) -> tuple[Any, Any]:
     """The policy of `config` in evaluation mode on its device, and its tokenizer. Adapters are merged in: the one that
     the policy's folder is, and `config.adapter`. Raises UsageError where they cannot be loaded."""
-    keywords = config.arguments(LOADING, of="--engine hf", ours={"dtype": "--dtype says it", "device": "--device"})
+    keywords = config.arguments(LOADING, {"dtype": "--dtype", "device": "--device"})
     folder = resolve_policy(config.policy)
     check_adapter(config.adapter)
     quiet_transformers()
     import torch
 
-    device = _pick_device(config.device)
+    cuda = torch.cuda.is_available()
+    if config.device == Device.CUDA and not cuda:
+        raise UsageError("--device cuda, and torch sees no GPU", hint="leave --device out, or take --device cpu")
+    device = "cuda" if cuda and config.device != Device.CPU else "cpu"
     dtype = config.dtype
     if dtype == Dtype.AUTO:
-        dtype = Dtype.FLOAT32 if device.type == "cpu" else Dtype.BFLOAT16
+        dtype = Dtype.FLOAT32 if device == "cpu" else Dtype.BFLOAT16
     model = load_causal(folder, getattr(torch, dtype), use_safetensors=True, **keywords)
     if config.adapter is not None:
         model = merge_adapter(model, config.adapter)
-    tokenizer = load_tokenizer(folder, chat=False, trust_remote_code=bool(keywords.get("trust_remote_code")))
+    tokenizer = load_tokenizer(folder, chat=False, trust_remote_code=config.trust_remote_code)
     model = model if "device_map" in keywords else model.to(device)
     return model.eval().requires_grad_(False), tokenizer
 

