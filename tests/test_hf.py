@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 from helpers import ask, clean_env, problem, program, served, to_lines
-from tiny_models import make_tiny_adapter, make_tiny_model, make_tiny_reward
+from tiny_models import make_tiny_adapter, make_tiny_model, make_tiny_reward, make_tiny_tokenizer
 
 from medsss_cli.engines import EngineConfig, open_engine, resolve_policy
 from medsss_cli.engines.rendering import render
@@ -169,23 +169,17 @@ def test_the_race_draws_from_the_nucleus_by_its_probabilities() -> None:
     assert [hot.count(t) / 20000 for t in range(5)] == pytest.approx([r / sum(roots) for r in roots], abs=0.012)
 
 
-def test_a_template_that_is_missing_or_tells_the_date(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Templates of Llama 3.2 and SmolLM3 write the date: the same question gave another prompt the next day."""
-    from transformers import AutoTokenizer
-
-    for number, (template, shown) in enumerate(
-        (
-            ("{{ date_string if date_string is defined else strftime_now('%d %b %Y') }}|", "26 Jul 2024|"),
-            ("{% set today = strftime_now('%Y-%m-%d') %}{{ today }}|", "2024-07-26|"),
-            (None, "<s>User:\nx\n\nAssistant:\n"),
-        )
+def test_a_template_that_is_missing_or_tells_the_date(tmp_path: Path) -> None:
+    """Templates of Llama 3.2 and SmolLM3 write the date: the same question gave another prompt the next day. A policy
+    without a template is refused, as training refuses it."""
+    for template, shown in (
+        ("{{ date_string if date_string is defined else strftime_now('%d %b %Y') }}|", "26 Jul 2024|"),
+        ("{% set today = strftime_now('%Y-%m-%d') %}{{ today }}|", "2024-07-26|"),
     ):
-        folder = make_tiny_model(tmp_path / str(number), chat_template=template)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = make_tiny_tokenizer(tmp_path / "tokenizer", chat_template=template)
         assert tokenizer.decode(render(tokenizer, ask("x", "p"))) == shown + "p"
-    [[completion]] = serve(str(folder), [(ask("x"), Sampling(max_tokens=5), 1)], dtype="bfloat16")
-    assert completion.tokens > 0
-    assert "has no chat template: prompts are written as plain" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="no chat template"):
+        serve(str(make_tiny_model(tmp_path / "model", chat_template=None)), [])
 
 
 def test_a_row_whose_logits_are_no_numbers_fails_alone(folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,10 +52,6 @@ async def open_engine(config: EngineConfig) -> AsyncIterator[Engine]:
             engine: ModelEngine | ScriptedEngine = await stack.enter_async_context(opened)
         engine.concurrency = config.concurrency or engine.concurrency
         if isinstance(engine, ModelEngine):
-            if not getattr(engine.tokenizer, "chat_template", None):
-                console.warn(
-                    f"{config.policy} has no chat template: prompts are written as plain 'User:' and 'Assistant:' turns"
-                )
             for warning in engine.warnings:
                 console.warn(warning)
         yield ThinkFirst(engine, config.thought_tokens) if config.thought_tokens else engine

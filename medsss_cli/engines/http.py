@@ -142,7 +142,7 @@ class HttpEngine(ModelEngine):
 
     def _load_tokenizer(self) -> None:
         quiet_transformers()
-        self.tokenizer = load_tokenizer(self._folder, chat=False, trust_remote_code=self._config.trust_remote_code)
+        self.tokenizer = load_tokenizer(self._folder, trust_remote_code=self._config.trust_remote_code)
         self._ends = sorted(end_tokens(self.tokenizer, generation_config_of(adapter_base(self._folder))))
 
     async def _find_out(self, server: Server) -> None:

@@ -48,7 +48,7 @@ def load_policy(config: EngineConfig) -> tuple[Any, Any]:
     model = load_causal(folder, getattr(torch, dtype), use_safetensors=True, **keywords)
     if config.adapter is not None:
         model = merge_adapter(model, config.adapter)
-    tokenizer = load_tokenizer(folder, chat=False, trust_remote_code=config.trust_remote_code)
+    tokenizer = load_tokenizer(folder, trust_remote_code=config.trust_remote_code)
     model = model if "device_map" in keywords else model.to(device)
     return model.eval().requires_grad_(False), tokenizer
 

@@ -19,16 +19,6 @@ from typing import Any
 from ..errors import EngineError
 from ..requests import Prompt
 
-# For tokenizers without a chat template. A turn begins on a line of its own, so the prefix joins without a space.
-PLAIN_TEMPLATE = (
-    "{{ bos_token or '' }}"
-    "{% for m in messages %}"
-    "{{ m['role'] | capitalize }}:\n{{ m['content'] }}"
-    "{{ (eos_token or '') + '\n' if m['role'] == 'assistant' else '\n\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}Assistant:\n{% endif %}"
-)
-
 # Some templates write today's date (Llama 3.2's by `date_string`, others by `strftime_now`), and a prompt must be the
 # same tomorrow. The date is the one that Llama's template falls back on.
 _DATE = date(2024, 7, 26)
@@ -60,12 +50,9 @@ def _apply(tokenizer: Any, messages: list[dict[str, str]], *, goes_on: bool = Tr
     """What the chat template makes of the turns; where it `goes_on`, the assistant's turn is opened."""
     from jinja2 import TemplateError
 
-    template = None if getattr(tokenizer, "chat_template", None) else PLAIN_TEMPLATE
     try:
-        text = tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=goes_on, chat_template=template, **_TODAY
-        )
-    except (TemplateError, ValueError) as error:  # ValueError: no turns at all
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=goes_on, **_TODAY)
+    except (TemplateError, ValueError) as error:  # ValueError: no turns at all, or no template
         roles = ", ".join(message["role"] for message in messages)
         raise EngineError(f"the chat template refuses the turns ({roles}): {error}") from None
     return str(text)
@@ -89,8 +76,8 @@ def rendered_pieces(tokenizer: Any, prompt: Prompt) -> list[str]:
 
 
 def render(tokenizer: Any, prompt: Prompt) -> list[int]:
-    """The token ids of `prompt`: chat template (PLAIN_TEMPLATE where there is none) with the generation prompt, then
-    the prefix, without a second BOS. Raises EngineError where the template refuses the turns (a system turn, say)."""
+    """The token ids of `prompt`: chat template with the generation prompt, then the prefix, without a second BOS.
+    Raises EngineError where the template refuses the turns (a system turn where it knows none, say)."""
     return [token for piece in rendered_pieces(tokenizer, prompt) for token in _encode(tokenizer, piece)]
 
 

@@ -88,7 +88,7 @@ class VllmEngine(LocalEngine):
         except Exception as error:  # whatever vLLM's checks and the model's code can raise
             what = " and ".join([config.policy, *config.engine_args])
             raise UsageError(f"vLLM cannot serve {what}: {_reason(error)}", hint=_HINT) from None
-        self.tokenizer = load_tokenizer(folder, chat=False, trust_remote_code=config.trust_remote_code)
+        self.tokenizer = load_tokenizer(folder, trust_remote_code=config.trust_remote_code)
         model = settings.model_config
         ends = end_tokens(
             self.tokenizer, model.hf_config, model.hf_config.get_text_config(), generation_config_of(base)

@@ -67,10 +67,7 @@ class Branch:
 
 
 class Draws:
-    """Asks for one problem, reads, and counts: prompts by kind, tokens, steps that could not be used.
-
-    Every request has its own seed, derived from (config.seed, problem.id, node, kind).
-    """
+    """Asks for one problem, reads, and counts: prompts by kind, tokens, steps that could not be used."""
 
     def __init__(self, problem: Problem, config: SearchConfig, judge: Judge) -> None:
         self.problem, self.config, self.judge = problem, config, judge

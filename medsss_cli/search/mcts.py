@@ -29,12 +29,8 @@ WRONG_BELOW = 0.5
 
 
 def search(problem: Problem, config: SearchConfig, judge: Judge, values: Values) -> Talk[Tree]:
-    """Grow the tree of one problem.
-
-    Yields batches of requests, never empty, and is sent for each the list of its n completions, in the same order; with
-    a reward model also valuations (see `Talk`). Returns the finished tree. Sent equal completions and scores, it gives
-    an equal tree, whatever else runs beside it. Raises what `judge` raises.
-    """
+    """Grow the tree of one problem (see `Talk`; no batch is empty). Sent equal completions and scores, it gives an
+    equal tree, whatever else runs beside it. Raises what `judge` raises."""
     growth = Growth(problem, config, judge, values)
     while (end := growth.ended()) is None:
         yield from growth.expand(select(growth.tree, c=config.ucb_c))
@@ -143,7 +139,7 @@ class Growth:
             "forced_nodes": len(tree) - searched,
             "requests": {str(kind): draws.requests[kind] for kind in RequestKind},
             "tokens": draws.tokens,
-            **{str(verdict): tree.finishes(verdict) for verdict in (Verdict.CORRECT, Verdict.WRONG, Verdict.NO_ANSWER)},
+            **{str(verdict): tree.judged(verdict) for verdict in (Verdict.CORRECT, Verdict.WRONG, Verdict.NO_ANSWER)},
             "duplicates": self.duplicates,
             "dropped": {"empty": draws.empty, "cut": draws.cut},
             **self.values.stats(tree),

@@ -76,13 +76,9 @@ class GrowingTree:
                 found.append(index)
         return found
 
-    def finishes(self, verdict: Verdict) -> int:
-        """How many Finish nodes were judged so."""
-        return sum(node.action is Action.FINISH and node.verdict is verdict for node in self.nodes)
-
-    def answers(self) -> int:
-        """How many Finish nodes state an answer, whatever it is."""
-        return sum(node.action is Action.FINISH and node.answer is not None for node in self.nodes)
+    def judged(self, verdict: Verdict) -> int:
+        """How many Finishes were judged so; nothing else is judged."""
+        return sum(node.verdict is verdict for node in self.nodes)
 
     def records(self) -> list[Node]:
         """The nodes as they are written."""

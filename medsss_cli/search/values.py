@@ -60,8 +60,7 @@ class Rollouts:
         return 0.9
 
     def count(self, depth: int) -> int:
-        """How many rollouts a node of this depth gets (paper, section 3.2). None at all where both numbers are 0: then
-        a node takes its parent's value."""
+        """How many rollouts a node of this depth gets; with none it takes its parent's value (paper, section 3.2)."""
         return max(self.rollout_budget // (depth + 1), self.min_rollouts)
 
     def evaluate(self, draws: Draws, tree: GrowingTree, new: Sequence[tuple[int, int]]) -> Talk[None]:
@@ -86,7 +85,7 @@ class Rollouts:
 
     def enough(self, tree: GrowingTree) -> End | None:
         """The reason to end the search now that lies in the Finishes."""
-        return End.ENOUGH_CORRECT if tree.finishes(Verdict.CORRECT) >= self.enough_correct else None
+        return End.ENOUGH_CORRECT if tree.judged(Verdict.CORRECT) >= self.enough_correct else None
 
     def stats(self, tree: GrowingTree) -> dict[str, Any]:
         return {"rollouts": sum(node.rollouts for node in tree.nodes)}
@@ -130,7 +129,8 @@ class RewardModel:
         return node.answer is not None
 
     def enough(self, tree: GrowingTree) -> End | None:
-        return End.ENOUGH_FINISHES if tree.answers() >= self.enough_finishes else None
+        answers = sum(node.answer is not None for node in tree.nodes)
+        return End.ENOUGH_FINISHES if answers >= self.enough_finishes else None
 
     def stats(self, tree: GrowingTree) -> dict[str, Any]:
         valued = sum(node.rollout_value is not None for node in tree.nodes)
