@@ -15,7 +15,10 @@ import contextlib
 import json
 import random
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,6 +113,7 @@ class FaultyServer:
 
     async def _serve(self, ready: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
+        self._loop.set_default_executor(ThreadPoolExecutor(512))  # each forwarded request waits in a thread
         self._end = asyncio.Event()
         server = await asyncio.start_server(self._connection, "127.0.0.1", self.port, backlog=1000)
         self.port = server.sockets[0].getsockname()[1]
@@ -186,7 +190,7 @@ class FaultyServer:
             return await self._send(writer, 200, b"<html><body>It works!</body></html>")
         if fault and fault[0].isdigit():
             return await self._send(writer, int(fault), {"error": {"message": "not now"}})
-        status, answer = await self._forward(raw) if self.upstream else self._complete(body)
+        status, answer = await asyncio.to_thread(self._forward, raw) if self.upstream else self._complete(body)
         data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         if fault == "half":
             return await self._send(writer, 200, data[: len(data) // 2])
@@ -204,19 +208,13 @@ class FaultyServer:
         await writer.drain()
         return True
 
-    async def _forward(self, raw: bytes) -> tuple[int, bytes]:
-        assert self.upstream is not None
-        host, _, port = self.upstream.removeprefix("http://").partition("/")[0].partition(":")
-        reader, writer = await asyncio.open_connection(host, int(port))
+    def _forward(self, raw: bytes) -> tuple[int, bytes]:
+        request = urllib.request.Request(f"{self.upstream}/completions", raw, {"Content-Type": "application/json"})
         try:
-            head = f"POST /v1/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
-            writer.write(f"{head}Connection: close\r\nContent-Length: {len(raw)}\r\n\r\n".encode() + raw)
-            await writer.drain()
-            answer = await reader.read()
-        finally:
-            writer.close()
-        top, _, body = answer.partition(b"\r\n\r\n")
-        return int(top.split(b" ")[1]), body
+            with urllib.request.urlopen(request) as answer:
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
 
     # The model
 
@@ -246,10 +244,7 @@ class FaultyServer:
     def _write(self, body: dict[str, Any], ids: list[int], index: int) -> tuple[dict[str, Any], int]:
         """One choice, and its tokens."""
         draw = random.Random(f"{ids} {body['seed']} {index}")
-        words: list[int] = []
-        if self.can.logit_bias and body.get("logit_bias"):
-            words = [int(token) for token in body["logit_bias"]]
-        if words:
+        if words := [int(token) for token in body.get("logit_bias", ()) if self.can.logit_bias]:
             written, end = [draw.choice(words)], []
         else:
             text = self.writes or (

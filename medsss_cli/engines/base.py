@@ -186,7 +186,7 @@ class ModelEngine(ABC):
         return []
 
     def close(self) -> None:
-        """Take no more requests; those who wait get an EngineError."""
+        """Take no more requests."""
         self.closed = True
 
 
@@ -237,10 +237,14 @@ class LocalEngine(ModelEngine):
             return text, FinishReason.EOS, None
         return text, FinishReason.LENGTH if len(ids) == asked.limit else None, None
 
+    def end(self, why: str) -> None:
+        """Take no more requests; those who wait get an EngineError that says `why`."""
+        self.closed = True
+        for asked in list(self._open):
+            asked.fail(why)
+
     def close(self) -> None:
-        super().close()
-        for asked in self._open:
-            asked.fail("the engine is closed")
+        self.end("the engine is closed")
         self._inbox.put(None)
 
 
@@ -257,7 +261,10 @@ async def running(make: Callable[[], E], *, patience: float) -> AsyncIterator[E]
         engine = make()
         with contextlib.suppress(InvalidStateError):  # it was given up while it was made
             ready.set_result(engine)
-            engine.serve()
+            try:
+                engine.serve()
+            except Exception as error:  # whatever a library can raise: those who wait must hear of it
+                engine.end(f"the engine failed: {type(error).__name__}: {error}")
 
     over = in_thread(live)
     started: set[asyncio.Future[Any]] = {asyncio.wrap_future(ready), over}

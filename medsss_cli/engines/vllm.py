@@ -101,28 +101,23 @@ class VllmEngine(LocalEngine):
 
     def serve(self) -> None:
         numbers, known = itertools.count(), dict[str, Asked]()
-        while not self.closed:
-            for asked in self.arrived(wait=not known):
-                id, prompt = str(next(numbers)), {"type": "token", "prompt_token_ids": asked.ids}
-                try:
-                    self._llm.add_request(id, prompt, self._params(asked), lora_request=self._lora)
-                    known[id] = asked
-                except Exception as error:  # its own kinds of errors, and ValueError
-                    asked.fail(f"vLLM refuses the request: {_reason(error)}")
-            if gone := [id for id, asked in known.items() if asked.future.done()]:
-                self._llm.abort_request(gone)
-                known = {id: asked for id, asked in known.items() if id not in gone}
-            try:
-                outputs = self._llm.step() if known and not self.closed else []
-            except Exception as error:  # whatever a model can raise: those who wait must hear of it
-                self.closed = True
-                for asked in known.values():
-                    asked.fail(f"vLLM failed: {_reason(error)}")
-                break
-            for output in outputs:
-                if output.finished and output.request_id in known:
-                    self._hand_over(known.pop(output.request_id), output.outputs)
-        self._llm.engine_core.shutdown()
+        try:
+            while not self.closed:
+                for asked in self.arrived(wait=not known):
+                    id, prompt = str(next(numbers)), {"type": "token", "prompt_token_ids": asked.ids}
+                    try:
+                        self._llm.add_request(id, prompt, self._params(asked), lora_request=self._lora)
+                        known[id] = asked
+                    except Exception as error:  # its own kinds of errors, and ValueError
+                        asked.fail(f"vLLM refuses the request: {_reason(error)}")
+                if gone := [id for id, asked in known.items() if asked.future.done()]:
+                    self._llm.abort_request(gone)
+                    known = {id: asked for id, asked in known.items() if id not in gone}
+                for output in self._llm.step() if known and not self.closed else []:
+                    if output.finished and output.request_id in known:
+                        self._hand_over(known.pop(output.request_id), output.outputs)
+        finally:
+            self._llm.engine_core.shutdown()
 
     def _params(self, asked: Asked) -> Any:
         from vllm.sampling_params import RequestOutputKind, SamplingParams
