@@ -259,7 +259,6 @@ def test_what_cannot_be_opened_says_what_was_tried_and_what_to_do(monkeypatch: p
         assert f"{root} refuses the request: 404 Not Found | is the base of the API --base-url {root}/v1?" in opens(
             [root]
         )
-    assert "no base URL" in opens(["localhost:8000"])
     assert "--base-url http://HOST:8000/v1, or set OPENAI_BASE_URL" in opens([])
     url = f"http://127.0.0.1:{free_port()}/v1"
     assert f"no server answers ({url}: " in opens([url], max_retries=0)
@@ -296,13 +295,10 @@ def test_one_server_of_two_is_enough_and_the_other_is_told() -> None:
     assert "does not answer" in told[0]
 
 
-def test_base_urls_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_which_servers_and_which_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", " http://a/v1/, http://b:1/v1  http://a/v1")
     assert base_urls(()) == ["http://a/v1", "http://b:1/v1"]
     assert base_urls(("http://c/v1/",)) == ["http://c/v1"]
-
-
-def test_which_model(tmp_path: Path) -> None:
     listed = [
         {"id": "org/base", "root": "/models/base"},
         {"id": "round-2", "root": "/out/round-2", "parent": "org/base"},
@@ -317,7 +313,7 @@ def test_which_model(tmp_path: Path) -> None:
     assert pick(model="not-listed") == "not-listed"
     with pytest.raises(UsageError, match="org/base, round-2, other"):
         pick()
-    with pytest.raises(UsageError, match="the adapter out/round-3"):
+    with pytest.raises(UsageError, match="does not serve out/round-3"):
         pick(adapter="out/round-3")
     # The only whole model, its adapters beside it; not in an adapter's place.
     assert pick_model("u", listed[:2], ("nothing",))[0] == "org/base"
