@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from medsss_cli.answers import ANNOUNCED, Extract, answer_key, check_gold, judge, states_answer
-from medsss_cli.answers.readers import READERS, normalised
 from medsss_cli.errors import BadRecord
 from medsss_cli.records import Problem, Task, Verdict
 
@@ -24,7 +23,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 import answers_table
 from answers_table import OPTIONS, PHRASINGS, TABLES, filled, rows, sets_of_options
 
-HERE = Path(__file__).parent
 DRUGS = {"A": "Aspirin", "B": "Metoprolol", "C": "No treatment", "D": "Vitamin D", "E": "E. coli vaccine"}
 RIGHT, WRONG, NONE = Verdict.CORRECT, Verdict.WRONG, Verdict.NO_ANSWER
 
@@ -84,7 +82,7 @@ def test_what_the_published_rule_makes_of_the_table() -> None:
     counts: Counter[tuple[str, str]] = Counter()
     for kind, row, _ in answers_table.counted(TABLES["answers.jsonl"](), Extract.PUBLISHED):
         counts.update([(row.problem.task.value, kind), (row.problem.task.value, "answers")])
-    page = (HERE.parent / "docs" / "answers.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[1] / "docs" / "answers.md").read_text(encoding="utf-8")
     for task in ("choice", "number", "text"):
         row = (counts[task, "answers"], counts[task, "false right"], counts[task, "miss"])
         assert f"| {task} | {row[0]} | {row[1]} | {row[2]} |" in page, (task, row)
@@ -94,12 +92,10 @@ def test_what_the_published_rule_makes_of_the_table() -> None:
     ("problem", "written", "verdict", "answer"),
     [
         # The first character holds the gold letter.
-        (choice(), "The answer is B.", RIGHT, "B"),
         (choice(), "The answer is Bananas.", RIGHT, "B"),
         (choice(), "The answer is (B).", WRONG, "("),
         (choice(), "The answer is A. But wait, the answer is B.", WRONG, "A"),
         (choice(), "The answer is A.\nThe answer is B.", RIGHT, "B"),
-        (choice(), "The correct answer is B", RIGHT, "B"),
         (choice(), "Final Answer:\n\nB", RIGHT, "B"),
         (choice(), "Final answer is B", WRONG, "I"),  # "Final answer" comes first, and leaves "is B"
         (choice(), "<think>A</think>Answer: B", RIGHT, "B"),
@@ -110,8 +106,6 @@ def test_what_the_published_rule_makes_of_the_table() -> None:
         # The gold text is contained in the answer.
         (text("high"), "The answer is not high.", RIGHT, "not high"),
         (text("0.6"), "The answer is 10.65.", RIGHT, "10.65"),
-        (text("high"), "The answer is low.", WRONG, "low"),
-        (number("84 mmHg"), "The answer is 84 mmHg.", RIGHT, "84 mmhg"),
         (number("84 mmHg"), "The answer is 84.", WRONG, "84"),
     ],
 )
@@ -123,65 +117,48 @@ def test_the_published_rule(problem: Problem, written: str, verdict: Verdict, an
 
 
 @pytest.mark.parametrize(
-    ("written", "problem", "how"),
+    ("written", "problem", "how", "answer"),
     [
-        ("\\boxed{B}", choice(), "boxed"),
-        ("\\boxed{84}", number("84"), "boxed"),
-        ("<answer>B</answer>", choice(), "tag"),
-        ('{"answer": "B"}', choice(), "json"),
-        ("The answer is B.", choice(), "statement"),
-        ("The answer is the beta blocker Metoprolol, once daily.", choice(), "statement"),
-        ("故选B。", choice(), "statement"),
-        ("答案是high。", text("high"), "statement"),
-        ("B is correct, as the heart is slow", choice(), "correct"),
-        ("Option B is correct.", choice(), "correct"),
-        ("B", choice(), "first_line"),
-        ("B. Metoprolol\n\nIt slows the heart within minutes.", choice(), "first_line"),
-        ("84 mmHg", number("84"), "first_line"),
-        ("The heart is fast.\nIt must be slowed, so B.", choice(), "conclusion"),
-        ("The heart is fast. The most likely choice is therefore **Metoprolol**.", choice(), "conclusion"),
-        ("The heart is fast.\nMetoprolol", choice(), "last_line"),
-        ("The heart is fast.\n2 x 42 = 84", number("84"), "last_line"),
-        ("It is due\non 2024-03-15", number("03/15/2024"), "last_line"),
-        ("high", text("high"), "last_line"),
-        ("<think>The answer is B.", choice(), "none"),  # the thought was cut off
+        ("\\boxed{B}", choice(), "boxed", "B"),
+        ("\\boxed{84}", number("84"), "boxed", "84"),
+        ("<answer>B</answer>", choice(), "tag", "B"),
+        ('{"answer": "B"}', choice(), "json", "B"),
+        ("The answer is D and B.", choice("BD"), "statement", "BD"),
+        ("The answer is the beta blocker Metoprolol, once daily.", choice(), "statement", "B"),
+        ("故选B。", choice(), "statement", "B"),
+        ("答案是high。", text("high"), "statement", "high"),
+        # Equal answers are equal strings.
+        ("The answer is 84.0 mmHg", number("84"), "statement", "84"),
+        ("The answer is 1.5 L.", number("1500 mL"), "statement", "1500"),
+        ("The answer is 5–6 mg.", number("5 to 6"), "statement", "5 to 6"),
+        ("The answer is March 15, 2024.", number("03/15/2024"), "statement", "2024-03-15"),
+        ("The answer is The  Aorta!", text("aorta"), "statement", "aorta"),
+        ("B is correct, as the heart is slow", choice(), "correct", "B"),
+        ("B. Metoprolol\n\nIt slows the heart within minutes.", choice(), "first_line", "B"),
+        ("84 mmHg", number("84"), "first_line", "84"),
+        ("The heart is fast.\nIt must be slowed, so B.", choice(), "conclusion", "B"),
+        ("The heart is fast. The most likely choice is therefore **Metoprolol**.", choice(), "conclusion", "B"),
+        ("The heart is fast.\nMetoprolol", choice(), "last_line", "B"),
+        ("The heart is fast.\n2 x 42 = 84", number("84"), "last_line", "84"),
+        ("It is due\non 2024-03-15", number("03/15/2024"), "last_line", "2024-03-15"),
+        ("high", text("high"), "last_line", "high"),
+        ("<think>The answer is B.", choice(), "none", None),  # the thought was cut off
     ],
 )
-def test_the_reader_is_named(written: str, problem: Problem, how: str) -> None:
-    """The record names the reader, and strict takes the statements alone."""
-    assert judge(problem, written).how == how
-    stated = how in ANNOUNCED
-    assert judge(problem, written, Extract.STRICT).verdict is (RIGHT if stated else NONE)
-    if how != "none":
-        assert READERS[how](normalised(written))[-1].stated is stated
-
-
-@pytest.mark.parametrize(
-    ("problem", "written", "answer"),
-    [
-        (choice(), "The answer is (b).", "B"),
-        (choice("BD"), "The answer is D and B.", "BD"),
-        (number("84"), "The answer is 84.0 mmHg", "84"),
-        (number("1500"), "The answer is 1,500", "1500"),
-        (number("1500 mL"), "The answer is 1.5 L.", "1500"),  # one vote with 1500 mL
-        (number("5 to 6"), "The answer is 5–6 mg.", "5 to 6"),
-        (number("03/15/2024"), "The answer is March 15, 2024.", "2024-03-15"),
-        (text("x"), "The answer is The  Aorta!", "aorta"),
-        (text("x"), "...", None),
-    ],
-)
-def test_equal_answers_are_equal_strings(problem: Problem, written: str, answer: str | None) -> None:
-    assert judge(problem, written).answer == answer
+def test_the_reader_is_named(written: str, problem: Problem, how: str, answer: str | None) -> None:
+    """The record names the reader, and strict takes the statements alone; votes count equal strings."""
+    judgement = judge(problem, written)
+    assert (judgement.how, judgement.answer, judgement.verdict) == (how, answer, RIGHT if answer else NONE)
+    assert judge(problem, written, Extract.STRICT).verdict is (RIGHT if how in ANNOUNCED else NONE)
 
 
 def test_keys_make_one_vote_of_equal_answers() -> None:
+    """Answers of other tools and older records count beside ours."""
     assert answer_key(number("84"), "84.0") == answer_key(number("84"), "84 mmHg") == "84"
     assert answer_key(number("2024-03-15"), "March 15, 2024") == "2024-03-15"
     assert answer_key(number("0"), "-0") == answer_key(number("0"), "0.0") == "0"
-    assert answer_key(choice(), "DB") == "BD"
     assert answer_key(text("high"), "High.") == "high"
-    assert answer_key(choice(), "Z") == "z"
-    assert answer_key(choice(), None) is None
+    assert [answer_key(choice(), each) for each in ("DB", "Z", None)] == ["BD", "z", None]
 
 
 @pytest.mark.parametrize(
@@ -193,18 +170,18 @@ def test_keys_make_one_vote_of_equal_answers() -> None:
     ],
 )
 def test_an_unreadable_gold_answer_is_an_error_with_its_id(problem: Problem) -> None:
-    with pytest.raises(BadRecord, match=r"^q: the gold answer"):
-        judge(problem, "The answer is B.")
-    with pytest.raises(BadRecord):
-        check_gold(problem)
+    """It would count as a failure of the policy."""
+    for read in (check_gold, partial(judge, text="The answer is B.")):
+        with pytest.raises(BadRecord, match=r"^q: the gold answer"):
+            read(problem)
 
 
 def test_a_step_that_states_the_answer() -> None:
+    """The search makes a Finish of it."""
     for step in ["So it is 84. The answer is 84.", "Final answer: B", "\\boxed{3}", "The answer is no treatment."]:
         assert states_answer(step), step
-    for step in ["The pressure is 84.", "The answer is not A.", "The answer is", "Answers vary."]:
+    for step in ["It is 84.", "The answer is not A.", "The answer is", "Answers vary.", "The answer is found by sums."]:
         assert not states_answer(step), step
-    assert not states_answer("The answer is found by dividing.")
 
 
 PIECES = (

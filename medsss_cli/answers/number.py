@@ -38,14 +38,6 @@ class Number(NamedTuple):
     fraction: bool = False
 
 
-class _Found(NamedTuple):
-    """A number and where its text begins and ends, the unit included."""
-
-    number: Number
-    start: int
-    end: int
-
-
 # One way of writing numbers
 
 _ONES = tuple(
@@ -77,15 +69,13 @@ _FILLER = cue(
     r"|therefore|just|equal to|the|is|a|(?:you|we|I) (?:would|should|must|will)|give|administer|infuse|prescribe"
     r"|draw up|set the \w{1,12} (?:at|to)|约|大约)\b,?)*"
 )
-_IN_WORDS = re.compile(
-    rf"(?<![\w-])(?P<sign>(?:minus|negative)\s)?(?P<first>{_WORD})(?:[\s-](?P<second>{'|'.join(_ONES[1:10])}))?\b"
-    r"(?P<scale>\s(?:hundred|thousand|million)\b)?",
-    re.IGNORECASE,
+_IN_WORDS = cue(
+    rf"(?<![\w-])(?P<sign>(?:minus|negative) )?(?P<first>{_WORD})(?:[ -](?P<second>{'|'.join(_ONES[1:10])}))?\b"
+    r"(?P<scale> (?:hundred|thousand|million)\b)?"
 )
-_WORDS_GO_ON = re.compile(
-    rf"\s?(?:hundred|thousand|million|of\s|and\s(?!a\shalf)\w|-(?!(?:hal|third|quarter|fourth|fifth|eighth|tenth)))"
-    rf"|\s(?:in\s(?:a\s)?(?=\d|hundred|{_WORD})|(?:{_WORD})\b)",
-    re.IGNORECASE,
+_WORDS_GO_ON = cue(
+    rf" ?(?:hundred|thousand|million|of |and (?!a half)\w|-(?!(?:hal|third|quarter|fourth|fifth|eighth|tenth)))"
+    rf"| (?:in (?:a )?(?=\d|hundred|{_WORD})|(?:{_WORD})\b)"
 )
 _CHINESE = re.compile(
     r"^([一二两三四五六七八九]?)(十?)([一二两三四五六七八九]?)(?=[片次个天克岁种周支粒]?[。.! ]{0,2}$)"
@@ -162,11 +152,10 @@ _NUMBER = re.compile(
 )
 _RANGE = re.compile(r" ?(?:[-–—~～至到]|\bto\b) ?(?=\d)")
 _OR = re.compile(r",? ?(?:or|或|\() ?(?=[\d.])")
-_OUT_OF = re.compile(
-    r"\s?(?:(?P<slash>/)|(?:out\s)?of\s(?:a\s(?:possible|total\sof|maximum\sof)\s)?)\s?(?P<total>\d{1,9}|"
+_OUT_OF = cue(
+    r" ?(?:(?P<slash>/)|(?:out )?of (?:a (?:possible|total of|maximum of) )?) ?(?P<total>\d{1,9}|"
     + _WORD
-    + r")(?![\d/]|[.,]\d)",
-    re.IGNORECASE,
+    + r")(?![\d/]|[.,]\d)"
 )
 _PLUS_MINUS = re.compile(r" ?(?:±|\\pm|\+ ?/? ?[-−]) ?(?P<size>\d{1,12}(?:\.\d{1,12})?) ?(?P<percent>%)?")
 _COMPOUND = cue(r",? (?:and )?(?P<value>\d{1,4}(?:\.\d{1,4})?)(?= ?[a-z])")
@@ -203,14 +192,14 @@ def read_gold(answer: str) -> Number | None:
     "80 to 90 mmHg"); None where there is not exactly one. "5-6" is refused: a range, a date or a subtraction?"""
     answer = in_digits(plain(answer))
     found = _first(answer)
-    if found is None or answer[: found.start].strip(" ≈~<>=$£€"):
+    if found is None:
         return None
-    number = found.number
-    if number.high is not None and "-" in answer[found.start : found.end].lstrip("-"):
+    number, start, end = found
+    subtraction = number.high is not None and "-" in answer[start:end].lstrip("-")
+    alternative = _OR.match(answer, end) and "(" not in answer[end : end + 2]
+    if answer[:start].strip(" ≈~<>=$£€") or subtraction or alternative:
         return None
-    if _OR.match(answer, found.end) and "(" not in answer[found.end : found.end + 2]:
-        return None
-    if around := _PLUS_MINUS.match(answer, found.end):
+    if around := _PLUS_MINUS.match(answer, end):
         size = float(around["size"])
         unit, _ = read_unit(answer, around.end())
         slack = abs(number.value) * size / 100 if around["percent"] else size
@@ -258,24 +247,25 @@ def _number(text: str, most_words: int | None = None) -> Number | str | None:
     found = _first(text)
     if found is None:
         return None
-    number, before, rest = found.number, text[: found.start], text[found.end :]
+    number, start, end = found
+    before, rest = text[:start], text[end:]
     if _UNFIT_BEFORE.search(before):
         return None
     if most_words is not None and (_FILLER.fullmatch(before) is None or len(rest.split()) > most_words):
         return None
-    other = _OR.match(rest)
-    second = _first(rest[other.end() :]) if other else None
-    if other is not None and second is not None:
-        alike = None in (second.number.unit, number.unit) or number.unit == second.number.unit
-        after = rest[other.end() + second.end :]
-        repeated = "(" in other.group() and (second.number.high is not None or not re.match(r"\s?(?:\)|[a-z])", after))
-        return number if repeated or not alike or same(second.number.value, number) else UNSURE
+    if (link := _OR.match(rest)) and (other := _first(rest[link.end() :])):
+        second, _, stop = other
+        alike = None in (second.unit, number.unit) or number.unit == second.unit
+        inside = re.match(r" ?(?:\)|[a-z])", rest[link.end() + stop :]) is not None
+        repeated = "(" in link.group() and (second.high is not None or not inside)
+        return number if repeated or not alike or same(second.value, number) else UNSURE
     of_what = number.unit is not None and rest.startswith(" of ") and number.unit.kinds != ("percent",)
     return number if of_what or _FIT_AFTER.match(rest) else None
 
 
-def _first(text: str) -> _Found | None:
-    """The first number or range of `text`; None if there is none or it cannot be read as one."""
+def _first(text: str) -> tuple[Number, int, int] | None:
+    """The first number or range of `text`, and where it begins and ends, unit included; None if there is none or it
+    cannot be read as one."""
     match = _NUMBER.search(text)
     number = _value(match) if match else None
     if match is None or number is None:
@@ -285,7 +275,7 @@ def _first(text: str) -> _Found | None:
         below = float(_WORDS.get(total["total"].lower(), 0) if total["total"].isalpha() else total["total"])
         unit, end = read_unit(text, total.end())
         share = number._replace(unit=unit, out_of=below, fraction=bool(total["slash"]))
-        return _Found(share, match.start(), end) if below else None
+        return (share, match.start(), end) if below else None
     if re.match(r"[,.]\d|\s?/\s?\d|\s\d", text[end:]):
         return None
     unit, end = read_unit(text, end)
@@ -307,7 +297,7 @@ def _first(text: str) -> _Found | None:
         half = max(number.half_digit, upper.half_digit)
         unit, end = read_unit(text, end)
         number = number._replace(half_digit=half, high=upper.value, unit=unit or number.unit)
-    return _Found(number, match.start(), end)
+    return number, match.start(), end
 
 
 def _value(match: re.Match[str]) -> Number | None:

@@ -209,49 +209,25 @@ def json(text: str) -> list[Place]:
     return _inside(text, "json")
 
 
-_IS = r"(?:is|are|would\sbe|should\sbe|must\sbe|will\sbe|has\sto\sbe)\b"
-_ANSWER = re.compile(
-    rf"""
-    (?:
-        (?:
-            (?:答案|正确的?选项|(?:合适|最佳|正确|恰当)的?(?:选择|选项|答案)|结果) \]? \s?
-            (?:
-                (?:应该|应当|大约|约)?(?:是|为|选) | 应[是为选]
-                | (?=不[是为选]|并非|:|[(\[]{{0,3}}[A-Z])
-            )
-            |
-            (?:故|因此|所以|因而|综上所述|综上|本题|此题|我|应该|应当|应)
-            ,? (?:本题|此题|正确|答案)? (?:应该|应当|应)? 选 (?!项)
-            | (?:应该是|应为) (?=\s?\(?[A-Z])
-            | (?<![\u3400-\u9fff]) 选 (?=择?[:\s]{{0,2}}[(\[]?[A-Z](?!项))
-        ) (?:择|项)? [:\s]{{0,6}}
-    )
-    |
-    \b (?: answers? | ans(?=\s?[:.=]|[\s-]\(?[A-Z]\b)
-        | (?:correct|best|right|final|my)\s(?:option|choice|selection)s? )
-    (?: \s(?:choice|option)\b )?
-    (?: \s(?:to|for|of|in|here)\b [^.:\n]{{0,160}}? | ,\s[^.,:\n]{{0,60}}, )?
-    [)\s]{{0,3}}
-    (?:
-        \b{_IS} [:\s]{{0,6}}
-        | [:=]\s{{0,6}} | (?<=\bans)[.\s-]\s{{0,3}} | (?<=[ \t])[-–—]\s{{1,3}}
-        | (?<=nswer\n)\s{{0,3}} | (?<=nswer\n\n)
-    )
-    """,
-    re.VERBOSE | re.IGNORECASE,
+_ANSWER = cue(
+    r"(?:(?:答案|正确的?选项|(?:合适|最佳|正确|恰当)的?(?:选择|选项|答案)|结果)\]?\s?"
+    r"(?:(?:应该|应当|大约|约)?[是为选]|应[是为选]|(?=不[是为选]|并非|:|[(\[]{0,3}[A-Z]))"
+    r"|(?:故|因此|所以|因而|综上所述|综上|本题|此题|我|应该|应当|应),?(?:本题|此题|正确|答案)?(?:应该|应当|应)?选(?!项)"
+    r"|(?:应该是|应为)(?=\s?\(?[A-Z])|(?<![\u3400-\u9fff])选(?=择?[:\s]{0,2}[(\[]?[A-Z](?!项)))(?:择|项)?[:\s]{0,6}"
+    r"|\b(?:answers?|ans(?=\s?[:.=]|[\s-]\(?[A-Z]\b)|(?:correct|best|right|final|my)\s(?:option|choice|selection)s?)"
+    r"(?:\s(?:choice|option)\b)?(?:\s(?:to|for|of|in|here)\b[^.:\n]{0,160}?|,\s[^.,:\n]{0,60},)?[)\s]{0,3}"
+    r"(?:\b(?:is|are|would be|should be|must be|will be|has to be)\b[:\s]{0,6}|[:=]\s{0,6}|(?<=\bans)[.\s-]\s{0,3}"
+    r"|(?<=[ \t])[-–—]\s{1,3}|(?<=nswer\n)\s{0,3}|(?<=nswer\n\n))"
 )
-_CHOICE = re.compile(
-    r"""
-    \b(?:I|we|you)(?:\s(?:can|would|will|should|must|therefore|thus|(?:would\s)?(?:have|need)\sto)|['’](?:d|ll))?(?:\sam\sgoing|\sgo(?=\swith))?
-      \s? (?:choose|pick|select|say|recommend|opt\sfor|with|go\swith)\b (?!\s(?:the\s)?(?:between|one|from))
-    | (?:^|(?<=[.!?:\n]\s)|\n)(?:choose|pick|select|go\swith)\b
-      (?=\s(?:the\s)?(?:(?:option|choice|answer)\s)?\(?[A-Z]\b)
-    | \bI\s(?:think|believe)\s(?:that\s)?it\sis\b | \bI\sam\sgoing\swith\b
-    | (?:^|\n)[\s\#>]{0,6}
-      (?:(?:selected\s)?(?:choice|option|answer)|conclusion|selection|(?:my\s)?pick|(?:most\slikely\s|final\s)?diagnosis|(?:final\s)?decision|result)\s?:
-    | (?:^|\n)\#{3,4}\s(?=\(?[A-Z\d.-]{1,12}[).]{0,3}\s*$)
-    """,
-    re.VERBOSE | re.IGNORECASE,
+_CHOICE = cue(
+    r"\b(?:I|we|you)(?: (?:can|would|will|should|must|therefore|thus|(?:would )?(?:have|need) to)|['’](?:d|ll))?"
+    r"(?: am going| go(?= with))? ?(?:choose|pick|select|say|recommend|opt for|with|go with)\b"
+    r"(?! (?:the )?(?:between|one|from))"
+    r"|(?:^|(?<=[.!?:\n]\s)|\n)(?:choose|pick|select|go with)\b(?= (?:the )?(?:(?:option|choice|answer) )?\(?[A-Z]\b)"
+    r"|\bI (?:think|believe) (?:that )?it is\b|\bI am going with\b"
+    r"|(?:^|\n)[\s#>]{0,6}(?:(?:selected )?(?:choice|option|answer)|conclusion|selection|(?:my )?pick"
+    r"|(?:most likely |final )?diagnosis|(?:final )?decision|result) ?:"
+    r"|(?:^|\n)#{3,4}\s(?=\(?[A-Z\d.-]{1,12}[).]{0,3}\s*$)"
 )
 
 
@@ -267,25 +243,23 @@ def statement(text: str, *cues: re.Pattern[str]) -> list[Place]:
     return sorted(places, key=lambda place: place.at)
 
 
-_RIGHT = re.compile(
-    r"\s(?:is|are|must\sbe|would\sbe|seems)\s(?:(?:therefore|thus|clearly|both|also|indeed|hence|all)\s)?(?:(?:the"
-    r"|our|my|a)\s)?(?:(?P<bare>correct|right)(?=\s?(?:[.;,!)*]|$|\n|\b(?:because|since|as|here)\b))|(?:single\s"
-    r"|only\s)?(?:(?:best|better|correct|right|most\s(?:likely|appropriate|probable|suitable))\s)?(?:answers?"
-    r"|choices?|options?|one(?!\s(?:of|possible|option|choice)\b))\b|(?:most\s(?:likely|probable|appropriate"
-    r"|suitable)(?=\s?[*]{0,2}(?:[.;]|$|\n))|(?:most\s(?:likely|probable|appropriate|suitable)"
-    r"|best)\s(?:[\w-]{1,20}\s){1,3}(?=(?:for|in)\sthis\s(?:patient|case|man|woman|child|setting)\b)"
-    r"|(?:most\s(?:likely|probable|appropriate|suitable)|best|first-line|preferred)\s(?:cause|organism|pathogen"
-    r"|diagnosis|agent|explanation|treatment|therapy|drug|test|next\sstep|step|management|initial\s\w{1,12})\b)"
-    r"|(?:drug|treatment|test|agent)\sof\schoice\b(?!\sfor\s(?!this)))|(?P<chinese>(?:选项|项)?(?:是|都|均)?(?:正确|对的|最佳"
-    r"|最合适|最恰当|最符合题意))"
+_MOST = "most (?:likely|appropriate|probable|suitable)"
+_RIGHT = cue(
+    r"\s(?:is|are|must be|would be|seems) (?:(?:therefore|thus|clearly|both|also|indeed|hence|all) )?"
+    r"(?:(?:the|our|my|a) )?(?:(?:correct|right)(?=\s?(?:[.;,!)\n]|$|(?:because|since|as|here)\b))"
+    rf"|(?:single |only )?(?:(?:best|better|correct|right|{_MOST}) )?"
+    r"(?:answers?|choices?|options?|one(?! (?:of|possible|option|choice)\b))\b"
+    rf"|{_MOST}(?=\s?(?:[.;]|$|\n))"
+    rf"|(?:{_MOST}|best) (?:[\w-]{{1,20}} ){{1,3}}(?=(?:for|in) this (?:patient|case|man|woman|child|setting)\b)"
+    rf"|(?:{_MOST}|best|first-line|preferred) (?:cause|organism|pathogen|diagnosis|agent|explanation|treatment|therapy"
+    r"|drug|test|next step|step|management|initial \w{1,12})\b"
+    r"|(?:drug|treatment|test|agent) of choice\b(?! for (?!this)))"
+    r"|(?:选项|项)?(?:是|都|均)?(?:正确|对的|最佳|最合适|最恰当|最符合题意)"
 )
 _TURN = cue(
-    r"\b(?:actually|(?<!all\s)(?<!anything\s)(?<!everything\s)but|however|wait|no|rather|instead|correction"
-    r"|in\sfact)\b[,:]?"
+    r"\b(?:actually|(?<!all )(?<!anything )(?<!everything )but|however|wait|no|rather|instead|correction)\b[,:]?"
 )
-_ONLY_IF = cue(
-    r"[\s,]{0,2}(?:in\s(?!this|our|the\sgiven|(?:the\s|his\s|her\s)?management\b)|only|if|unless|when|of\smany)"
-)
+_ONLY_IF = cue(r"[\s,]{0,2}(?:in (?!this|our|the given|(?:the |his |her )?management\b)|only|if|unless|when|of many)")
 
 
 def correct(text: str) -> list[Place]:
@@ -307,9 +281,9 @@ def correct(text: str) -> list[Place]:
 
 
 _MARK = cue(
-    r"(?:^|\n)[\s*#>-]{0,6}(?:\d{1,2}\.\s)?(?:option\s)?\(?(?P<letter>[A-Z])[.):][^\n]{0,120}?[-–—:→|][\s*]{1,4}"
-    r"(?:(?:this|it)\sis\s)?(?:the\s)?(?:(?P<right>(?:correct|right|best)(?:\s(?:answer|choice|option))?)"
-    r"|(?:incorrect|wrong|not\s(?:correct|right)))(?=\s?(?:[.,;:!*)|–—]|\n|$|because\b))"
+    r"(?:^|\n)[\s#>-]{0,6}(?:\d{1,2}\. )?(?:option )?\(?(?P<letter>[A-Z])[.):][^\n]{0,120}?[-–—:→|]\s{1,4}"
+    r"(?:(?:this|it) is )?(?:the )?(?:(?P<right>(?:correct|right|best)(?: (?:answer|choice|option))?)"
+    r"|(?:incorrect|wrong|not (?:correct|right)))(?=\s?(?:[.,;:!)|–—]|\n|$|because\b))"
 )
 
 
@@ -342,22 +316,26 @@ def first_line(text: str) -> list[Place]:
 
 
 _CONCLUSION = re.compile(
-    r"(?:^|(?<=[\s(,;，]))(?:(?P<finding>"
-    r"(?:the|a|her|his)\s(?:[\w-]{1,20}\s){0,3}?(?:most|best|correct|right|first-line|underlying|causative|likely|first(?=\sstep))\b[^.:;=\n]{0,60}?\s(?:is|are|would\sbe|should\sbe)"
-    r"|the\s(?:appropriate\s|maintenance\s|recommended\s|correct\s){0,2}(?:diagnosis|dose|organism|pathogen|cause|agent|treatment\sof\schoice|drug\sof\schoice|statement|claim|conclusion|next\sstep)\sis(?:\sto(?=\s\w))?"
+    r"(?:^|(?<=[\s(,;，]))(?:(?P<finding>(?:the|a|her|his) (?:[\w-]{1,20} ){0,3}?(?:most|best|correct|right|first-line"
+    r"|underlying|causative|likely|first(?= step))\b[^.:;=\n]{0,60}? (?:is|are|would be|should be)"
+    r"|the (?:appropriate |maintenance |recommended |correct ){0,2}(?:diagnosis|dose|organism|pathogen|cause|agent"
+    r"|treatment of choice|drug of choice|statement|claim|conclusion|next step) is(?: to(?= \w))?"
     r"|(?:首选|最可能的?|最佳的?)[\u3400-\u9fff]{0,8}[是为])"
-    r"|is\s(?:most\s)?consistent\swith|(?:the\s(?:\w{1,12}\s){0,2}\w{1,12}|this|that|it)\s(?:corresponds\sto|matches|points\sto)|(?:this|that|it)\s(?:must\sbe|is)(?:\sa\scase\sof)?|it['’]s|that['’]s|(?:strongly|clearly)\s(?:suggests?|indicates?)(?!\sthat)|(?:that|this|which)\sleaves(?:\sus\swith)?"
-    r"|(?:he|she|(?:the|this)\spatient)\s(?:(?:most\slikely|probably|likely)\shas|needs|requires|should\s(?:be\s(?:started\son|given|treated\swith)|receive|undergo))(?!\s?[*]{0,2}\d)"
-    r"|(?:so(?!\s(?:is|are|was|does|do)\b)|thus|hence|therefore)(?=[\s,(])|(?<=\w\w\w\s)(?:→|->|=>)"
-    r")[\s,]{0,2}(?:(?:therefore|thus|most\slikely|likely|probably|clearly|hence|indeed)\s){0,2}",
+    r"|is (?:most )?consistent with|(?:the (?:\w{1,12} ){0,2}\w{1,12}|this|that|it) (?:corresponds to|matches"
+    r"|points to)|(?:this|that|it) (?:must be|is)(?: a case of)?|it['’]s|that['’]s"
+    r"|(?:strongly|clearly) (?:suggests?|indicates?)(?! that)|(?:that|this|which) leaves(?: us with)?"
+    r"|(?:he|she|(?:the|this) patient) (?:(?:most likely|probably|likely) has|needs|requires"
+    r"|should (?:be (?:started on|given|treated with)|receive|undergo))(?! ?\d)"
+    r"|(?:so(?! (?:is|are|was|does|do)\b)|thus|hence|therefore)(?=[\s,(])|(?<=\w\w\w\s)(?:→|->|=>)"
+    r")[\s,]{0,2}(?:(?:therefore|thus|most likely|likely|probably|clearly|hence|indeed)\s){0,2}",
     re.IGNORECASE | re.MULTILINE,
 )
 _HOWEVER = re.compile(r",\s(?:but|although)\s(?!not)")
-_NOT_FINAL = cue(r"\b(?:least|second|less|other|another|alternative|worst|least|next\smost|current|previous)\b")
+_NOT_FINAL = cue(r"\b(?:least|second|less|other|another|alternative|worst|next most|current|previous)\b")
 
 
-_TURNED = cue(r"(?:[.!?…]\s{1,2}|\n)(?:but|however|wait|actually|hmm|no|on\s(?:the\sother|second))\b")
-_INITIAL = re.compile(r"\b[A-Z]\.")
+_TURNED = cue(r"(?:[.!?…]\s{1,2}|\n)(?:but|however|wait|actually|hmm|no|on the (?:other|second))\b")
+_LAST_BREAK = re.compile(rf"(?<!\b[A-Z]\.)(?:{_SENTENCE_BREAK.pattern})|\n")  # none after "consistent with B."
 
 
 def conclusion(text: str) -> list[Place]:
@@ -365,10 +343,7 @@ def conclusion(text: str) -> list[Place]:
     found to be the most likely (or the best, or the diagnosis) in a sentence before."""
     tail = text[-4_000:].rstrip("。！？； \n")
     offset = len(text) - len(text[-4_000:])
-    last = 0
-    for end in _SENTENCE_BREAK.finditer(tail):
-        if "\n" in end.group() or not _INITIAL.fullmatch(tail, max(end.start() - 2, 0), end.start()):
-            last = end.end()
+    last = max((end.end() for end in _LAST_BREAK.finditer(tail)), default=0)
     if _CUT.search(tail, last):
         return []
     for found in reversed(_last_of(_CONCLUSION, tail)):
@@ -382,9 +357,7 @@ def conclusion(text: str) -> list[Place]:
     return []
 
 
-_REMARK = cue(
-    r"\s*(?:this|that|it)(?:\s(?:value|result))?\s(?:is|lies|falls)\s(?:with)?in\sthe\s(?:\w{1,12}\s)?range\b"
-)
+_REMARK = cue(r"\s*(?:this|that|it)(?: (?:value|result))? (?:is|lies|falls) (?:with)?in the (?:\w{1,12} )?range\b")
 
 
 def last_line(text: str) -> list[Place]:

@@ -15,17 +15,16 @@ from .readers import Place, asserted, cue, first_sentence
 _WORD = re.compile(r"\d{1,40}(?:\.\d{1,40})?|[^\W\d_]{1,80}|%")
 _TOKEN = re.compile(r"[\u3400-\u9fff]|[^ \u3400-\u9fff]+")
 _ARTICLES = {"a", "an", "the"}
-_NEGATIONS = frozenset(
-    "not no never neither nor without except than unlike anything unlikely isn cannot exclude excludes denies negative"  # noqa: SIM905
-    " absence non out 不 非 无".split()
+# Of the four words before a phrase: a denial that nothing turns ("not high", but not "not low but high").
+_DENIED_BEFORE = re.compile(
+    r"(?<!\w)(?:not|no|never|neither|nor|without|except|than|unlike|anything|unlikely|isn|cannot|excludes?|denies|negative"
+    r"|absence|non|out|不|非|无)(?!\w)(?!.*(?:(?<!anything )\bbut\b|\brather\b(?! than)|\binstead\b(?! of)|而))"
+    r"|\b(?:rather than|instead of)\b"
 )
-_TURNS = {"but", "rather", "instead", "而"}
 _DENIED_AFTER = re.compile(
-    r"(?:is|was|are|seems) (?:\w+ )?(?:not|unlikely|excluded|wrong|incorrect|absent|ruled)\b|excluded\b"
-    r"|ruled out\b"
+    r"(?:is|was|are|seems) (?:\w+ )?(?:not|unlikely|excluded|wrong|incorrect|absent|ruled)\b|excluded\b|ruled out\b"
 )
 _ASIDE = cue(r", (?:which|who|where|because|since|as)\b| because\b")
-_NEGATED_WITHIN = 4
 _MAX_WORDS = 20
 _MARKS = re.compile(r"[(),:;—–→=\"*](?!\d)| - ")
 _UNFINISHED = cue(r"\b(?:is|are|was|be|of|to|an?|the|and|or)$|(?:[是为]|:)$")
@@ -44,13 +43,7 @@ _PLAIN_AFTER = frozenset(
 _CHINESE_BEFORE = tuple("是 为 即 有 患 用 选 原发性 急性 慢性 严重".split())  # noqa: SIM905
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _COMBINING = re.compile(r"[\u0300-\u036f]")
-_GREEK = {
-    ord(letter): f" {name} "
-    for letter, name in {
-        "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "epsilon", "κ": "kappa", "λ": "lambda",
-        "μ": "mu", "σ": "sigma", "τ": "tau", "ω": "omega",
-    }.items()
-}  # fmt: skip
+_GREEK = re.compile("[α-ω]")
 
 
 def normalise(text: str) -> str:
@@ -58,9 +51,15 @@ def normalise(text: str) -> str:
     folded = unicodedata.normalize("NFKC", text)
     if not folded.isascii():
         folded = unicodedata.normalize("NFC", _COMBINING.sub("", unicodedata.normalize("NFD", folded)))
-        folded = folded.casefold().replace("μg", "mcg").translate(_GREEK)
+        folded = _GREEK.sub(_spelled, folded.casefold().replace("μg", "mcg"))
     words = _WORD.findall(_THOUSANDS.sub("", folded).casefold())
     return " ".join([word for word in words if word not in _ARTICLES] or words)
+
+
+def _spelled(letter: re.Match[str]) -> str:
+    """ " alpha " for α; Unicode's LAMDA is lambda."""
+    name = unicodedata.name(letter.group()).split()[-1].lower()
+    return f" {name.replace('lamda', 'lambda')} "
 
 
 def read_text(place: Place) -> str | None:
@@ -90,45 +89,27 @@ def holds(sentence: str, gold: str) -> bool:
         words += words_of(normalise(part))
         marks.add(len(words))
     wanted = words_of(gold)
+    starts = range(len(words) - len(wanted) + 1)
     return any(
-        words[start : start + len(wanted)] == wanted
-        and not _negated(words, start, start + len(wanted))
-        and not _named(words, start, start + len(wanted), marks)
-        for start in range(len(words) - len(wanted) + 1)
+        words[start : start + len(wanted)] == wanted and _stands(words, start, start + len(wanted), marks)
+        for start in starts
     )
 
 
-def _named(words: list[str], start: int, end: int, marks: set[int]) -> bool:
-    """Whether a word before or after makes another name of the phrase; numbers have none."""
-    if any(c.isdigit() for word in words[start:end] for c in word):
+def _stands(words: list[str], start: int, end: int, marks: set[int]) -> bool:
+    """Whether the phrase is not denied, not one of two, and no part of another name (numbers have none). Names end
+    at `marks`."""
+    before, after = words[max(start - 4, 0) : start], words[end : end + 4]
+    if _DENIED_BEFORE.search(" ".join(before)) or _DENIED_AFTER.match(" ".join(after)):
         return False
-    before, after = words[max(start - 4, 0) : start], words[end : end + 1]
-    if (
-        before
-        and start not in marks
-        and before[-1] not in _PLAIN_BEFORE
-        and not "".join(before).endswith(_CHINESE_BEFORE)
-    ):
+    if {"or", "and", "或"} & {*before[-1:], *after[:1]}:
+        return False
+    if any(c.isdigit() for word in words[start:end] for c in word):
         return True
-    return bool(after and end not in marks and after[0] not in _PLAIN_AFTER)
+    begins = not before or start in marks or before[-1] in _PLAIN_BEFORE or "".join(before).endswith(_CHINESE_BEFORE)
+    return begins and (not after or end in marks or after[0] in _PLAIN_AFTER)
 
 
 def words_of(phrase: str) -> list[str]:
     """The words of a normalised phrase; of Chinese, the characters."""
     return _TOKEN.findall(phrase)
-
-
-def _negated(words: list[str], start: int, end: int) -> bool:
-    if {"or", "and", "或"} & {*words[max(start - 1, 0) : start], *words[end : end + 1]}:
-        return True
-    if _DENIED_AFTER.match(" ".join(words[end : end + 4])):
-        return True
-    before = words[max(start - _NEGATED_WITHIN, 0) : start]
-    for place, word in reversed(list(enumerate(before))):
-        if word in _TURNS and before[place + 1 : place + 2] in (["than"], ["of"]):
-            return True
-        if word in _TURNS and before[max(place - 1, 0) : place] != ["anything"]:
-            return False
-        if word in _NEGATIONS:
-            return True
-    return False
