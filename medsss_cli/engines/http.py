@@ -18,7 +18,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import urlsplit
 
 from ..errors import EngineError, UsageError
 from ..models import adapter_base, is_adapter, load_tokenizer, resolve_policy
@@ -36,7 +35,6 @@ SEQUENCES = 1024
 
 _REST = (0.5, 10.0)  # seconds that a server is left alone after it failed: at first, and at most
 _SEED_MASK = (1 << 31) - 1  # what all servers take; whether a seed fixes the draw is the server's affair
-_URL_HINT = "the base of an API usually ends in /v1: --base-url http://HOST:8000/v1"
 
 # Tokenizers cut its numbers, signs and words differently.
 _PROBE = Prompt(
@@ -138,7 +136,8 @@ class HttpEngine(ModelEngine):
                 ) from None
             server.model = self._model
         except (ValueError, KeyError, TypeError):
-            raise UsageError(f"{server.url} does not speak OpenAI's protocol", hint=_URL_HINT) from None
+            hint = "the base of an API usually ends in /v1: --base-url http://HOST:8000/v1"
+            raise UsageError(f"{server.url} does not speak OpenAI's protocol", hint=hint) from None
 
     def _load_tokenizer(self) -> None:
         quiet_transformers()
@@ -315,17 +314,13 @@ class HttpEngine(ModelEngine):
 
 
 def base_urls(given: Sequence[str]) -> list[str]:
-    """The base URLs of the command line, or of OPENAI_BASE_URL (commas or spaces between), without a last slash, each
-    once. Raises UsageError where there are none, and for what is no URL."""
-    found = list(given) or re.split(r"[,\s]+", os.environ.get(URL_VARIABLE, "").strip())
-    urls = [url.rstrip("/") for url in found if url]
-    for url in urls:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise UsageError(f"{url!r} is no base URL", hint=_URL_HINT)
+    """The base URLs of the command line, or of OPENAI_BASE_URL (commas or spaces between), each once. Raises UsageError
+    where there are none."""
+    found = given or re.split(r"[,\s]+", os.environ.get(URL_VARIABLE, ""))
+    urls = list(dict.fromkeys(url.rstrip("/") for url in found if url))
     if not urls:
         raise UsageError("--engine http needs a server", hint=f"--base-url http://HOST:8000/v1, or set {URL_VARIABLE}")
-    return list(dict.fromkeys(urls))
+    return urls
 
 
 def pick_model(
@@ -342,18 +337,18 @@ def pick_model(
     entries = {str(entry["id"]): entry for entry in listed}
     if model is not None:  # not every list is whole: the first request tells
         return model, entries.get(model, {})
-    for name in [adapter] if adapter else names:
-        spellings = {name, os.path.abspath(name), os.path.basename(os.path.normpath(name))}
-        for id, entry in entries.items():
-            if id in spellings or (entry.get("root") in spellings and bool(entry.get("parent")) == bool(adapter)):
-                return id, entry
-    whole = [(id, entry) for id, entry in entries.items() if not entry.get("parent")]
-    if len(whole) == 1 and not adapter and not is_adapter(names[-1]):
-        return whole[0]
-    what = f"the adapter {adapter}" if adapter else names[0]
-    raise UsageError(
-        f"{url} does not serve {what}: it lists {', '.join(entries) or 'nothing'}", hint="-E model=NAME, one of these"
-    )
+    wanted = [adapter] if adapter else names
+    spelled = {each for name in wanted for each in (name, os.path.abspath(name), os.path.basename(name.rstrip("/")))}
+    whole = [id for id, entry in entries.items() if not entry.get("parent")]
+    found = [id for id, entry in entries.items() if id in spelled or entry.get("root") in spelled]
+    if not found and len(whole) == 1 and not adapter and not is_adapter(names[-1]):
+        found = whole
+    if not found:
+        raise UsageError(
+            f"{url} does not serve {wanted[0]}: it lists {', '.join(entries) or 'nothing'}",
+            hint="-E model=NAME, one of these",
+        )
+    return found[0], entries[found[0]]
 
 
 def _told(error: Any) -> str:
