@@ -34,36 +34,24 @@ _WORDS = re.compile(r"[\u3400-\u9fff]|[^\W_]+|[^\w\s]")
 def to_correct(samples: Samples) -> list[int]:
     """The indices of the responses that are worked on: wrong ones, and those that say no answer though they were not
     cut off, that are no corrections themselves and have no correct one yet."""
-    done = {
-        response.corrects
-        for response in samples.responses
-        if response.corrects is not UNSET and response.verdict is Verdict.CORRECT
-    }
-    return [
-        index
-        for index, response in enumerate(samples.responses)
-        if response.corrects is UNSET
-        and index not in done
-        and (
-            response.verdict is Verdict.WRONG
-            or (response.verdict is Verdict.NO_ANSWER and response.finish_reason != FinishReason.LENGTH)
-        )
-    ]
+    done = {response.corrects for response in samples.responses if response.verdict is Verdict.CORRECT}
+
+    def is_wrong(response: Response) -> bool:
+        unread = response.verdict is Verdict.NO_ANSWER and response.finish_reason != FinishReason.LENGTH
+        return response.corrects is UNSET and (response.verdict is Verdict.WRONG or unread)
+
+    return [k for k, response in enumerate(samples.responses) if is_wrong(response) and k not in done]
 
 
 async def corrections(
     samples: Samples, engine: Engine, sampling: SamplingConfig, *, policy: str | None = None
 ) -> list[Response]:
     """What a policy makes of each response in `to_correct`, in that order, `sampling.n` tries (or one) of each; each
-    says what it `corrects`, and `policy` signs it.
-
-    Draws are seeded by the run's seed, the record's id and the index. Raises EngineError, and BadRecord where the gold
-    answer cannot be read.
-    """
+    says what it `corrects`, and `policy` signs it. Raises EngineError, and BadRecord where the gold answer cannot be
+    read."""
     wrong = to_correct(samples)
     formed = sampling.prompting is Prompting.INSTRUCT
-    ask = _instructed if formed else _rewritten
-    tries = [ask(samples, index, engine, sampling) for index in wrong]
+    tries = [(_instructed if formed else _rewritten)(samples, index, engine, sampling) for index in wrong]
     return [
         copied(judged(samples, each, sampling, policy=policy, formed=formed), corrects=index)
         for index, found in zip(wrong, await asyncio.gather(*tries), strict=True)
@@ -76,11 +64,8 @@ async def _rewritten(samples: Samples, index: int, engine: Engine, config: Sampl
     both requests."""
     steps = answer_steps(samples.responses[index].text) or [ROOT_TEXT]
     sampling = config.request(samples.id, "correct", index)
-    reflected = await engine.complete(
-        reflect_prompt(samples, steps, Prompting.NATIVE),
-        replace(sampling, stop=(SEPARATOR + STEP_WORD,)),
-        config.n or 1,
-    )
+    reflect = reflect_prompt(samples, steps, Prompting.NATIVE)
+    reflected = await engine.complete(reflect, replace(sampling, stop=(SEPARATOR + STEP_WORD,)), config.n or 1)
 
     async def finished(number: int, reflect: Completion) -> Completion:
         mended = mended_step(reflect.text)
@@ -107,11 +92,8 @@ async def _instructed(samples: Samples, index: int, engine: Engine, config: Samp
 
 def mended_step(reflect: str) -> str:
     """The step that a Reflect puts right, as one that was never wrong: what follows "But wait," less a first sentence
-    that only calls the answer wrong, begun with a capital.
-
-    " the answer 13 is wrong. MAP = DBP + PP / 3." gives "MAP = DBP + PP / 3."; " it is 4 mL/h." gives "It is 4 mL/h.".
-    "" where nothing is said.
-    """
+    that only calls the answer wrong, begun with a capital. " the answer 13 is wrong. MAP = DBP + PP / 3." gives "MAP =
+    DBP + PP / 3.". "" where nothing is said."""
     said = " ".join(reflect.split()).removeprefix(BUT_WAIT).lstrip(", ")
     end = _SENTENCE_END.search(said)
     if _REFUTED.search(said[: end.end()] if end else said):

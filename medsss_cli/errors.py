@@ -6,8 +6,7 @@ from __future__ import annotations
 class MedsssError(Exception):
     """Something that the user must know: what happened, where, and what to do next.
 
-    `hint` is the "what to do" line, printed under the message. `exit_code` is the status of a program that ends with
-    this error: 1 some work failed, 2 wrong usage.
+    `hint` is the "what to do" line, `exit_code` the program's status: 1 some work failed, 2 wrong usage.
     """
 
     exit_code = 1

@@ -26,7 +26,7 @@ class Device(StrEnum):
 
 
 class Dtype(StrEnum):
-    """The numbers that a model computes with; auto is bfloat16 on a GPU and float32 on the CPU."""
+    """The numbers that a model computes with; auto: bfloat16 on a GPU, float32 on the CPU."""
 
     AUTO = "auto"
     FLOAT32 = "float32"
@@ -48,12 +48,9 @@ _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.h5", "*.msgp
 
 
 def resolve_policy(policy: str, *, weights: bool = True) -> str:
-    """The folder or hub name that `policy` means: "builtin:clinic" is a folder shipped with the package.
-
-    A name with one slash that is no folder here is taken for a hub name. OWNER/NAME@REVISION is downloaded (into the
-    hub's cache) and gives that folder, where it is not wanted without `weights`. Raises UsageError for anything else
-    that is not a model folder.
-    """
+    """The folder or hub name that `policy` means: "builtin:clinic" is a folder of the package, what is no folder here a
+    hub name. OWNER/NAME@REVISION is downloaded into the hub's cache (without `weights` where they are not wanted)
+    and gives that folder. Raises UsageError for anything else."""
     if policy in BUILTIN:
         return str(Path(__file__).resolve().parent / "clinic" / BUILTIN[policy])
     path = Path(policy).expanduser()
@@ -74,9 +71,8 @@ def resolve_policy(policy: str, *, weights: bool = True) -> str:
         return policy
     from huggingface_hub import snapshot_download
 
-    leave = list(_WEIGHTS[1:] if weights else _WEIGHTS)
     try:
-        return str(snapshot_download(named[1], revision=named[2], ignore_patterns=leave))
+        return str(snapshot_download(named[1], revision=named[2], ignore_patterns=list(_WEIGHTS[weights:])))
     except (OSError, ValueError) as error:  # the hub's own errors are OSErrors
         raise UsageError(f"cannot load {policy}: {first_line(error)}") from None
 
@@ -86,8 +82,7 @@ def quiet_loading() -> Iterator[None]:
     """Load without transformers' progress bar and remarks: what matters is checked and raised."""
     from transformers.utils import logging
 
-    before = logging.get_verbosity()
-    shown = logging.is_progress_bar_enabled()
+    before, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(40)  # ERROR
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
@@ -100,11 +95,10 @@ def quiet_loading() -> Iterator[None]:
 
 def read_json(path: Path) -> dict[str, Any] | None:
     """The object in a file, None where the file is missing or torn."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
+    with contextlib.suppress(OSError, ValueError):
+        if isinstance(value := json.loads(path.read_text(encoding="utf-8")), dict):
+            return value
+    return None
 
 
 def load_tokenizer(path: str, *, chat: bool = True, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -117,13 +111,10 @@ def load_tokenizer(path: str, *, chat: bool = True, trust_remote_code: bool = Fa
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"no tokenizer can be loaded from {source}: {first_line(error)}", hint="name a model folder"
-        ) from None
+        raise UsageError(f"no tokenizer can be loaded from {source}: {first_line(error)}") from None
     if chat and not tokenizer.chat_template:
-        raise UsageError(
-            f"the tokenizer of {source} has no chat template", hint="put a chat_template.jinja into the folder"
-        )
+        hint = "put a chat_template.jinja into the folder"
+        raise UsageError(f"the tokenizer of {source} has no chat template", hint=hint)
     return tokenizer
 
 
@@ -167,14 +158,9 @@ def load_causal(path: str, dtype: Any, **keywords: Any) -> Any:
 
     base = adapter_base(path)
     damaged = "they are cut short, or made for another config.json: copy or download the folder again"
+    keywords |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # mismatches are told below
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            base,
-            dtype=dtype,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are told below, by their shapes
-            **keywords,
-        )
+        loaded: Any = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, **keywords)
     except (OSError, ValueError, KeyError) as error:
         hint = "a model is a folder with config.json and *.safetensors, a hub name OWNER/NAME, or builtin:clinic"
         if "trust_remote_code" in str(error):
@@ -187,11 +173,9 @@ def load_causal(path: str, dtype: Any, **keywords: Any) -> Any:
         what = f"{name} has the shape {tuple(there)}, and config.json asks for {tuple(wanted)}"
         raise UsageError(f"cannot load the weights of {base}: {what}", hint=damaged)
     if missing := sorted(info["missing_keys"]):
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise UsageError(
-            f"{base} is no whole causal language model: it lacks {', '.join(missing[:3])}{more}",
-            hint="is it a reward model? --policy wants the model that writes answers",
-        )
+        what = f"it lacks {', '.join(missing[:3])}{f' and {len(missing) - 3} more' * (len(missing) > 3)}"
+        hint = "is it a reward model? --policy wants the model that writes answers"
+        raise UsageError(f"{base} is no whole causal language model: {what}", hint=hint)
     return model if base == path else merge_adapter(model, path)
 
 

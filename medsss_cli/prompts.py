@@ -148,22 +148,14 @@ def _statement(problem: Problem) -> str:
 
 
 def question_text(problem: Problem) -> str:
-    """The question as it is put to a policy and to a PRM: its text, then each option as a line "A. ...".
-
-    Options that the question lists already, each at the start of a line ("A. x", "A) x", "(A) x", "A: x"), are not
-    repeated.
-    """
-    question = problem.question.strip()
-    if not problem.options or _lists_options(question, problem.options):
-        return question
-    return "\n".join([question, *(f"{letter}. {text}" for letter, text in problem.options.items())])
-
-
-def _lists_options(question: str, options: dict[str, str]) -> bool:
-    return all(
+    """The question as it is put to a policy and to a PRM: its text, then each option as a line "A. ...", unless the
+    question lists them all, each at the start of a line ("A. x", "A) x", "(A) x", "A: x")."""
+    question, options = problem.question.strip(), problem.options or {}
+    listed = all(
         re.search(rf"^[ \t]*\(?{re.escape(letter)}[.):]+[ \t]*{re.escape(text.strip())}", question, re.MULTILINE)
         for letter, text in options.items()
     )
+    return question if listed else "\n".join([question, *(f"{letter}. {text}" for letter, text in options.items())])
 
 
 def answer_messages(
@@ -173,36 +165,27 @@ def answer_messages(
     *,
     reveal: bool = False,
 ) -> tuple[Message, ...]:
-    """The chat that asks for a whole answer, one user turn (`sample`, `bon`, and the prompt of training data).
-
-    A `template`, and the gold answer that `reveal` adds, are instructions: under native both are left out.
-    """
-    question = question_text(problem)
+    """The chat that asks for a whole answer, one user turn (`sample`, and the prompt of training data): native the
+    question alone; instruct role, form (`template`), example, question, and with `reveal` the gold answer."""
     if prompting is Prompting.NATIVE:
-        return (Message("user", question),)
-    return (Message("user", _instructed(problem, template, reveal=reveal)),)
-
-
-def _instructed(problem: Problem, template: Template | None = None, *, reveal: bool = False) -> str:
-    """The first user turn of an instruct chat: role, form, example, question."""
+        return (Message("user", question_text(problem)),)
     words = _words(problem)
     choice = problem.task is Task.CHOICE
     example = Problem(
         id="example", question=words.question, answer="B", options=_OPTIONS if choice else None, task=problem.task
     )
     form, steps = (_FORM, words.steps) if template is None else (_THOUGHT, words.thought)
-    return SEPARATOR.join(
-        [
-            _ROLE,
-            f"{form} {_statement(problem)}",
-            "Here is a problem with its solution.",
-            f"Problem: {question_text(example)}",
-            join_steps([*steps, words.choice if choice else words.end]),
-            "Now solve this problem in the same way.",
-            f"Problem: {question_text(problem)}",
-            *([revealed_text(problem)] if reveal else []),
-        ]
-    )
+    parts = [
+        _ROLE,
+        f"{form} {_statement(problem)}",
+        "Here is a problem with its solution.",
+        f"Problem: {question_text(example)}",
+        join_steps([*steps, words.choice if choice else words.end]),
+        "Now solve this problem in the same way.",
+        f"Problem: {question_text(problem)}",
+        *([revealed_text(problem)] if reveal else []),
+    ]
+    return (Message("user", SEPARATOR.join(parts)),)
 
 
 def revealed_text(problem: Problem) -> str:
@@ -230,11 +213,8 @@ def correction_messages(
         f"if nothing had gone wrong: no word about the mistake or the earlier solution. {_statement(problem)}",
         *([revealed_text(problem)] if reveal else []),
     ]
-    return (
-        *answer_messages(problem, Prompting.INSTRUCT),
-        Message("assistant", wrong),
-        Message("user", SEPARATOR.join(parts)),
-    )
+    turns = (Message("assistant", wrong), Message("user", SEPARATOR.join(parts)))
+    return (*answer_messages(problem, Prompting.INSTRUCT), *turns)
 
 
 def reason_prompt(problem: Problem, steps: Sequence[str], prompting: Prompting) -> Prompt:
@@ -280,13 +260,8 @@ def choice_prompt(problem: Problem, steps: Sequence[str], prompting: Prompting) 
             "Judge how far the solution has come. If the answer follows from it almost directly, reply Finish. If an "
             "inference is missing, reply Reason. Reply with this one word."
         )
-    return Prompt(
-        (
-            *answer_messages(problem, prompting),
-            Message("assistant", join_steps(steps)),
-            Message("user", instruction),
-        )
-    )
+    turns = (Message("assistant", join_steps(steps)), Message("user", instruction))
+    return Prompt((*answer_messages(problem, prompting), *turns))
 
 
 def _continue(

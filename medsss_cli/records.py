@@ -1,8 +1,7 @@
 """The records that travel between commands: one JSON object a line. This module says what each field means.
 
-Every record carries its problem (`Problem` is the base of all), so any command can start from any line. Records are
-frozen; `parse` validates one on the way in, `dump` is the dictionary that is written. Fields that we do not know are
-kept under `meta`.
+Every record carries its problem (`Problem` is the base of all), so any command can start from any line. `parse`
+validates one on the way in, with fields that we do not know under `meta`; `dump` is the dictionary that is written.
 """
 
 from __future__ import annotations
@@ -202,15 +201,11 @@ def parse(kind: type[R], data: dict[str, Any]) -> R:
 
     Raises BadRecord, which names the field at fault.
     """
-    known = kind.__struct_fields__
-    unknown = [key for key in data if key not in known]
-    if unknown:
-        meta = data.get("meta")
-        if meta is not None and not isinstance(meta, dict):
-            raise BadRecord(f"a {kind.__name__.lower()} record needs an object as `meta`, got {type(meta).__name__}")
-        data = {key: value for key, value in data.items() if key in known} | {
-            "meta": {key: data[key] for key in unknown} | (meta or {})
-        }
+    known, meta = kind.__struct_fields__, data.get("meta") or {}
+    if not isinstance(meta, dict):
+        raise BadRecord(f"a {kind.__name__.lower()} record needs an object as `meta`, got {type(meta).__name__}")
+    if unknown := {key: value for key, value in data.items() if key not in known}:
+        data = {key: value for key, value in data.items() if key in known} | {"meta": unknown | meta}
     try:
         return msgspec.convert(data, kind)
     except msgspec.ValidationError as error:

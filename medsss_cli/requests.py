@@ -46,11 +46,10 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What was written after the prompt, the stop string left out. `tokens` counts what was generated, `prompt_tokens`
-    what it followed. `stop` is the stop string that ended it. `logprob` is the sum of the generated tokens'
-    log-probabilities (natural, end of turn included) under the policy at temperature 1, whatever they were drawn at, to
-    four decimals, of which the last ones depend on the batch (so two completions are equal without it); None where a
-    server does not tell."""
+    """What was written after the prompt, less the `stop` string that ended it. `tokens` were generated after
+    `prompt_tokens`. `logprob` is the sum of their natural log-probabilities (end of turn included) under the policy at
+    temperature 1, to four decimals, of which the last ones depend on the batch (so two completions are equal without
+    it); None where a server does not tell."""
 
     text: str
     finish_reason: FinishReason

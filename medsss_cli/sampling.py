@@ -6,7 +6,7 @@ Its neighbours: choosing the hard problems by their answers is `problems/curricu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any, ClassVar
 
 from msgspec import UNSET
@@ -22,10 +22,8 @@ from .thoughts import in_steps, refusal
 
 @dataclass(frozen=True, slots=True)
 class SamplingConfig:
-    """How answers are asked for, drawn and read. With `reveal_answer` the policy is shown the gold answer.
-
-    Raises UsageError for a number outside its range, and for options at odds.
-    """
+    """How answers are asked for, drawn and read. Raises UsageError for a number outside its range, and for options at
+    odds."""
 
     GROUP: ClassVar[str] = "Sampling"
 
@@ -63,10 +61,8 @@ class SamplingConfig:
             raise UsageError("--greedy gives one answer, and -n asks for more", hint="leave one of the two out")
         for option, given in (("--template", self.template), ("--reveal-answer", self.reveal_answer)):
             if given and self.prompting is not Prompting.INSTRUCT:
-                raise UsageError(
-                    f"{option} is an instruction, and --prompting native gives none",
-                    hint="--prompting instruct; a native policy writes its own steps, so leave it out there",
-                )
+                hint = "--prompting instruct; a native policy writes its own steps, so leave it out there"
+                raise UsageError(f"{option} is an instruction, and --prompting native gives none", hint=hint)
 
     @property
     def count(self) -> int:
@@ -84,27 +80,16 @@ class SamplingConfig:
 
     def as_record(self) -> dict[str, Any]:
         """What a resumed run is compared with: the numbers, and of the rest what is not the default."""
-        return {
-            "n": self.count,
-            "temperature": 0.0 if self.greedy else self.temperature,
-            "top_p": self.top_p,
-            "max_tokens": self.max_tokens,
-            "prompting": str(self.prompting),
-            "seed": self.seed,
-            **({"extract": str(self.extract)} if self.extract is not Extract.FLEXIBLE else {}),
-            **({"template": str(self.template)} if self.template else {}),
-            **({"reveal_answer": True} if self.reveal_answer else {}),
-        }
+        told = asdict(self) | {"n": self.count, "temperature": 0.0 if self.greedy else self.temperature}
+        usual = {"greedy": self.greedy, "extract": Extract.FLEXIBLE, "template": None, "reveal_answer": False}
+        return {name: value for name, value in told.items() if name not in usual or value != usual[name]}
 
 
 async def answers(
     problem: Problem, engine: Engine, config: SamplingConfig, *, policy: str | None = None
 ) -> list[Response]:
-    """`config.count` answers to a problem, judged by rule; `policy` signs them.
-
-    The draw's seed derives from the run's and the id of the problem. Raises EngineError, and BadRecord where the gold
-    answer cannot be read.
-    """
+    """`config.count` answers to a problem, judged by rule; `policy` signs them. Raises EngineError, and BadRecord where
+    the gold answer cannot be read."""
     prompt = Prompt(answer_messages(problem, config.prompting, config.template, reveal=config.reveal_answer))
     drawn = await engine.complete(prompt, config.request(problem.id, "answer"), config.count)
     formed = config.template is not None or config.reveal_answer
@@ -114,12 +99,8 @@ async def answers(
 def judged(
     problem: Problem, written: Completion, config: SamplingConfig, *, policy: str | None, formed: bool
 ) -> Response:
-    """What was written, with its verdict.
-
-    A `formed` answer was asked for in steps of a form: it is kept as `in_steps` reads it. Where it must not be learnt
-    from (`refusal`), it counts as no answer, and its `form` says why. Raises BadRecord where the gold answer cannot
-    be read.
-    """
+    """What was written, with its verdict. A `formed` answer was asked for in steps of a form: it is kept as `in_steps`
+    reads it, and where it must not be learnt from (`refusal`) it counts as no answer, and its `form` says why."""
     text = in_steps(written.text) if formed else written.text
     judgement = judge(problem, text, config.extract)
     refused = refusal(text, revealed=config.reveal_answer) if formed else None
