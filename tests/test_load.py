@@ -97,14 +97,12 @@ def test_a_map_reads_tables(tmp_path: Path) -> None:
 
 def test_two_files_of_one_name(tmp_path: Path) -> None:
     """Made-up ids of two files must not collide: the second file would vanish as duplicates."""
-    row = ROWS["medqa"]
     files = [tmp_path / "a" / "test.jsonl", tmp_path / "b" / "test.json"]
     for file in files:
         file.parent.mkdir()
-        file.write_text(json.dumps(row) + "\n")
+        write_jsonl(file, [ROWS["medqa"]])
     records = run_medsss(["load", *files]).ok().records
-    assert ids(records) == ["a-test-1", "b-test-1"]
-    assert {record["dataset"] for record in records} == {"test"}
+    assert [(record["id"], record["dataset"]) for record in records] == [("a-test-1", "test"), ("b-test-1", "test")]
     ran = run_medsss(["load", tmp_path])
     assert (ran.rc, "name the files in it" in ran.stderr) == (2, True)
 

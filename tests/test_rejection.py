@@ -48,15 +48,11 @@ def texts(records: list[dict[str, Any]]) -> list[str]:
     ],
 )
 def test_an_answer_in_any_form_becomes_steps(text: str, steps: list[str]) -> None:
-    """A student that is to learn the form must not be shown "Sure, here is ..." or an answer without marks."""
+    """A student that is to learn the form must not be shown "Sure, here is ..." or an answer without marks. What is in
+    our form is not touched; step 0 alone says nothing."""
     assert written_steps(text) == steps
-
-
-def test_what_is_in_our_form_is_not_touched_and_what_says_nothing_is_none() -> None:
     assert in_form(RIGHT) == RIGHT
-    assert in_form("The answer is B.") == SHORT
     assert in_form(f"Step 0: {ROOT}") is None
-    assert in_form("Step 1:") is None
 
 
 def test_an_answer_that_our_form_makes_unreadable_is_stated() -> None:
@@ -99,16 +95,15 @@ def test_which_answers_are_taken(args: list[str], expected: list[str]) -> None:
 
 
 def test_trees_and_answers_in_one_stream_and_what_gives_nothing_is_counted() -> None:
-    stdin = to_lines([tree_record("t"), samples(response(SHORT), id="s"), samples(response(WRONG, "wrong"), id="w")])
+    """An answer is judged where nobody has judged it."""
+    bare = samples(id="b") | {"responses": [SHORT, WRONG]}
+    wrong = samples(response(WRONG, "wrong"), id="w")
+    stdin = to_lines([tree_record("t"), samples(response(SHORT), id="s"), bare, wrong])
     ran = run_medsss(["label", "--to", "sft", "--take", "shortest"], stdin).ok()
-    assert [record["id"] for record in ran.records] == ["t", "s"]
+    assert [record["id"] for record in ran.records] == ["t", "s", "b"]
     assert "But wait" not in texts(ran.records)[0]
+    assert texts(ran.records)[2] == SHORT
     assert "1 records gave no sft record: 1 without a verified answer" in ran.stderr
-
-
-def test_an_answer_is_judged_where_nobody_has_judged_it() -> None:
-    bare = samples() | {"responses": [SHORT, WRONG]}
-    assert texts(run_medsss(["label", "--to", "sft"], to_lines([bare])).ok().records) == [SHORT]
 
 
 @pytest.mark.parametrize(
@@ -155,21 +150,15 @@ def test_a_correction_is_paired_with_the_answer_that_it_puts_right() -> None:
 def test_pairs_name_their_responses_and_never_reject_a_correct_one() -> None:
     found = correction_pairs(parse(Samples, CORRECTED))
     assert [pair.nodes for pair in found] == [(3, 0), (6, 2)]
-    right = samples(response(RIGHT), response(SHORT, corrects=0))
-    assert correction_pairs(parse(Samples, right)) == []
+    assert correction_pairs(parse(Samples, samples(response(RIGHT), response(SHORT, corrects=0)))) == []
 
 
 def test_trees_and_corrections_in_one_file_are_paired_each_in_its_way(tmp_path: Path) -> None:
-    file = write_jsonl(tmp_path / "mixed.jsonl", [tree_record("t"), CORRECTED])
-    ran = run_medsss(["label", "--to", "preference", file]).ok()
-    assert [(record["id"], record["kind"]) for record in ran.records] == [
-        ("t", "trajectory"),
-        ("q1", "correction"),
-        ("q1", "correction"),
-    ]
-
-
-def test_a_correction_of_nothing_is_a_bad_line() -> None:
-    ran = run_medsss(["label", "--to", "sft"], to_lines([samples(response(RIGHT, corrects=7))]))
-    assert ran.rc == 1
-    assert "corrects number 7, of 1" in ran.stderr
+    """A correction of a response that is not there is a bad line."""
+    nothing = samples(response(RIGHT, corrects=7), id="n")
+    file = write_jsonl(tmp_path / "mixed.jsonl", [tree_record("t"), CORRECTED, nothing])
+    ran = run_medsss(["label", "--to", "preference", file])
+    assert [f"{record['id']} {record['kind']}" for record in ran.records] == [
+        "t trajectory", "q1 correction", "q1 correction",
+    ]  # fmt: skip
+    assert (ran.rc, "corrects number 7, of 1" in ran.stderr) == (1, True)

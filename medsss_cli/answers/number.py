@@ -47,23 +47,19 @@ _ONES = tuple(
 _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 _WORDS = {word: i for i, word in enumerate(_ONES)} | {word: 20 + 10 * i for i, word in enumerate(_TENS)}
 _WORD = "|".join((*_TENS, *sorted(_ONES, key=len, reverse=True)))
-_SCALES = {
-    "hundred": 2,
-    "thousand": 3,
-    "million": 6,
-    "mn": 6,
-    "m": 6,
-    "billion": 9,
-    "bn": 9,
-    "k": 3,
-    "千": 3,
-    "万": 4,
-    "亿": 8,
-}
+_SCALES = {"hundred": 2, "thousand": 3, "million": 6, "mn": 6, "m": 6, "billion": 9, "bn": 9, "k": 3} | {
+    "千": 3, "万": 4, "亿": 8,
+}  # fmt: skip
 _PARTS = {"half": 2, "halve": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "eighth": 8, "tenth": 10}
 _GLYPHS = dict(zip("½⅓⅔¼¾⅛⅕", ("1/2", "1/3", "2/3", "1/4", "3/4", "1/8", "1/5"), strict=True))
 _SMALL = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻−", "0123456789--")
-_CHINESE_DIGITS = "零一二三四五六七八九"
+_DIGITS = "零一二三四五六七八九"
+_CHINESE = {  # to ninety-nine: 三, 十, 二十四
+    f"{_DIGITS[tens] if tens > 1 else ''}{'十' if tens else ''}{_DIGITS[ones] if ones else ''}": str(10 * tens + ones)
+    for tens in range(10)
+    for ones in range(10)
+}
+_IN_CHINESE = re.compile(r"^[一二两三四五六七八九十]{1,3}(?=[片次个天克岁种周支粒]?[。.! ]{0,2}$)")
 _FILLER = cue(
     r"(?:[ (~≈:$£€#>*-]|(?:about|approximately|approx\.?|around|roughly|exactly|only|nearly|simply|so|thus|hence"
     r"|therefore|just|equal to|the|is|a|(?:you|we|I) (?:would|should|must|will)|give|administer|infuse|prescribe"
@@ -76,9 +72,6 @@ _IN_WORDS = cue(
 _WORDS_GO_ON = cue(
     rf" ?(?:hundred|thousand|million|of |and (?!a half)\w|-(?!(?:hal|third|quarter|fourth|fifth|eighth|tenth)))"
     rf"| (?:in (?:a )?(?=\d|hundred|{_WORD})|(?:{_WORD})\b)"
-)
-_CHINESE = re.compile(
-    r"^([一二两三四五六七八九]?)(十?)([一二两三四五六七八九]?)(?=[片次个天克岁种周支粒]?[。.! ]{0,2}$)"
 )
 
 
@@ -94,24 +87,22 @@ _GROUPED = (
     r"(?<![\w.,])(?:\d{1,3}(?:,\d{3}){1,5}(?!\d|,\d)"
     r"|(?:\d{2,3}(?:\s\d{3}){1,4}|\d(?:\s\d{3}){2,4}|\d\s000)(?![\d,.]?\d))"
 )
-_EXPONENT = r"\s?\{?([-+]?\d{1,3})\}?"
 _REWRITTEN: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     (re.compile(pattern, re.IGNORECASE), written)
     for pattern, written in (
         (f"[{''.join(_GLYPHS)}]", lambda found: f" {_GLYPHS[found.group()]}"),
-        (r"\\[dt]?frac\s?\{(\d{1,9})\}\s?\{(\d{1,9})\}", r" \1/\2"),
         (r"[⁰¹²³⁴-⁹⁻]{1,4}", lambda found: "^" + found.group().translate(_SMALL)),
-        (r"(?<!and\s)\bhalf\san?\s(?=[a-z])", "0.5 "),
-        (r"(?<=\d)\sand\sa\shalf\b", " 1/2"),
-        (rf"(?<=\d)[\s-]({'|'.join(_PARTS)})s?\b", lambda found: f"/{_PARTS[found[1].lower()]}"),
-        (r"\b(?:minus|negative)\s(?=\d)", "-"),
-        (r"(?<=\d)\s?['’]\s?(\d{1,2})(?:\s?(?:''|’’))?(?!\d)", r" ft \1 inches"),
-        (r"\bbetween\s(\d[^;]{0,20}?)\sand\s(?=\d)", r"\1 to "),
-        (_GROUPED, lambda found: re.sub(r"[,\s]", "", found.group())),
-        (rf"(?<=\d)\s?(?:[x×*·]|\\times|\\cdot)\s?10(?:(?:\^|\*\*){_EXPONENT}|([-+−]\d{{1,3}})\b)", r"e\1\2"),
-        (rf"(?<![\w.])(\d{{1,9}}(?:\.\d{{1,9}})?)(?:\^|\*\*){_EXPONENT}", _power),
+        (r"(?<!and )\bhalf an? (?=[a-z])", "0.5 "),
+        (r"(?<=\d) and a half\b", " 1/2"),
+        (rf"(?<=\d)[ -]({'|'.join(_PARTS)})s?\b", lambda found: f"/{_PARTS[found[1].lower()]}"),
+        (r"\b(?:minus|negative) (?=\d)", "-"),
+        (r"(?<=\d) ?['’] ?(\d{1,2})(?: ?(?:''|’’))?(?!\d)", r" ft \1 inches"),
+        (r"\bbetween (\d[^;]{0,20}?) and (?=\d)", r"\1 to "),
+        (_GROUPED, lambda found: re.sub(r"[, ]", "", found.group())),
+        (r"(?<=\d) ?(?:[x×*·]|\\times|\\cdot) ?10(?:(?:\^|\*\*) ?([-+]?\d{1,3})|([-+−]\d{1,3})\b)", r"e\1\2"),
+        (r"(?<![\w.])(\d{1,9}(?:\.\d{1,9})?)(?:\^|\*\*) ?([-+]?\d{1,3})", _power),
         (
-            r"(?<=\d)(?:((?-i:[kKM]|mn|bn))(?![\w/])|\s?(hundred|thousand|million|billion)\b|([千万亿]))",
+            r"(?<=\d)(?:((?-i:[kKM]|mn|bn))(?![\w/])| ?(hundred|thousand|million|billion)\b|([千万亿]))",
             lambda found: f"e{_SCALES[found.group().strip().lower()]}",
         ),
     )
@@ -121,7 +112,7 @@ _REWRITTEN: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] =
 def in_digits(text: str) -> str:
     """`text` with its numbers as plain decimals and fractions, one in words where it begins with it; "" where such
     words go on that are not understood ("five hundred and ten", "one of three")."""
-    text = _CHINESE.sub(_of_chinese, text)
+    text = _IN_CHINESE.sub(lambda found: _CHINESE.get(found.group().replace("两", "二"), found.group()), text)
     word = _IN_WORDS.search(text[:120])
     if word and _FILLER.fullmatch(text, 0, word.start()):
         value = _WORDS[word["first"].lower()]
@@ -132,15 +123,6 @@ def in_digits(text: str) -> str:
     for pattern, written in _REWRITTEN:
         text = pattern.sub(written, text)
     return text
-
-
-def _of_chinese(match: re.Match[str]) -> str:
-    """Chinese numerals to ninety-nine, as digits; two digits beside each other ("三四", three or four) stay."""
-    tens, ten, ones = (part.replace("两", "二") for part in match.groups())
-    if not match.group() or (tens and ones and not ten):
-        return match.group()
-    value = [_CHINESE_DIGITS.index(digit) if digit else 0 for digit in (tens, ones)]
-    return str((10 * (value[0] or 1) if ten else value[0]) + value[1])
 
 
 # The number at a place
@@ -160,7 +142,7 @@ _OUT_OF = cue(
 _PLUS_MINUS = re.compile(r" ?(?:±|\\pm|\+ ?/? ?[-−]) ?(?P<size>\d{1,12}(?:\.\d{1,12})?) ?(?P<percent>%)?")
 _COMPOUND = cue(r",? (?:and )?(?P<value>\d{1,4}(?:\.\d{1,4})?)(?= ?[a-z])")
 _EQUALS = re.compile(r"[=≈]")
-_CLAUSE_END = re.compile(r"(?<=\S)[.!?](?= (?!\d)|$)|;(?= (?!\d)|$)|[。；\n]")
+_CLAUSE_END = re.compile(r"(?<=\S)[.!?;](?= (?!\d)|$)|[。；]")  # not the point of "12.5"
 # Before a number, these make it no value: bounds, other numbers' places, denials.
 _UNFIT_BEFORE = cue(
     r"[<>≥≤√^×]|\\(?!approx)|\w\($|[-−] ?\($|\b(?:log|ln|exp|root|double|twice|triple|square|cube|than|above|below"
@@ -217,7 +199,10 @@ def read_number(place: Place) -> Number | str | None:
         return None
     line = place.text.strip("\n").partition("\n")[0].strip()
     if not place.whole:
-        clause = _clause(line)
+        ends = [end.start() for end in _CLAUSE_END.finditer(line)]
+        clause = next(
+            (line[:end] for end in ends if re.search(r"\d", line[:end])), first_sentence(line) if ends else line
+        )
         rest = instead(clause)
         return _number(_EQUALS.split(clause if rest is None else rest)[-1])
     line = re.sub(r"^(?:[-•>]\s|\\\[)", "", line).rstrip(". 。\\]")
@@ -231,14 +216,6 @@ def read_number(place: Place) -> Number | str | None:
         if len(re.findall(r"\d+(?:[.,]\d+)*", line)) > 1 and not re.search(r"10\s?\^|\(", line):
             return None
     return _number(line, most_words=3)
-
-
-def _clause(text: str) -> str:
-    """`text` up to the end of its first sentence; the point of "12.5" ends nothing."""
-    for end in _CLAUSE_END.finditer(text):
-        if any(c.isdigit() for c in text[: end.start()]):
-            return text[: end.start()]
-    return text if _CLAUSE_END.search(text) is None else first_sentence(text)
 
 
 def _number(text: str, most_words: int | None = None) -> Number | str | None:
