@@ -22,6 +22,7 @@ Inputs = Annotated[
 Output = Annotated[str | None, Opt("Write here instead of stdout.", names=("--output", "-o"), metavar="FILE")]
 Restart = Annotated[bool, Opt("Overwrite the output that is there.")]
 Strict = Annotated[bool, Opt("Stop at the first bad line.")]
+Quiet = Annotated[bool, Opt("No progress and no notes; errors stay.", names=("--quiet", "-q"))]
 """Of the commands that are no stream of records; what a stream has is said in `StreamOptions`."""
 
 

@@ -30,7 +30,7 @@ from medsss_cli.stream.faults import Faults
 from medsss_cli.stream.jsonl import Where, first_of_each
 from medsss_cli.stream.outputs import open_whole
 
-from ._options import Output, Restart, options, refuse_given
+from ._options import Output, Quiet, Restart, Strict, options, refuse_given
 
 DROPS_SHOWN = 20
 
@@ -68,9 +68,9 @@ def run(
     ] = (),
     ngram: Annotated[int, Opt("--exclude: words in a row that are an overlap; 0: none.", least=0, metavar="N")] = NGRAM,
     errors: Annotated[str | None, Opt("Write a record for each bad row here.", metavar="FILE")] = None,
-    strict: Annotated[bool, Opt("Stop at the first bad row.")] = False,
+    strict: Strict = False,
     restart: Restart = False,
-    quiet: Annotated[bool, Opt("No notes on stderr; errors stay.", names=("--quiet", "-q"))] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Read public data sets as problem records, whole or in part, without what stands in a test set.
 

@@ -3,14 +3,21 @@
 
 from __future__ import annotations
 
-from medsss_cli.training.config import PolicyConfig
+from typing import Any, NoReturn
+
+import typer
+
+from medsss_cli import console
+from medsss_cli.stream.faults import Faults
+from medsss_cli.stream.jsonl import check_inputs, read_objects
+from medsss_cli.stream.outputs import LineWriter
+from medsss_cli.training.config import PolicyConfig, TrainingConfig
 
 from . import _options as o
-from ._training import Quiet, train
 
 
 @o.options
-def run(*, config: PolicyConfig, strict: o.Strict = False, quiet: Quiet = False) -> None:
+def run(*, config: PolicyConfig, strict: o.Strict = False, quiet: o.Quiet = False) -> None:
     """Train the policy on sft records (`label --to sft`), preference records (`label --to preference`), or with
     --method grpo on problems, by the reward of right answers.
 
@@ -22,3 +29,18 @@ def run(*, config: PolicyConfig, strict: o.Strict = False, quiet: Quiet = False)
     from medsss_cli.training.policy import POLICY_TRAININGS
 
     train(POLICY_TRAININGS[config.method], config, strict, quiet)
+
+
+def train(training: Any, config: TrainingConfig, strict: bool, quiet: bool) -> NoReturn:
+    """Run a `Training` of a policy or a reward model and write its summary as one line, from process 0. Ends the
+    program, with 1 if a line of the input could not be used. Raises UsageError for an input that is not there."""
+    from medsss_cli.training.run import is_main_process
+
+    check_inputs(config.inputs or ("-",))
+    with Faults(strict=strict) as faults:
+        rows = read_objects(config.inputs, on_bad=faults.bad)
+        summary = training(config, rows, (lambda _: None) if quiet else console.note, faults.bad).run()
+        if is_main_process():
+            with LineWriter() as out:
+                out.write([summary | {"bad": faults.bad_lines}])
+    raise typer.Exit(faults.exit_code)

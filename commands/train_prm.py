@@ -6,11 +6,11 @@ from __future__ import annotations
 from medsss_cli.training.config import PrmTrainingConfig
 
 from . import _options as o
-from ._training import Quiet, train
+from .train_policy import train
 
 
 @o.options
-def run(*, config: PrmTrainingConfig, strict: o.Strict = False, quiet: Quiet = False) -> None:
+def run(*, config: PrmTrainingConfig, strict: o.Strict = False, quiet: o.Quiet = False) -> None:
     """Train a process reward model on prm records (`label --to prm`), from the policy that `--policy` names.
 
     Writes a folder that AutoModelForTokenClassification and `bon --prm` take, and one JSON line with the losses. Labels

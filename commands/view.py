@@ -4,7 +4,7 @@ no model."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Annotated
 
@@ -52,17 +52,22 @@ def run(
 
     Reads every record that medsss writes, the authors' tree files, and problems of any known layout.
     """
-    check_inputs(inputs or ["-"])
+    sources = inputs or ("-",)
+    check_inputs(sources)
     with Faults(strict=strict) as faults:
-        records = (record for _, record in read_records(inputs, read, on_bad=faults.bad) if not id or record.id in id)
-        shown = _page(records, html, inputs, limit, restart) if html is not None else _text(records, limit, full, id)
+        records = (record for _, record in read_records(sources, read, on_bad=faults.bad) if not id or record.id in id)
+        if html is not None:
+            refuse_given(["full"], "is for the terminal, not for --html")
+            shown = _page(records, html, sources, limit or ON_A_PAGE, restart)
+        else:
+            shown = _text(records, limit, full, one_fits=not id)
         if not shown:
             raise UsageError(f"there is no record{' of the id ' + ', '.join(id) if id else ''} to show")
     raise typer.Exit(faults.exit_code)
 
 
-def _text(records: Iterator[Problem], limit: int | None, full: bool, ids: tuple[str, ...]) -> int:
-    """Show records one by one as they come; returns how many."""
+def _text(records: Iterator[Problem], limit: int | None, full: bool, one_fits: bool) -> int:
+    """Show records one by one as they come, on a terminal the first alone; returns how many."""
     from rich.console import Console
 
     from medsss_cli.view.terminal import show
@@ -70,9 +75,9 @@ def _text(records: Iterator[Problem], limit: int | None, full: bool, ids: tuple[
     count = 0
     with LineWriter() as writer, open(writer.fd, "w", closefd=False) as stdout:
         console = Console(file=stdout)  # it knows COLUMNS, NO_COLOR, FORCE_COLOR and dumb terminals
-        most = limit if limit is not None or ids or not os.isatty(writer.fd) else ON_A_TERMINAL
+        most = ON_A_TERMINAL if limit is None and one_fits and os.isatty(writer.fd) else limit
         for record in records:
-            if most is not None and count >= most:
+            if count == most:
                 if limit is None:
                     note(f"view: the first of several; --limit N or --id ID ({record.id}) shows more")
                 break
@@ -83,18 +88,17 @@ def _text(records: Iterator[Problem], limit: int | None, full: bool, ids: tuple[
     return count
 
 
-def _page(records: Iterator[Problem], html: str, inputs: tuple[str, ...], limit: int | None, restart: bool) -> int:
+def _page(records: Iterator[Problem], html: str, inputs: Sequence[str], most: int, restart: bool) -> int:
     """Write a page of the first records; returns how many."""
-    refuse_given(["full"], "is for the terminal, not for --html")
     with open_whole(html, inputs=inputs, restart=restart, option="--html") as writer:
-        found = list(islice(records, limit or ON_A_PAGE))
+        found = list(islice(records, most))
         if not found:
             return 0
-        names = ", ".join(os.path.basename(path) for path in inputs if path != "-") or "stdin"
+        names = ", ".join("stdin" if path == "-" else os.path.basename(path) for path in inputs)
         more = next(records, None) is not None
         text = page(found, title=names, more=more).encode("utf-8", "replace")
         writer.write_bytes(text)
     if html != "-":
-        number = f"{len(found)} {'record' if len(found) == 1 else 'records'}"
+        number = f"{len(found)} record{'s' if len(found) > 1 else ''}"
         note(f"view: {number} on {html} ({len(text) / 1e6:.1f} MB)" + ("; there are more: --limit N" if more else ""))
     return len(found)

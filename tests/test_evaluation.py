@@ -218,18 +218,6 @@ def test_shares_by_hand() -> None:
             mean_interval(wrong)
 
 
-@given(st.lists(st.sampled_from([i / 16 for i in range(17)]), min_size=1, max_size=60))
-def test_an_interval_holds_its_mean_and_has_a_width(values: list[float]) -> None:
-    mean, low, high = mean_interval(values)
-    assert 0 <= low <= mean <= high <= 1
-    assert high - low > 0.05  # however alike, 60 problems do not tell for sure
-    mirrored = mean_interval([1 - value for value in values])
-    assert mirrored == pytest.approx((1 - mean, 1 - high, 1 - low))
-    assert mean_interval(values[::-1]) == pytest.approx((mean, low, high))
-    more = mean_interval(values * 4)
-    assert more.high - more.low < high - low
-
-
 def test_differences_by_hand() -> None:
     half = Z * math.sqrt(2 / 102 / 102)
     assert difference_interval([0] * 100) == pytest.approx((0, -half, half))
