@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from helpers import clean_env, program, run_medsss
+from helpers import clean_env, run_medsss
 
 from medsss_cli import __version__
 from medsss_cli.app import COMMANDS
@@ -51,32 +48,3 @@ def test_help_imports_nothing_heavy(args: list[str]) -> None:
     word, *loaded = done.stdout.splitlines()[-1].split()
     assert word == "LOADED", done.stderr
     assert set(loaded) & set(HEAVY) == set()
-
-
-@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash here")
-def test_bash_completes_with_what_is_shown(tmp_path: Path) -> None:
-    """The whole way: bash takes the script of --show-completion and calls its function as a Tab would. File names come
-    from bash itself (`-o default`) where we offer nothing."""
-    (tmp_path / "medsss").write_text(f'#!/bin/sh\nexec {shlex.join(program())} "$@"\n')
-    (tmp_path / "medsss").chmod(0o755)
-    lines = [
-        'eval "$(medsss --show-completion)"',
-        "complete -p medsss",
-        'tab() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); _medsss_completion medsss; }',
-        'tab medsss tr; echo "${COMPREPLY[@]}"',
-        'tab medsss train-prm --no-m; echo "${COMPREPLY[@]}"',
-        'tab medsss label --to p; echo "${COMPREPLY[@]}"',
-        'tab medsss view poo; echo "${#COMPREPLY[@]} offered"',
-    ]
-    env = clean_env()
-    env["PATH"] = f"{tmp_path}:{env['PATH']}"
-    done = subprocess.run(
-        ["bash", "--norc", "-c", "\n".join(lines)], capture_output=True, text=True, env=env, timeout=120
-    )
-    assert done.stdout.splitlines() == [
-        "complete -o default -F _medsss_completion medsss",
-        "train-policy train-prm",
-        "--no-merge",
-        "preference prm",
-        "0 offered",
-    ]

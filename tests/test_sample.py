@@ -74,12 +74,6 @@ def test_seeded_on_a_model_whatever_the_order_and_the_batch(policy: str) -> None
     assert other.stderr == ""
 
 
-def test_greedy_is_one_answer(policy: str) -> None:
-    args = ["sample", "--policy", policy, "--greedy", "--max-tokens", 8]
-    [record] = run_medsss(args, to_lines([problem(1)])).ok().records
-    assert len(record["responses"]) == 1
-
-
 @pytest.mark.parametrize(
     ("args", "what"),
     [
@@ -155,14 +149,6 @@ def test_a_curriculum_does_not_depend_on_the_order_and_holds_k_per_dataset() -> 
     assert all(type(problem) is Problem for problem in forward.chosen())
     assert {problem.meta["pass_rate"] for problem in forward.chosen()} == {0.0}
     assert forward.counts["solved"] == 40
-
-
-def test_what_was_not_judged_is_no_failure_of_the_policy() -> None:
-    curriculum = Curriculum(2)
-    curriculum.offer(samples("a", 0, verdict=Verdict.NOT_JUDGED))
-    curriculum.offer(samples("b", 0, verdict=Verdict.NO_ANSWER))
-    assert [problem.id for problem in curriculum.chosen()] == ["b"]
-    assert curriculum.counts["unjudged"] == 1
 
 
 def test_one_policy_after_another_answers_and_signs(tmp_path: Path) -> None:

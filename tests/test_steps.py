@@ -35,13 +35,6 @@ def test_split_is_the_inverse_of_join(steps: list[str], first: int) -> None:
         assert (split_steps(text), starts_at(text)) == (steps, first)
 
 
-@given(confusing | st.text())
-def test_what_is_read_from_any_text_can_be_written_again(text: str) -> None:
-    steps = split_steps(text)
-    assert split_steps(join_steps(steps, starts_at(text))) == steps
-    assert all(step == step.strip() for step in steps)
-
-
 @pytest.mark.parametrize(
     ("text", "first", "steps"),
     [
