@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 from helpers import Ran, read_jsonl, run_medsss, to_lines, write_jsonl
-from training import train
+from training import ANSWER, QUESTION, train
 
 from medsss_cli.prm.aggregate import StepAggregation, aggregate_steps
 from medsss_cli.steps import ROOT_TEXT, join_steps
 
 TEXTS = [
-    join_steps([ROOT_TEXT, "25 times 70 is 1750.", "The answer is C."]),
+    ANSWER,
     join_steps([ROOT_TEXT, "It is small.", "It is 12 mg.", "The answer is A."]),
     "No marks. The answer is C.",
     "",
@@ -23,24 +23,17 @@ TEXTS = [
 
 
 @pytest.fixture(scope="module")
-def folders(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A policy, and a PRM on it: what one pass over two records leaves of random weights."""
+def prm(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one pass over two records leaves of random weights."""
     out = tmp_path_factory.mktemp("prm") / "R"
     rows = [{"prompt": "Q?", "completions": [ROOT_TEXT, "a", "b"], "labels": [None, 1.0, y]} for y in (0.0, 0.3)]
     train("prm", base, out, rows, epochs=1.0, lora=True)
-    return base, out
+    return out
 
 
 def problem(name: str = "p1") -> dict[str, Any]:
-    return {
-        "id": name,
-        "question": "A patient of 70 kg needs 25 mg/kg. Which dose is right?",
-        "answer": "C",
-        "options": {"A": "12 mg", "B": "84 mg", "C": "1750 mg"},
-        "dataset": "doses",
-        "task": "choice",
-        "meta": {"source": "test"},
-    }
+    asked = {"question": QUESTION, "options": {"A": "12 mg", "B": "84 mg", "C": "1750 mg"}, "answer": "C"}
+    return {"id": name, **asked, "dataset": "doses", "task": "choice", "meta": {"source": "test"}}
 
 
 def samples(name: str = "p1") -> dict[str, Any]:
@@ -51,16 +44,14 @@ def bon(prm: Path, *args: object, stdin: str = "") -> Ran:
     return run_medsss(["bon", "--prm", prm, "--prm-device", "cpu", *args], stdin)
 
 
-def test_samples_are_scored_and_one_is_selected(folders: tuple[Path, Path]) -> None:
+def test_samples_are_scored_and_one_is_selected(prm: Path) -> None:
     """Four candidates: step scores without step 0, their least as score, the best one selected; one that does not fit
     is told and not selected. Then the scored record goes in again and is selected from in another way, with the same
     scores.
     """
-    _, prm = folders
-    long = samples("p2") | {
-        "responses": [{"text": "Step 1: " + "word " * 600 + "The answer is C."}, {"text": TEXTS[1]}]
-    }
-    ran = bon(prm, stdin=to_lines([samples(), long])).ok()
+    long = "Step 1: " + "word " * 600 + "The answer is C."
+    both = samples("p2") | {"responses": [{"text": long}, {"text": TEXTS[1]}]}
+    ran = bon(prm, stdin=to_lines([samples(), both])).ok()
     record, unfit = ran.records
     candidates = record["candidates"]
     assert [candidate["text"] for candidate in candidates] == TEXTS
@@ -89,12 +80,9 @@ def test_samples_are_scored_and_one_is_selected(folders: tuple[Path, Path]) -> N
     assert again["candidates"][again["selected"]]["answer"] == "C"  # two votes against one
 
 
-def test_a_problem_without_candidates_names_the_pipe_and_a_run_is_gone_on_with(
-    folders: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_a_problem_without_candidates_names_the_pipe_and_a_run_is_gone_on_with(prm: Path, tmp_path: Path) -> None:
     """Samples, a problem and a broken line: these two are told, with the pipe to write; a second run has nothing to do;
     another PRM is another run, and refused."""
-    _, prm = folders
     data = write_jsonl(tmp_path / "in.jsonl", [samples("p1"), samples("p2"), problem("p3")])
     data.write_text(data.read_text() + '{"id"\n')
     out = tmp_path / "out.jsonl"
@@ -141,15 +129,11 @@ def test_selected_anew_from_the_scores_that_records_carry() -> None:
         assert {(each["logprob"], each["tokens"], each["note"]) for each in record["candidates"]} == {(-2.5, 7, "x")}
     likely = [each | {"logprob": logprob} for each, logprob in zip(candidates, (-3.0, -2.0, -2.5), strict=True)]
     # .9 e^-3 = .045, .6 e^-2 = .081, .7 e^-2.5 = .057.
-    (record,) = run_medsss(
-        ["bon", "--answer-aggregation", "likelihood"], to_lines([scored | {"candidates": likely}])
-    ).records
-    assert record["selected"] == 1
-    unknown = run_medsss(
-        ["bon", "--answer-aggregation", "likelihood"],
-        to_lines([scored | {"candidates": [likely[0] | {"logprob": None}]}]),
-    )
-    assert (unknown.rc, "carries no `logprob`" in unknown.stderr) == (1, True)
+    unknown = [likely[0] | {"logprob": None}]
+    given = to_lines([scored | {"candidates": likely}, scored | {"id": "p2", "candidates": unknown}])
+    ran = run_medsss(["bon", "--answer-aggregation", "likelihood"], given)
+    assert ([record["selected"] for record in ran.records], ran.rc) == ([1], 1)
+    assert "carries no `logprob`" in ran.stderr
     odd = scored | {"id": "p2", "candidates": [candidates[0] | {"step_scores": [1.5]}]}
     ran = run_medsss(["bon"], to_lines([samples(), odd, {"prompt": "Q?", "completions": ["a"], "labels": [1]}]))
     assert (ran.rc, ran.stdout) == (1, "")
@@ -158,18 +142,17 @@ def test_selected_anew_from_the_scores_that_records_carry() -> None:
     assert ran.stderr.count("it carries no step scores") == 2
 
 
-def test_what_is_no_prm_is_refused_at_once(folders: tuple[Path, Path], tmp_path: Path) -> None:
+def test_what_is_no_prm_is_refused_at_once(prm: Path, base: Path, tmp_path: Path) -> None:
     """Asked to read a policy as ours, transformers would fill the missing head with random weights, and every score
     would look like one."""
-    policy, prm = folders
     card = tmp_path / "card"
-    shutil.copytree(policy, card)
+    shutil.copytree(base, card)
     (card / "medsss.json").write_text(json.dumps({"kind": "policy"}))
     for args, what in (
         ([tmp_path / "missing"], "there is no PRM folder"),
-        ([policy], "holds LlamaForCausalLM"),
+        ([base], "holds LlamaForCausalLM"),
         ([card], "is a policy, not a PRM"),
-        ([policy, "--prm-format", "medsss"], "has no weights for score"),
+        ([base, "--prm-format", "medsss"], "has no weights for score"),
     ):
         ran = run_medsss(["bon", "--prm-device", "cpu", "--prm", *args], to_lines([samples()]))
         assert (ran.rc, ran.stdout) == (2, "")
@@ -180,11 +163,10 @@ def test_what_is_no_prm_is_refused_at_once(folders: tuple[Path, Path], tmp_path:
     assert "cannot read nowhere.jsonl" in ran.stderr
 
 
-def test_steps_are_scored_and_evaluated_as_they_come(folders: tuple[Path, Path], tmp_path: Path) -> None:
+def test_steps_are_scored_and_evaluated_as_they_come(prm: Path, tmp_path: Path) -> None:
     """ProcessBench's rows, prm records and bare rows of TRL's layout go through `bon` and into `eval --steps` with
     nothing in between: every row comes back as it was, with one score for each step but step 0; what is too long has
     none and is counted. The scores are those of the same steps as an answer."""
-    _, prm = folders
     steps = ["25 times 70 is 1750.", "The answer is C."]
     rows: list[dict[str, Any]] = [
         {"id": "gsm8k-0", "generator": "g", "problem": "Q?", "steps": steps, "final_answer_correct": True, "label": -1},

@@ -9,15 +9,13 @@ from typing import Any
 import pytest
 from helpers import run_medsss, to_lines
 from tiny_models import make_tiny_tokenizer
-from training import rows_of
 
 from medsss_cli.errors import UsageError
 from medsss_cli.prm.config import Format, PrmConfig
 from medsss_cli.prm.layout import encode
 from medsss_cli.prm.loading import find_format
-from medsss_cli.prm.others import Asked, asked, check_tokens, label_tokens, lay_out
+from medsss_cli.prm.others import check_tokens, label_tokens, lay_out
 from medsss_cli.problems import to_prm, to_problem
-from medsss_cli.prompts import question_text
 from medsss_cli.records import Problem
 from medsss_cli.steps import ROOT_TEXT, answer_steps, join_steps
 from medsss_cli.stream.jsonl import Where
@@ -71,18 +69,6 @@ def test_what_a_written_answer_is_cut_into(text: str, steps: list[str]) -> None:
     assert answer_steps(text) == steps
 
 
-def test_training_and_scoring_see_the_same_tokens(tokenizer: Any) -> None:
-    """A prm record and the text of the same answer, each through its own command's way to ids."""
-    problem = Problem(id="a", question="Which dose?", answer="B", options={"A": "1 mg", "B": "2 mg"})
-    steps = [ROOT_TEXT, "As in Step 3: no mark.", "The answer is B."]
-    record = {"prompt": question_text(problem), "completions": steps, "labels": [None, 1.0, 0.25]}
-    (row,) = rows_of("prm", tokenizer, [record])
-    scored = encode(tokenizer, question_text(problem), answer_steps(join_steps(steps)))
-    assert row.columns["input_ids"] == scored.ids
-    assert row.columns["readouts"] == scored.readouts[1:]
-    assert row.columns["labels"] == [1.0, 0.25]
-
-
 # --- the conventions of others ---------------------------------------------------------------------------------------
 
 LLAMA = (
@@ -126,8 +112,8 @@ def foreign_tokenizer(folder: Path, special: list[str], template: str | None, *,
 HEADERS = ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
 
 
-def laid(tokenizer: Any, format: str, steps: list[str] = STEPS, given: Asked | None = None) -> Any:
-    return lay_out(Format(format), tokenizer, given or Asked(QUESTION), steps)
+def laid(tokenizer: Any, format: str, steps: list[str] = STEPS, question: str = QUESTION, **more: Any) -> Any:
+    return lay_out(Format(format), tokenizer, Problem(id="a", question=question, answer="B", **more), steps)
 
 
 def whole(tokenizer: Any, text: str, bos: bool = False) -> list[int]:
@@ -146,7 +132,7 @@ def test_qwen_reads_at_the_tag_after_each_step(tmp_path: Path) -> None:
     tag = tokenizer.convert_tokens_to_ids("<extra_0>")
     assert found.readouts == [at for at, token in enumerate(found.ids) if token == tag]
     # A question that spells the tag is no further read-out, and none of its tokens is the tag.
-    hostile = laid(tokenizer, "qwen", given=Asked("Is <extra_0> it?"))
+    hostile = laid(tokenizer, "qwen", question="Is <extra_0> it?")
     assert [at for at, token in enumerate(hostile.ids) if token == tag] == hostile.readouts
 
 
@@ -200,8 +186,8 @@ def test_med_prm_with_and_without_documents(tmp_path: Path) -> None:
     """As their script makes it: the rendered chat is tokenised as a text, so there are two BOS; documents until 3072
     tokens are used up."""
     tokenizer = foreign_tokenizer(tmp_path, [*HEADERS, " ки"], LLAMA)
-    for documents, block in (((), ""), (("D.", "E " * 4000), "Document 1: D.\n\n")):
-        found = laid(tokenizer, "med-prm", given=Asked("Which?\n\n(A) 1 mg", documents))
+    for documents, block in (([], ""), (["D.", "E " * 4000], "Document 1: D.\n\n")):
+        found = laid(tokenizer, "med-prm", question="Which?", options={"A": "1 mg"}, meta={"documents": documents})
         explained = "Explanation: Step 1: Add 2 + 2. ки Step 2: The answer is B. ки"
         text = tokenizer.decode(found.ids)
         assert ("the relevant documents, the question" in text) == bool(documents)
@@ -219,15 +205,18 @@ def test_med_prm_with_and_without_documents(tmp_path: Path) -> None:
     assert names == ["Ġ-", "Ġ+"]
 
 
-def test_med_prm_reads_the_documents_of_a_record_as_label_writes_it() -> None:
+def test_med_prm_reads_the_documents_of_a_record_as_label_writes_it(tmp_path: Path) -> None:
     """A PRM that was trained with guidelines in front must find them there, in a prm record as in a problem."""
+    tokenizer = foreign_tokenizer(tmp_path, [*HEADERS, " ки"], LLAMA)
     fields: dict[str, Any] = {"id": "a", "question": "Which?", "answer": "B", "options": {"A": "1 mg", "B": "2 mg"}}
     labelled = fields | {"meta": {"label": {"labels": "judge"}, "documents": ["Dosing\nAdd.", "Doses are in mg."]}}
     labelled |= {"prompt": "Which?\nA. 1 mg\nB. 2 mg", "completions": STEPS, "labels": [None, 1.0, None], "values": []}
     own = {**fields, "documents": [{"title": "Dosing", "text": "Add."}, {"id": "y", "text": "Doses are in mg."}]}
-    expected = Asked("Which?\n\n(A) 1 mg\n(B) 2 mg", ("Dosing\nAdd.", "Doses are in mg."))
-    assert asked(Format.MED_PRM, to_prm(labelled, Where("x", 1))) == expected
-    assert asked(Format.MED_PRM, to_problem(own, Where("x", 1))) == expected
+    for problem in (to_prm(labelled, Where("x", 1)), to_problem(own, Where("x", 1))):
+        read = tokenizer.decode(lay_out(Format.MED_PRM, tokenizer, problem, STEPS).ids)
+        assert (
+            "Document 1: Dosing\nAdd.\n\nDocument 2: Doses are in mg.\n\nQuestion: Which?\n\n(A) 1 mg\n(B) 2 mg" in read
+        )
 
 
 @pytest.mark.parametrize("format", ["qwen", "math-shepherd", "med-prm"])

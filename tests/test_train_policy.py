@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import run_medsss, to_lines
+from helpers import problem, run_medsss, to_lines
 from tiny_models import make_tiny_tokenizer
 from training import ANSWER, PARTIAL, QUESTION, WRONG, pair, rows_of, sft, train, training, turn
 
@@ -190,13 +190,13 @@ def test_a_right_answer_is_rewarded_and_the_prompt_is_that_of_an_engine(tmp_path
     2 problems at 4 answers each, so 5 problems are filled up to 6 with one of the next epoch."""
     from datasets import Dataset
 
-    from medsss_cli.training.grpo import reward
-    from medsss_cli.training.rows import in_order
+    from medsss_cli.training.folder import in_order
+    from medsss_cli.training.policy import reward
 
-    problem = {"id": "q", "question": QUESTION, "options": {"A": "95 mg", "C": "1750 mg"}, "answer": "C"}
-    tree = problem | {"nodes": [{"parent": -1, "depth": 0, "action": "root", "text": ROOT_TEXT}]}
+    asked_for = {"id": "q", "question": QUESTION, "options": {"A": "95 mg", "C": "1750 mg"}, "answer": "C"}
+    tree = asked_for | {"nodes": [{"parent": -1, "depth": 0, "action": "root", "text": ROOT_TEXT}]}
     tokenizer, more = make_tiny_tokenizer(tmp_path), {"generations": 4, "max_tokens": 50}
-    rows = rows_of("grpo", tokenizer, [problem, tree], **more)
+    rows = rows_of("grpo", tokenizer, [asked_for, tree], **more)
     asked = render(tokenizer, Prompt((Message("user", QUESTION + "\nA. 95 mg\nC. 1750 mg"),)))
     assert [(row.id, row.columns["prompt"], row.length) for row in rows] == [("q", asked, len(asked) + 50)] * 2
     texts = [ANSWER, WRONG, "The answer is A.", "", "Step 1: So C.\n\nStep 2: The answer is (C)."]
@@ -240,7 +240,6 @@ def test_rewards_train_a_policy(tmp_path: Path) -> None:
         ("dpo", ["--max-tokens", "100"], "--max-tokens is not for --method dpo"),
         ("grpo", ["--sft-weight", "1"], "--sft-weight is not for --method grpo"),
         ("grpo", ["--beta", ".1"], "needs --lora"),
-        ("grpo", ["--generations", "7"], "do not make whole groups of --generations 7"),
         ("sft", [], "no rows"),
         ("sft", ["missing.jsonl"], "cannot read missing.jsonl"),
         ("sft", ["--policy", "no/such/policy/folder"], "no policy"),
@@ -267,6 +266,8 @@ def test_what_cannot_be_trained_on(base: Path, tmp_path: Path) -> None:
         assert re.search(words, what)
     with pytest.raises(UsageError, match="no rows"):
         train("dpo", base, tmp_path / "none", [sft(), pair(ANSWER, ANSWER, "step")])
+    with pytest.raises(UsageError, match="divisible"):
+        train("grpo", base, tmp_path / "none", [problem(1)], generations=7, max_tokens=9)
     for trainer, what in (
         ("loss_type=nonsense", "Unknown loss type"),
         ("nonsense=1", "nonsense"),

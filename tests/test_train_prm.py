@@ -82,22 +82,20 @@ def test_neither_accumulation_nor_packing_changes_an_update(base: Path, tmp_path
         if place // 4 == 2:
             data["completions"][1] += " The systolic pressure is 120."
     losses, weights, said = [], [], []
-    for name, batch, more in (
-        ("path", 16, {"packing": Packing.PATH}),
-        ("accumulated", 4, {"packing": Packing.PATH}),
-        ("tree", 16, {"packing": Packing.TREE}),
-        ("split", 8, {"packing": Packing.TREE, "max_length": 120}),
+    for batch, packing, more in (
+        (16, Packing.PATH, {}),
+        (4, Packing.PATH, {}),
+        (16, Packing.TREE, {}),
+        (8, Packing.TREE, {"max_length": 120}),
     ):
-        out = tmp_path / name
+        out = tmp_path / f"{packing}-{batch}"
         sizes = {"batch_size": batch, "accumulation": 16 // batch, "epochs": 1.0}
-        summary = train("prm", base, out, given, say=said.append, **sizes, **more)
+        summary = train("prm", base, out, given, say=said.append, packing=packing, **sizes, **more)
         assert (summary.rows, summary.dropped, summary.steps) == (16, 0, 1)
         losses.append(summary.loss_first)
         weights.append(weights_of(out))
-    assert [line.split(",")[0] for line in said if line.startswith("packed")] == [
-        "packed: 16 rows in 4 tries",
-        "packed: 16 rows in 8 tries",
-    ]
+    packed = [line.split(",")[0] for line in said if line.startswith("packed")]
+    assert packed == ["packed: 16 rows in 4 tries", "packed: 16 rows in 8 tries"]
     assert losses == pytest.approx([losses[0]] * 4, rel=1e-5)
     # Adam divides by the size of the gradient, so its first step tells the sign; the loss above tells the size.
     for others in weights[1:]:
@@ -214,23 +212,18 @@ def test_what_cannot_be_trained_on_is_counted_and_named(base: Path, tmp_path: Pa
     """Too long, labels that do not fit or are none; a bare row of TRL's is trained on."""
     long, odd, outside, empty = (record(i) for i in range(1, 5))
     long["completions"][1] = "word " * 600
-    odd["labels"] = [None]
-    outside["labels"] = [None, 1.5, 0.0]
-    empty["labels"] = [None, None, None]
+    odd["labels"], outside["labels"], empty["labels"] = [None], [None, 1.5, 0.0], [None, None, None]
     bare = {"prompt": "Case 9?", "completions": [ROOT_TEXT, GOOD, BAD], "labels": [None, True, False]}
-    given = [*map(record, range(4)), long, odd, outside, empty, bare]
     bad: list[str] = []
     said: list[str] = []
-    out = tmp_path / "out"
-    summary = train("prm", base, out, given, say=said.append, on_bad=lambda where, what: bad.append(f"{where} {what}"))
+    told: dict[str, Any] = {"say": said.append, "on_bad": lambda where, what: bad.append(f"{where} {what}")}
+    summary = train("prm", base, tmp_path / "out", [*map(record, range(4)), long, odd, outside, empty, bare], **told)
     assert (summary.rows, summary.dropped, summary.bad) == (5, 1, 2)
     assert any("longer than 512 tokens" in line and "p1" in line for line in said)
-    assert "test:6" in bad[0]
-    assert "3 steps and 1 labels" in bad[0]
+    assert "test:6 record p2 has 3 steps and 1 labels" in bad[0]
     assert "outside [0, 1]" in bad[1]
-    card = json.loads((out / "medsss.json").read_text())
-    assert card["data"]["too_long"] == ["p1"]
-    assert card["data"]["notes"]["unlabelled"] == 1
+    data = json.loads((tmp_path / "out" / "medsss.json").read_text())["data"]
+    assert (data["too_long"], data["notes"]["unlabelled"]) == (["p1"], 1)
     for more, what in (({}, "no rows"), ({"max_length": 1024}, "context of 512")):
         with pytest.raises(UsageError, match=what):
             train("prm", base, tmp_path / "none", [], **more)
@@ -262,7 +255,7 @@ def test_two_processes_train_what_one_does(base: Path, tmp_path: Path) -> None:
 
 def test_the_order_of_rows_is_a_permutation_that_groups_lengths() -> None:
     """Little is padded, another seed is another order, and the longest comes first: it fails early or never."""
-    from medsss_cli.training.rows import grouped_order
+    from medsss_cli.training.folder import grouped_order
 
     lengths = [(7 * i) % 101 for i in range(1003)]
     order = grouped_order(lengths, 10, random.Random(0))

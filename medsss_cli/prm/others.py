@@ -25,7 +25,7 @@ lines are left out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ..engines.rendering import encode_text, rendered_pieces
 from ..errors import UsageError
@@ -68,30 +68,20 @@ _HERE = "\ufdef"  # a noncharacter: where a tag goes in a chat
 _HINT = "is it the tokenizer of that PRM? --prm-format names the format"
 
 
-class Asked(NamedTuple):
-    """What an answer is an answer to: the question with its options, and documents where the format reads them."""
-
-    question: str
-    documents: tuple[str, ...] = ()
-
-
-def asked(format: Format, problem: Problem) -> Asked:
-    """What is asked in a format. A prm record says it in `prompt`. Med-PRM writes options as "(A) ..." and reads the
-    record's documents."""
+def asked(format: Format, problem: Problem) -> str:
+    """The question with its options, as a format has it. A prm record says it in `prompt`."""
     if format is not Format.MED_PRM:
-        return Asked(problem.prompt if isinstance(problem, Prm) else question_text(problem))
-    question = problem.question.strip()
-    if problem.options:
-        question += "\n\n" + "\n".join(f"({letter}) {text}" for letter, text in problem.options.items())
-    return Asked(question, documents_of(problem))
+        return problem.prompt if isinstance(problem, Prm) else question_text(problem)
+    options = "\n".join(f"({letter}) {text}" for letter, text in (problem.options or {}).items())
+    return problem.question.strip() + (options and f"\n\n{options}")
 
 
-def lay_out(format: Format, tokenizer: PreTrainedTokenizerBase, given: Asked, steps: Sequence[str]) -> Encoded:
+def lay_out(format: Format, tokenizer: PreTrainedTokenizerBase, problem: Problem, steps: Sequence[str]) -> Encoded:
     """An answer in any format. `steps` are the bare steps, step 0 first; the read-outs are those of the others.
 
     Raises UsageError where the tokenizer lacks a token that the format needs, or cuts one in another way.
     """
-    question, scored = given.question, steps[1:]
+    question, scored = asked(format, problem), steps[1:]
     match format:
         case Format.MEDSSS:
             ids, readouts = encode(tokenizer, question, steps)
@@ -101,7 +91,7 @@ def lay_out(format: Format, tokenizer: PreTrainedTokenizerBase, given: Asked, st
             turns = [("system", _QWEN_SYSTEM), ("user", _clean(question)), ("assistant", answer)]
             return _chat(tokenizer, turns, token_id(tokenizer, format, QWEN_TAG), len(scored))
         case Format.MED_PRM:
-            return _med_prm(tokenizer, given, scored)
+            return _med_prm(tokenizer, question, documents_of(problem), scored)
         case Format.RLHFLOW:
             turns = []
             for k, step in enumerate(scored, 1):
@@ -123,7 +113,8 @@ def lay_out(format: Format, tokenizer: PreTrainedTokenizerBase, given: Asked, st
 
 def check_tokens(format: Format, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise UsageError where a tokenizer cannot lay out a format, before any model is loaded."""
-    lay_out(format, tokenizer, Asked("Which dose?"), [ROOT_TEXT, "Add.", "The answer is B."])
+    problem = Problem(id="", question="Which dose?", answer="B")
+    lay_out(format, tokenizer, problem, [ROOT_TEXT, "Add.", "The answer is B."])
     if format in _WRONG_RIGHT:
         label_tokens(format, tokenizer)
 
@@ -191,16 +182,16 @@ def _chat(
     return Encoded(ids, readouts)
 
 
-def _med_prm(tokenizer: PreTrainedTokenizerBase, given: Asked, steps: Sequence[str]) -> Encoded:
+def _med_prm(tokenizer: PreTrainedTokenizerBase, question: str, given: Sequence[str], steps: Sequence[str]) -> Encoded:
     documents, used = "", 0
-    for number, text in enumerate(given.documents, 1):
+    for number, text in enumerate(given, 1):
         used += len(encode_text(tokenizer, text)) + 1
         if used > _DOCUMENT_TOKENS:
             break
         documents += f"Document {number}: {text}\n\n"
-    system = _MED_PRM_SYSTEM.format(given=_WITH_DOCUMENTS if given.documents else _WITHOUT_DOCUMENTS)
+    system = _MED_PRM_SYSTEM.format(given=_WITH_DOCUMENTS if given else _WITHOUT_DOCUMENTS)
     solution = " ".join(_clean(marked(k, step).replace("\n", " ")) + _HERE for k, step in enumerate(steps, 1))
-    content = f"{_clean(documents)}Question: {_clean(given.question)}\n\nExplanation: {solution}"
+    content = f"{_clean(documents)}Question: {_clean(question)}\n\nExplanation: {solution}"
     tag = token_id(tokenizer, Format.MED_PRM, MED_PRM_TAG)
     ids, readouts = _chat(tokenizer, [("system", system), ("user", content)], tag, len(steps))
     # Their code tokenises the rendered chat as any text, so a BOS comes before the template's own.

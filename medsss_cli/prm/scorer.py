@@ -21,7 +21,7 @@ from .attention import batch, open_tree
 from .config import Format, PrmConfig
 from .layout import Encoded
 from .loading import find_format, load, local_folder
-from .others import asked, check_tokens, lay_out
+from .others import check_tokens, lay_out
 from .packing import split
 
 if TYPE_CHECKING:
@@ -86,8 +86,7 @@ class Scorer:
         """
         import torch
 
-        given = asked(self.format, problem)
-        rows = [lay_out(self.format, self.tokenizer, given, steps) if steps else Encoded([], []) for steps in answers]
+        rows = [lay_out(self.format, self.tokenizer, problem, steps) if steps else Encoded([], []) for steps in answers]
         fits = [self.context is None or len(row.ids) <= self.context for row in rows]
         self.too_long += fits.count(False)
         self.scored += fits.count(True)

@@ -136,14 +136,7 @@ class PolicyConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         TrainingConfig.__post_init__(self)
-        if self.method is not Method.GRPO:
-            return
-        if self.batch_size * self.accumulation % self.generations:
-            raise UsageError(
-                f"--batch-size {self.batch_size} x --accumulation {self.accumulation} answers "
-                f"do not make whole groups of --generations {self.generations}"
-            )
-        if self.closeness and not self.lora:
+        if self.method is Method.GRPO and self.closeness and not self.lora:
             raise UsageError("--method grpo with --beta needs --lora: what it stays close to is the model without it")
 
     @property

@@ -1,4 +1,4 @@
-"""Train the policy: sft or preference records -> a model folder, over TRL. Problems with rewards: `grpo`.
+"""Train the policy over TRL: sft or preference records, or problems with rewards -> a model folder.
 
 Rows are laid out here, token for token as the engines lay out what they ask (`engines.rendering`), and TRL is given
 ids: TRL renders prompt and completion as one chat by the template, which some templates change, and closes every turn.
@@ -13,27 +13,34 @@ The loss falls on the completion alone. sft: mean negative log-likelihood per to
 
 with beta .1; `sft_weight` w adds w times the sft loss of the chosen one. The reference is the policy before training
 and takes no memory of its own: under LoRA it is the model without its adapter, in a full training its log-probabilities
-are computed before the first step.
+are computed before the first step. grpo (arXiv 2402.03300): an update draws `generations` answers to each of its
+problems, at temperature 1 from the whole distribution. A right answer is worth 1, any other 0; those above the mean of
+their group become likelier (TRL's default loss, DAPO's):
+
+    advantage_i = (r_i - mean of the group) / standard deviation of the group
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+import json
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from ..answers import states_answer
+from ..answers import judge, states_answer
 from ..engines.loading import generation_config_of
 from ..engines.rendering import encode_text, end_tokens, render
 from ..errors import BadRecord, UsageError
 from ..models import adapter_base
-from ..records import Message, Preference, Sft, parse
+from ..problems import to_problem
+from ..prompts import answer_messages
+from ..records import Message, Preference, Problem, Sft, Verdict, dump, parse
 from ..requests import Prompt
 from ..steps import SEPARATOR, split_steps
 from ..stream.jsonl import Where
 from .config import Method, PolicyConfig
-from .grpo import GrpoTraining
-from .rows import Row, usable
+from .folder import Row, usable
 from .run import Training
 
 if TYPE_CHECKING:
@@ -110,6 +117,66 @@ class DpoTraining(Training):
                 return dataset
 
         return Ready(**self.for_trl(model, arguments, dataset))
+
+
+class GrpoTraining(Training):
+    """On the problems of any records, each of which an update answers `generations` times."""
+
+    kind: ClassVar = {"kind": "policy", "method": "grpo"}
+    shown: ClassVar = {
+        "reward": "reward",
+        "frac_reward_zero_std": "zero-variance",
+        "completions/mean_length": "length",
+        "tokens": "tokens",
+    }
+    config: PolicyConfig
+
+    def rows(self) -> Iterable[Row]:
+        """The problems of any records as prompts. A row is as long as its prompt and the longest answer."""
+        for problem in usable(self.source, to_problem, self.counts, self.on_bad):
+            prompt = render(self.tokenizer, Prompt(answer_messages(problem, self.config.prompting)))
+            columns = {"prompt": prompt, "problem": json.dumps(dump(problem), ensure_ascii=False)}
+            yield Row(problem.id, len(prompt) + self.config.max_tokens, columns)
+
+    def arguments(self, **given: Any) -> Any:
+        with warnings.catch_warnings(action="ignore"):  # of every vLLM that TRL was not tried with
+            from trl.trainer.grpo_config import GRPOConfig
+        return GRPOConfig(
+            **given,
+            num_generations=self.config.generations,
+            max_completion_length=self.config.max_tokens,
+            beta=self.config.closeness,
+            shuffle_dataset=False,  # the order is ours
+        )
+
+    def trainer(self, model: Any, arguments: Any, dataset: Any) -> Trainer:
+        with warnings.catch_warnings(action="ignore"):
+            from trl.trainer.grpo_trainer import GRPOTrainer
+        # An answer ends where the engines end it.
+        model.generation_config.eos_token_id = sorted(end_tokens(self.tokenizer, model.generation_config, model.config))
+        copies = self.config.generations
+        given = self.for_trl(model, arguments, dataset, copies)
+        lengths = [len(prompt) for prompt in given["train_dataset"]["prompt"]]
+
+        class Ready(GRPOTrainer):  # type: ignore[misc,unused-ignore]
+            """TRL has no other way to be given ids."""
+
+            def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[Any], None, dict[str, Any]]:
+                return prompts, None, {}
+
+            def log(self, logs: dict[str, float], *more: Any) -> None:
+                """`tokens`: how many were generated so far; TRL counts those of the prompts with them."""
+                asked = self.state.global_step * arguments.generation_batch_size // copies
+                tokens = self.state.num_input_tokens_seen - copies * sum(lengths[:asked])
+                super().log(logs | {"tokens": tokens}, *more)
+
+        return Ready(**given, reward_funcs=reward)
+
+
+def reward(completions: Sequence[str], problem: Sequence[str], **_: Any) -> list[float | None]:
+    """1 for each completion that is right, else 0. TRL calls it by these names, with the columns of the data set."""
+    asked = [parse(Problem, json.loads(text)) for text in problem]
+    return [float(judge(each, text).verdict is Verdict.CORRECT) for each, text in zip(asked, completions, strict=True)]
 
 
 POLICY_TRAININGS = {Method.SFT: SftTraining, Method.DPO: DpoTraining, Method.GRPO: GrpoTraining}

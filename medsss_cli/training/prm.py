@@ -27,7 +27,7 @@ from ..prm.packing import Part, split
 from ..problems import to_prm
 from ..prompts import question_text
 from .config import Packing, PrmTrainingConfig
-from .rows import Row, processes, usable
+from .folder import Row, processes, usable
 from .run import DEFAULT_MAX_LENGTH, Training, lora_config
 
 if TYPE_CHECKING:

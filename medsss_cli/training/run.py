@@ -1,4 +1,4 @@
-"""One training, from rows to a finished folder: what `policy`, `grpo` and `prm` share. Under torchrun and `accelerate
+"""One training, from rows to a finished folder: what `policy` and `prm` share. Under torchrun and `accelerate
 launch` process 0 alone reads the rows and writes. Nothing here prints: progress goes through `say`.
 """
 
@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.metadata
+import math
 import os
 import shutil
 import time
@@ -34,9 +35,8 @@ from ..models import (
     quiet_loading,
     read_json,
 )
+from . import folder
 from .config import TrainingConfig
-from .folder import WORK, begin, last_checkpoint, opened, publish, step_of
-from .rows import Counts, OnBad, Row, Say, Source, in_order, load_rows, processes, store_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -56,14 +56,14 @@ class Training:
     shown: ClassVar[Mapping[str, str]] = {}
 
     config: TrainingConfig
-    source: Source
-    say: Say = lambda _: None
-    on_bad: OnBad = lambda *_: None
-    counts: Counts = field(default_factory=Counts)
+    source: folder.Source
+    say: folder.Say = lambda _: None
+    on_bad: folder.OnBad = lambda *_: None
+    counts: folder.Counts = field(default_factory=folder.Counts)
     base: str = field(init=False)
     tokenizer: PreTrainedTokenizerBase = field(init=False)
 
-    def rows(self) -> Iterable[Row]:
+    def rows(self) -> Iterable[folder.Row]:
         """What the source holds, as token ids."""
         raise NotImplementedError
 
@@ -80,7 +80,7 @@ class Training:
         return {
             "model": model,
             "args": arguments,
-            "train_dataset": in_order(dataset, self.config, copies),
+            "train_dataset": folder.in_order(dataset, self.config, copies),
             "processing_class": self.tokenizer,
             "peft_config": lora_config(self.config, "CAUSAL_LM"),
         }
@@ -93,46 +93,56 @@ class Training:
         `loss_first` is the loss of the first update, `loss_last` the mean over those that were logged last; `metrics`
         is what is `shown` beside it, as last logged, `metrics_first` as first. `resumed_from` is the step that the run
         went on from."""
+        os.environ |= {
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "TQDM_DISABLE": "1",
+        }  # the libraries look when they are imported
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         import datasets
 
-        self.base, out = resolve_policy(self.config.policy), Path(self.config.output)
-        os.environ |= {"HF_HUB_DISABLE_TELEMETRY": "1", "TQDM_DISABLE": "1"}
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         datasets.disable_progress_bars()
-        if not is_main_process():
-            self.say = lambda _: None
-        folder = opened(out, self.base, restart=self.config.restart) if is_main_process() else contextlib.nullcontext()
-        with folder, quiet_loading():
+        self.base, out = resolve_policy(self.config.policy), Path(self.config.output)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(quiet_loading())
+            if is_main_process():
+                stack.enter_context(folder.opened(out, self.base, restart=self.config.restart))
+            else:
+                self.say = lambda _: None
             return self._run(out)
 
     def _run(self, out: Path) -> dict[str, Any]:
         from accelerate import PartialState  # type: ignore[import-untyped]
 
-        config, meter = self.config, Meter()
+        config, meter, work = self.config, Meter(), out / folder.WORK
         state = PartialState(cpu=precision(config).use_cpu)
         self.tokenizer = load_tokenizer(self.base)
         if state.is_main_process:
-            max_length = choose_max_length(config.max_length, load_config(self.base))
-            store_rows(self.rows(), self.counts, out / WORK / "data", max_length, self.say)
+            context = context_length(load_config(self.base)) or math.inf
+            if (config.max_length or 0) > context:  # positions would be made up
+                raise UsageError(
+                    f"--max-length {config.max_length} is more than the model's context of {context} tokens"
+                )
+            max_length = config.max_length or int(min(DEFAULT_MAX_LENGTH, context))
+            folder.store_rows(self.rows(), self.counts, work / "data", max_length, self.say)
             run = {**config.identity(), **self.kind, "max_length": max_length, "lr": config.rate()}
-            run |= {"processes": processes(), "base": fingerprint(self.base), "data": self.counts.hash}
-            begin(out, run)
+            run |= {"processes": folder.processes(), "base": fingerprint(self.base), "data": self.counts.hash}
+            folder.begin(out, run)
         state.wait_for_everyone()
         if (card := read_json(out / CARD)) is not None:
             state.wait_for_everyone()
             if state.is_main_process:
-                shutil.rmtree(out / WORK, ignore_errors=True)
+                shutil.rmtree(work, ignore_errors=True)
             self.say(f"{out} is complete: the same training has finished before (--restart trains anew)")
             return {**card["summary"], "finished_before": True}
 
-        dataset, self.counts = load_rows(out / WORK / "data")
-        resume = last_checkpoint(out / WORK)
+        dataset, self.counts = folder.load_rows(work / "data")
+        resume = folder.last_checkpoint(work)
         trainer = self._trainer(dataset)
         self.say(
             f"{self.kind['method']}: {self.counts.rows} rows, {self.counts.tokens} tokens, "
             f"{count_parameters(load_config(self.base)) / 1e6:.1f} M parameters, "
             f"{'LoRA' if config.lora else 'full'}, lr {config.rate():g}"
-            + (f", going on from step {step_of(resume)}" if resume else "")
+            + (f", going on from step {folder.step_of(resume)}" if resume else "")
         )
         started = time.monotonic()
         try:
@@ -143,13 +153,13 @@ class Training:
             raise UsageError(f"the trainer refuses this: {error}") from None
         seconds = round(time.monotonic() - started, 2)
         state.wait_for_everyone()
-        self._save(trainer, out / WORK / "model")
+        self._save(trainer, work / "model")
         summary = self._summary(trainer, seconds, resume)
         if state.is_main_process:
             card = {**self.kind, "base": self.base, "data": asdict(self.counts), "options": asdict(config)}
-            card |= {"versions": versions(), "summary": summary, "run": read_json(out / WORK / "run.json")}
+            card |= {"versions": versions(), "summary": summary, "run": read_json(work / "run.json")}
             card["cost"] = meter.spent()
-            publish(out, out / WORK / "model", card)
+            folder.publish(out, work / "model", card)
         state.wait_for_everyone()
         return summary
 
@@ -160,7 +170,7 @@ class Training:
         found |= {name: getattr(self.counts, name) for name in ("rows", "dropped", "bad")}
         found |= {"steps": trainer.state.global_step, "epochs": self.config.epochs}
         found |= {"loss_first": first.get("loss"), "loss_last": last.get("loss"), "seconds": seconds}
-        found |= {"resumed_from": step_of(resume), "finished_before": False}
+        found |= {"resumed_from": folder.step_of(resume), "finished_before": False}
         return found | {"metrics": self._metrics(last), "metrics_first": self._metrics(first)}
 
     def _trainer(self, dataset: Dataset) -> Trainer:
@@ -187,7 +197,7 @@ class Training:
         large = not numbers.use_cpu and count_parameters(load_config(self.base)) > CHECKPOINTING_FROM
         free: dict[str, Any] = {"bf16": numbers.autocast, "gradient_checkpointing": large, "logging_steps": 10}
         free |= {"save_steps": 500, "save_total_limit": 2, "report_to": "none", "run_name": Path(config.output).name}
-        ours: dict[str, Any] = {"output_dir": str(Path(config.output) / WORK), "seed": config.seed}
+        ours: dict[str, Any] = {"output_dir": str(Path(config.output) / folder.WORK), "seed": config.seed}
         ours |= {"per_device_train_batch_size": config.batch_size, "gradient_accumulation_steps": config.accumulation}
         # The order of the rows holds all epochs.
         ours |= {"num_train_epochs": 1, "train_sampling_strategy": "sequential", "learning_rate": config.rate()}
@@ -293,16 +303,6 @@ def precision(config: TrainingConfig) -> Precision:
     if config.dtype is not Dtype.AUTO:
         return Precision(use_cpu, False, getattr(torch, config.dtype))
     return Precision(use_cpu, not use_cpu, torch.bfloat16 if config.lora and not use_cpu else torch.float32)
-
-
-def choose_max_length(asked: int | None, config: Any) -> int:
-    """The longest row that is trained on. Raises UsageError beyond the context: positions would be made up."""
-    context = context_length(config)
-    if asked is None:
-        return min(DEFAULT_MAX_LENGTH, context or DEFAULT_MAX_LENGTH)
-    if context is not None and asked > context:
-        raise UsageError(f"--max-length {asked} is more than the model's context of {context} tokens")
-    return asked
 
 
 def fingerprint(path: str) -> str:
