@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.live import Live
-    from rich.text import Text
 
 PLAIN_INTERVAL = 60.0
 """Seconds between two progress lines where stderr is no terminal."""
@@ -98,9 +97,13 @@ class Progress:
         if sys.stderr.isatty():
             from rich.console import Console  # a tenth of a second
             from rich.live import Live
+            from rich.text import Text
+
+            def shown() -> Text:
+                return Text(self.line(), no_wrap=True, overflow="ellipsis")
 
             console = Console(stderr=True)
-            self._live = Live(get_renderable=self._text, console=console, refresh_per_second=4, redirect_stdout=False)
+            self._live = Live(get_renderable=shown, console=console, refresh_per_second=4, redirect_stdout=False)
             self._live.start()
         else:
             threading.Thread(target=self._say_now_and_then, daemon=True).start()
@@ -144,11 +147,6 @@ class Progress:
             for name, value in self._fields.items():
                 text += f" | {name.replace('_', ' ')} " + (f"{value:.3g}" if isinstance(value, float) else str(value))
         return printable(text.replace("\n", " "))
-
-    def _text(self) -> Text:
-        from rich.text import Text
-
-        return Text(self.line(), no_wrap=True, overflow="ellipsis")
 
     def _say_now_and_then(self) -> None:
         while not self._over.wait(PLAIN_INTERVAL):

@@ -167,12 +167,14 @@ def test_a_link_stays_a_link_and_a_pipe_is_written_to_as_it_is(tmp_path: Path) -
     ("name", "status"),
     [(name, 0) for name in GROWING] + [("curriculum", 2), ("eval", 2), ("report", 2), ("view", 2), ("check", 2)],
 )
-def test_an_empty_input(script: list[str], name: str, status: int) -> None:
-    """It ended with 0 in some commands and with 1 in others: what goes record by record has nothing to do, what makes
-    one thing of the whole cannot."""
+def test_an_empty_input(tmp_path: Path, script: list[str], name: str, status: int) -> None:
+    """It ended with 0 in some commands and with 1 in others: what goes record by record has nothing to do and leaves an
+    empty OUT, what makes one thing of the whole cannot."""
     args = {"report": ["report"], "view": ["view"], "check": ["clinic", "--check", "-"]}.get(name)
-    ran = run_medsss(args or command(name, script)[0], "")
+    out = tmp_path / "out"
+    ran = run_medsss([*(args or command(name, script)[0]), *([] if status else ["-o", out])], "")
     assert (ran.rc, ran.stdout) == (status, "")
+    assert status or out.read_bytes() == b""
     assert ran.stderr.startswith("medsss: ")
 
 

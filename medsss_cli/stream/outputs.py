@@ -142,9 +142,8 @@ class LockedFile(LineWriter):
     """A file that this process alone writes to, made if it was not there. It changes with the first write: then what
     stands after its first `keep` bytes is cut off.
 
-    The lock is flock's: it belongs to the open file and ends with the process, however that ends. Over NFS it holds
-    between machines where the server does; where a file system has none, there is a warning. Raises UsageError where
-    the file cannot be written, or another process writes to it.
+    The lock is flock's: it ends with the process, however that ends, and holds over NFS where the server does. Raises
+    UsageError where the file cannot be written, or another process writes to it.
     """
 
     def __init__(self, path: str, option: str) -> None:
@@ -200,15 +199,12 @@ def open_whole(
     restart: bool = False,
     option: str = "-o",
 ) -> Iterator[LineWriter]:
-    """A writer to `path` (None and `-` are stdout), to be opened before the work begins, for one thing that is made of
-    the whole input: a report, a page, a curriculum.
+    """A writer to `path` (None and `-` are stdout) for one thing that is made of the whole input: a report, a page, a
+    curriculum. To be opened before the work begins: what is written goes to a hidden file, which takes the name when
+    the block ends; an exception out of the block, `typer.Exit` among them, leaves nothing behind.
 
-    What is written goes to a hidden file beside it, which takes the name when the block ends; an exception out of the
-    block, `typer.Exit` among them, leaves nothing behind. `inputs` are what the command reads (`-` or nothing is
-    stdin), `errors` is its file of errors, `option` is how the user names the output.
-
-    Raises UsageError where the output is an input or the errors file, where something stands in `path` and `restart`
-    is not set, and where the folder is not there or not writable.
+    Raises UsageError where the output is one of `inputs` or the file of `errors`, where something stands in `path` and
+    `restart` is not set, and where the folder is not there or not writable. The user names the output by `option`.
     """
     target = None if path in STDOUT else path
     check_outputs(inputs, {option: target, "--errors": errors})

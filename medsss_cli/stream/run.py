@@ -25,21 +25,14 @@ from .shard import Shard, digest
 
 T = TypeVar("T", bound=HasId)
 
-AHEAD = 8
-"""With `ordered`, how many times `concurrency` records may be read and not yet written: a straggler at the head holds
-the others back only then, and memory stays bounded."""
-
-GRACE = 5.0
-"""Seconds that work in flight gets to finish after Ctrl-C or SIGTERM; SLURM kills half a minute after its warning."""
+AHEAD = 8  # with `ordered`, how many times `concurrency` records may wait for a straggler at the head
+GRACE = 5.0  # seconds that work in flight gets after Ctrl-C or SIGTERM; SLURM kills half a minute after its warning
 
 
 @dataclass(frozen=True, slots=True)
 class StreamOptions:
-    """The options that every record-by-record command takes.
-
-    `limit` counts the records of the shard, those that are done already among them, so the same command line means the
-    same records each time.
-    """
+    """What every record-by-record command takes. `limit` counts the records of the shard, those that are done already
+    among them, so the same command line means the same records each time."""
 
     GROUP: ClassVar[str] = "Output"
 
@@ -191,8 +184,8 @@ class Stream(Generic[T]):
 
     def _total(self) -> int | None:
         """The records of the input files; of a shard it is the expectation."""
-        count = count_records(self.options.inputs)
-        return count if count is None or self.options.shard is None else round(count / self.options.shard.count)
+        count, shard = count_records(self.options.inputs), self.options.shard
+        return round(count / shard.count) if count and shard else count
 
     def write(self, records: Sequence[Record]) -> None:
         """All results of one input at once, flushed. They carry its id, by which a resumed run knows them. Raises
@@ -207,7 +200,6 @@ class Stream(Generic[T]):
         self.faults.fail(id, stage, error)
 
     def exit_code(self) -> int:
-        """0 if all went well, 1 if a line was bad or a record failed."""
         return self.faults.exit_code
 
 
