@@ -27,9 +27,9 @@ from tokenizers import Tokenizer
 
 Faults = Callable[[int], str | None]
 """From the number of a request (from 0, one-token requests left out) to its fault: a status ("500"), reset, cut (in the
-middle of the body), half (of the JSON), garbage, or hang."""
+middle of the body), garbage, or hang."""
 
-KINDS = ("429", "500", "503", "reset", "cut", "half", "garbage")
+KINDS = ("429", "500", "503", "reset", "cut", "garbage")
 
 
 def every(nth: int, fault: str) -> Faults:
@@ -192,8 +192,6 @@ class FaultyServer:
             return await self._send(writer, int(fault), {"error": {"message": "not now"}})
         status, answer = await asyncio.to_thread(self._forward, raw) if self.upstream else self._complete(body)
         data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-        if fault == "half":
-            return await self._send(writer, 200, data[: len(data) // 2])
         if fault == "cut":
             writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data[: len(data) // 2])
             await writer.drain()

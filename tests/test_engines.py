@@ -248,6 +248,9 @@ def test_a_prompt_longer_than_the_context_fails_alone(model: Any) -> None:
     assert isinstance(failed, EngineError)
     assert f"the context holds {CONTEXT}" in str(failed)
     assert fine.prompt_tokens + fine.tokens <= CONTEXT
+    if model.engine.name == "vllm":  # so does one that the library refuses
+        [refused] = model.together([(GAP, Sampling(temperature=9), 1)])
+        assert "temperature" in str(refused)
 
 
 def test_a_request_that_is_cancelled_leaves_and_the_others_stay(model: Any) -> None:

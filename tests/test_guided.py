@@ -258,12 +258,11 @@ def test_a_guided_search_in_a_pipe(prm: Path, tree: dict[str, Any]) -> None:
 def test_a_beam_in_a_pipe(prm: Path, tmp_path: Path) -> None:
     """A tree like any other: its endings are candidates, with the values that led the beam as their scores."""
     line = ["search", "--prm", prm, "--beam", 2, "--engine", script(tmp_path), "--concurrency", 1]
-    ran = run_medsss(line, to_lines([problem(0), problem(1)])).ok()
-    assert [record["config"]["beam"] for record in ran.records] == [2, 2]
-    scored = run_medsss(["bon", "--prm", prm], ran.stdout).ok()
-    for tree, record in zip(ran.records, scored.records, strict=True):
-        ends = [node["rollout_value"] for node in tree["nodes"] if node["action"] == "finish"]
-        assert [each["score"] for each in record["candidates"]] == pytest.approx(ends, abs=1e-5)
+    [tree] = run_medsss(line, to_lines([problem(0)])).ok().records
+    assert tree["config"]["beam"] == 2
+    [record] = run_medsss(["bon", "--prm", prm], to_lines([tree])).ok().records
+    ends = [node["rollout_value"] for node in tree["nodes"] if node["action"] == "finish"]
+    assert [each["score"] for each in record["candidates"]] == pytest.approx(ends, abs=1e-5)
 
 
 def test_the_endings_of_a_guided_tree_are_candidates(prm: Path, tree: dict[str, Any]) -> None:

@@ -9,7 +9,6 @@ import re
 import socket
 import threading
 import warnings
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 
 import pytest
 from faulty_server import Can, FaultyServer, at_random, every
-from helpers import ask, free_port, problem, read_jsonl, run_medsss, to_lines
+from helpers import ask, free_port, problem, run_medsss, to_lines
 from tiny_models import make_tiny_tokenizer
 
 from medsss_cli.engines import EngineConfig, open_engine, resolve_policy
@@ -147,34 +146,6 @@ def test_random_faults_lose_nothing_and_repeat_nothing() -> None:
     assert f"http: {bad.url}: 100 requests, " in ran.stderr
 
 
-def test_a_server_that_dies_fails_its_records_and_one_that_comes_back_finishes_them(tmp_path: Path) -> None:
-    """Killed in the middle of `medsss sample`: with few retries the rest fail with what happened, and a second run
-    on the same output does exactly what is missing."""
-    problems = to_lines(problem(number) for number in range(30))
-    with FaultyServer(CLINIC, delay=0.05) as server:
-
-        def dies(number: int) -> str | None:
-            if number == 20:
-                threading.Thread(target=server.stop).start()
-            return None
-
-        server.faults = dies
-        out, errors = tmp_path / "out.jsonl", tmp_path / "errors.jsonl"
-        args = ["sample", "--engine", "http", "--base-url", server.url, "-n", 1, "--concurrency", 4]
-        args += ["-E", "max_retries=0", "-o", out, "--errors", errors]
-        ran = run_medsss(args, problems)
-        assert ran.rc == 1
-        assert "Traceback" not in ran.stderr
-        done, failed = read_jsonl(out), read_jsonl(errors)
-        assert len(done) + len(failed) == 30
-        assert 15 <= len(done) <= 25
-        assert f"no server answers: {server.url}" in failed[-1]["error"]
-        server.faults = lambda number: None
-        server.start()
-        run_medsss(args, problems).ok()
-        assert Counter(record["id"] for record in read_jsonl(out)) == {f"p{number}": 1 for number in range(30)}
-
-
 @pytest.mark.parametrize(
     ("fault", "what"),
     [
@@ -202,7 +173,8 @@ def test_a_fault_that_stays_ends_with_its_reason_and_the_rest_go_on(fault: str, 
 
 
 def test_a_server_that_comes_back_is_used_again() -> None:
-    """Two servers, one is killed: its requests move over. It is started again: it gets its share."""
+    """Two servers, one is killed: its requests move over. It is started again: it gets its share. Where none is left, a
+    request fails with what happened."""
     with FaultyServer(CLINIC, delay=0.02) as a, FaultyServer(CLINIC, delay=0.02) as b:
 
         async def work(engine: HttpEngine) -> Any:
@@ -214,9 +186,12 @@ def test_a_server_that_comes_back_is_used_again() -> None:
             await asyncio.to_thread(b.start)
             while b.answered == before:
                 done += await many(engine, 20)
+            await asyncio.gather(*(asyncio.to_thread(server.stop) for server in (a, b)))
+            with pytest.raises(EngineError, match="no server answers: http"):
+                await engine.complete(ask("Why?"), Sampling())
             return done, engine.notes()
 
-        done, notes = on([a, b], work)
+        done, notes = on([a, b], work, max_retries=0)
     assert [each for each in done if isinstance(each, BaseException)] == []
     assert any("failed for a while" in line for line in notes)
 

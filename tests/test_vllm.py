@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import importlib.util
 import json
@@ -20,9 +19,9 @@ import pytest
 from helpers import ask, clean_env, problem, program, read_jsonl, run_medsss, served, to_lines
 from tiny_models import make_tiny_adapter, make_tiny_model, make_tiny_reward
 
-from medsss_cli.engines import EngineConfig, open_engine
+from medsss_cli.engines import EngineConfig
 from medsss_cli.engines import vllm as ours
-from medsss_cli.errors import EngineError, MissingExtra, UsageError
+from medsss_cli.errors import MissingExtra, UsageError
 from medsss_cli.requests import Sampling
 
 pytestmark = pytest.mark.timeout(600)
@@ -30,36 +29,10 @@ needs_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason
 SMALL = ("kv_cache_memory_bytes=268435456",)
 
 
-GAP = ask(
-    "Sodium 138 mmol/L, chloride 101 mmol/L, bicarbonate 19 mmol/L. What is the anion gap?\nA. 18\nB. 8\nC. 37\nD. 20",
-    "Step 0: Let's break down this problem step by step.",
-)
-
-
 @pytest.fixture(autouse=True)
 def nobody_asked_for_messages(monkeypatch: pytest.MonkeyPatch) -> None:
     """TRL sets the variable when it is imported, as other tests of this process may have done."""
     monkeypatch.delenv("VLLM_LOGGING_LEVEL", raising=False)
-
-
-@needs_vllm
-def test_closing_ends_those_who_wait_and_leaves_no_process() -> None:
-    before = set(psutil.Process().children(recursive=True))
-
-    async def main() -> None:
-        async with open_engine(EngineConfig(engine="vllm", batch_size=64, engine_args=SMALL)) as engine:
-            assert len(await engine.complete(GAP, Sampling(max_tokens=5), 2)) == 2
-            with pytest.raises(EngineError, match="temperature"):
-                await engine.complete(GAP, Sampling(temperature=9))
-            waiting = asyncio.ensure_future(engine.complete(GAP, Sampling(max_tokens=1500, temperature=2.0), 64))
-            await asyncio.sleep(0.05)
-        with pytest.raises(EngineError, match="closed"):
-            await waiting
-        with pytest.raises(EngineError, match="closed"):
-            await engine.complete(GAP, Sampling())
-
-    asyncio.run(main())
-    assert set(psutil.Process().children(recursive=True)) <= before
 
 
 @needs_vllm
