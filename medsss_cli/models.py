@@ -215,8 +215,7 @@ def load_model(path: str, *, dtype: Any, head: str) -> PreTrainedModel:
 
 def context_length(config: Any) -> int | None:
     """How many positions a model has, None where its configuration does not say."""
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    length = getattr(text, "max_position_embeddings", None)
+    length = getattr(config.get_text_config(), "max_position_embeddings", None)
     return int(length) if isinstance(length, int) and length > 0 else None
 
 

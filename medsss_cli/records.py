@@ -66,23 +66,18 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Response(msgspec.Struct, frozen=True, kw_only=True):
-    """One whole answer of a policy. `answer` is what was extracted, None if nothing was; `form` how it was stated
-    (`answers.Judgement.how`), None where nobody knows; `tokens` were generated; `logprob` is the sum of their natural
-    logarithms of probability under the policy at temperature 1, None where no engine told.
-
-    `policy` is its author where a run has several. `revealed`: the author was shown the gold answer. `corrects` is the
-    index, in the same list, of the wrong response that this one puts right. All three are written only where set."""
+    """One whole answer of a policy. The last three fields are written only where they are set."""
 
     text: str
-    answer: str | None = None
+    answer: str | None = None  # what was extracted
     verdict: Verdict = Verdict.NOT_JUDGED
-    form: str | None = None
+    form: str | None = None  # how the answer was stated (`answers.Judgement.how`), None where nobody knows
     finish_reason: str = "stop"
-    tokens: int = 0
-    logprob: float | None = None
-    policy: str | UnsetType = UNSET
-    revealed: bool | UnsetType = UNSET
-    corrects: int | UnsetType = UNSET
+    tokens: int = 0  # that were generated
+    logprob: float | None = None  # their natural log-probabilities, summed, under the policy at temperature 1
+    policy: str | UnsetType = UNSET  # its author, where a run has several
+    revealed: bool | UnsetType = UNSET  # the author was shown the gold answer
+    corrects: int | UnsetType = UNSET  # the index, in the same list, of the wrong response that this one puts right
 
 
 class Samples(Problem, frozen=True, kw_only=True):
@@ -100,21 +95,15 @@ def pass_rate(responses: Sequence[Response]) -> float:
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
-    """A step of a tree. A tree is a flat list of nodes; `parent` is an index into it, -1 for the root.
+    """A step of a tree, which is a flat list of nodes. Values lie in [0, 1]; `answer` and `verdict` are a Finish's."""
 
-    `text` is the bare step, without "Step k: ". `depth` is its number k (root 0). `rollouts` is how many were drawn,
-    `rollout_value` the share of them that was correct (None before evaluation), `value` the backed-up value, both in
-    [0, 1]; in a search that a reward model guides, no rollouts are drawn and `rollout_value` is that model's. `answer`
-    and `verdict` are set on finish nodes.
-    """
-
-    parent: int
-    depth: int
+    parent: int  # an index into the list, -1 for the root
+    depth: int  # the number of the step, 0 for the root
     action: Action
-    text: str
-    rollouts: int = 0
-    rollout_value: float | None = None
-    value: float = 0.0
+    text: str  # the bare step, without "Step k: "
+    rollouts: int = 0  # how many were drawn
+    rollout_value: float | None = None  # the share of them that was correct, or a guiding reward model's value
+    value: float = 0.0  # backed up
     visits: int = 0
     answer: str | None = None
     verdict: Verdict | None = None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import read_jsonl, run_medsss, to_lines, write_jsonl
+from helpers import run_medsss, to_lines, write_jsonl
 from tiny_models import make_tiny_model
 
 from medsss_cli.problems.curriculum import Curriculum
@@ -95,19 +95,6 @@ def test_wrong_usage_says_what_and_ends_with_2(args: list[str], what: str, tmp_p
     ran = run_medsss(["sample", *args], to_lines([problem(1)]), cwd=tmp_path)
     assert (ran.rc, what in ran.stderr) == (2, True), ran.stderr
     assert "Traceback" not in ran.stderr
-
-
-def test_run_again_it_draws_what_is_missing(policy: str, tmp_path: Path) -> None:
-    pool = write_jsonl(tmp_path / "pool.jsonl", [problem(number) for number in range(20)])
-    out = tmp_path / "out.jsonl"
-    args = ["sample", pool, "--policy", policy, "-n", 2, "--max-tokens", 20]
-    run_medsss([*args, "--limit", 8, "-o", out]).ok()
-    with out.open("ab") as file:
-        file.write(b'{"id": "p8", "quest')  # torn by a crash
-    assert "8 done before" in run_medsss([*args, "-o", out]).ok().stderr
-    assert texts(read_jsonl(out)) == texts(run_medsss(args).ok().records)
-    assert len(read_jsonl(out)) == 20
-    assert run_medsss([*args, "-n", 3, "-o", out]).rc == 2
 
 
 def test_a_curriculum_is_chosen_from_answers(tmp_path: Path) -> None:
