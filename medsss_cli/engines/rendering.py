@@ -10,6 +10,7 @@ at the cut.)
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 from collections.abc import Callable, Sequence
@@ -105,26 +106,16 @@ def first_tokens(tokenizer: Any, prompt: Prompt, words: tuple[str, ...]) -> list
     return ids
 
 
-def end_of_turn(tokenizer: Any) -> int | None:
-    """The special token that the template writes straight after an assistant's answer; None where it writes text.
-
-    Some folders name another token as EOS, and a model trained on the template would write on for ever.
-    """
-    answer = "Reply"
-    turns = [{"role": "user", "content": "Ask"}, {"role": "assistant", "content": answer}]
-    try:
-        after = _apply(tokenizer, turns, goes_on=False).rpartition(answer)[2].lstrip()
-    except EngineError:
-        return None
-    special = {id: token.content for id, token in tokenizer.added_tokens_decoder.items() if token.special}
-    return next((int(id) for id, content in special.items() if content and after.startswith(content)), None)
-
-
 def end_tokens(tokenizer: Any, *sources: Any) -> set[int]:
     """Every token that ends a turn: those that `sources` (configurations of a model) name as `eos_token_id`, the
-    tokenizer's, and what the template writes after an answer."""
-    given = [getattr(source, "eos_token_id", None) for source in sources]
-    given += [tokenizer.eos_token_id, end_of_turn(tokenizer)]
+    tokenizer's, and the special one that the template writes straight after an answer: some folders name another one as
+    EOS, and a model trained on the template would write on for ever."""
+    given = [getattr(source, "eos_token_id", None) for source in sources] + [tokenizer.eos_token_id]
+    turns = [{"role": "user", "content": "Ask"}, {"role": "assistant", "content": "Reply"}]
+    with contextlib.suppress(EngineError):
+        after = _apply(tokenizer, turns, goes_on=False).rpartition("Reply")[2].lstrip()
+        special = {id: token.content for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+        given.append(next((id for id, content in special.items() if content and after.startswith(content)), None))
     return {int(id) for each in given if each is not None for id in ([each] if isinstance(each, int) else each)}
 
 

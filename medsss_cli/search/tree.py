@@ -63,8 +63,7 @@ class GrowingTree:
 
     def reflections(self, index: int) -> int:
         """How many steps on the path to `index` go on from a Finish: each was written by a Reflect."""
-        above = list(self.upward(index))[1:]
-        return sum(self[each].action is Action.FINISH for each in above)
+        return sum(self[each].action is Action.FINISH for each in self.upward(self[index].parent))
 
     def leaves(self) -> list[int]:
         """The nodes without children, from the first branch to the last."""
