@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any
 
@@ -77,15 +76,10 @@ def run(
             async def tree_of(problem: Problem) -> list[Tree]:
                 score = scorer.values if scorer else None
                 tree = await grow(problem, search, engine, values, judge=verdict, score=score)
+                watcher.done(tree)
                 return [msgspec.structs.replace(tree, config=made_with)]
 
-            await run_concurrently(
-                trees,
-                tree_of,
-                stage="search",
-                concurrency=engine.concurrency,
-                on_done=lambda _, made: watcher.done(made),
-            )
+            await run_concurrently(trees, tree_of, stage="search", concurrency=engine.concurrency)
 
     with (
         Stream(stream, command="search", parse=to_problem, config=made_with) as trees,
@@ -114,12 +108,10 @@ class _Watcher:
         self.counts: Counter[str] = Counter()
         self.ends: Counter[str] = Counter()
 
-    def done(self, trees: Sequence[Any]) -> None:
-        """The tree of a problem has been written."""
-        for tree in trees:
-            self.counts.update({name: tree.stats[name] for name in ("nodes", "correct", "rollouts", "tokens")})
-            self.counts.update(trees=1, solved=tree.stats["correct"] > 0, dropped=sum(tree.stats["dropped"].values()))
-            self.ends[tree.stats["end"]] += 1
+    def done(self, tree: Tree) -> None:
+        self.counts.update({name: tree.stats[name] for name in ("nodes", "correct", "rollouts", "tokens")})
+        self.counts.update(trees=1, solved=tree.stats["correct"] > 0, dropped=sum(tree.stats["dropped"].values()))
+        self.ends[tree.stats["end"]] += 1
         self.progress.advance()
         shown = {name: self.counts[name] for name in ("solved", "nodes", "rollouts")}
         self.progress.set(**shown, tok_per_s=self._rate())

@@ -59,6 +59,7 @@ def run(*, stream: StreamOptions, echo: Echo) -> None:
 
     async def work(problem: Problem) -> list[dict[str, Any]]:
         await asyncio.sleep(30 if problem.question == "slow" else random.random() * echo.pause)
+        progress.advance()
         return results(problem)
 
     records: Stream[Problem]
@@ -75,11 +76,7 @@ def run(*, stream: StreamOptions, echo: Echo) -> None:
                     records.fail(problem.id, "echo", str(error))
                 progress.advance()
         else:
-            asyncio.run(
-                run_concurrently(
-                    records, work, stage="echo", concurrency=echo.concurrency, on_done=lambda *_: progress.advance()
-                )
-            )
+            asyncio.run(run_concurrently(records, work, stage="echo", concurrency=echo.concurrency))
     raise typer.Exit(records.exit_code())
 
 

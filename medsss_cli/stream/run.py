@@ -209,17 +209,15 @@ async def run_concurrently(
     *,
     stage: str,
     concurrency: int,
-    on_done: Callable[[T, Sequence[Record]], None] | None = None,
 ) -> None:
     """Do `work` on every record of the stream, `concurrency` of them in flight, with no barrier between them.
 
-    Each result is written as it is done, or in the order of the input if the stream's options say so; `on_done` is told
-    after that. A MedsssError of one record is its failure (`stream.fail`) and the run goes on; a UsageError is none of
-    one record, and it and every other exception end the run. What ends the reading (a bad line under `strict`) is
-    raised when what is in flight is done. When the run is cancelled (Ctrl-C) no more work is taken; what is in flight
-    has GRACE seconds to finish and be written, the rest is cancelled.
+    Each result is written as it is done, or in the order of the input if the stream's options say so. A MedsssError of
+    one record is its failure (`stream.fail`) and the run goes on; a UsageError and every other exception end it. What
+    ends the reading (a bad line under `strict`) is raised when what is in flight is done. When the run is cancelled
+    (Ctrl-C) no more work is taken; what is in flight has GRACE seconds to finish and be written.
     """
-    loop = _Loop(stream, work, stage, concurrency, on_done)
+    loop = _Loop(stream, work, stage, concurrency)
     running = asyncio.create_task(loop.run())
     try:
         await asyncio.shield(running)
@@ -244,7 +242,6 @@ class _Loop(Generic[T]):
     work: Callable[[T], Awaitable[Sequence[Record]]]
     stage: str
     concurrency: int
-    on_done: Callable[[T, Sequence[Record]], None] | None
     in_flight: int = 0
 
     async def run(self) -> None:
@@ -306,8 +303,6 @@ class _Loop(Generic[T]):
                 else:
                     self.stream.write(outcome)
                     self.stream.tokens += sum(_tokens(record, result) for result in outcome)
-                    if self.on_done is not None:
-                        self.on_done(record, outcome)
             except BadRecord as error:
                 self.stream.fail(record.id, self.stage, str(error))
             self.in_flight -= 1
