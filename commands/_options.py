@@ -46,9 +46,10 @@ def options(command: Callable[..., None]) -> Callable[..., None]:
         for name, fields_ in owned.items():
             own = {field: _given(hint, given.pop(field)) for field, (hint, _) in fields_.items()}
             given[name] = hints[name](**own)
-        for name in given.keys() - owned.keys():
-            given[name] = _given(hints[name].__origin__, given[name])
-            _said(hints[name]).check(name, given[name])
+        for name, hint in hints.items():
+            if name in given and name not in owned:
+                given[name] = _given(hint.__origin__, given[name])
+                _said(hint).check(name, given[name])
         command(**given)
 
     functools.update_wrapper(run, command, assigned=("__module__", "__name__", "__qualname__", "__doc__"))
