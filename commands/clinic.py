@@ -31,7 +31,7 @@ from ._options import Output, Restart, options, refuse_given
 @options
 def run(
     *,
-    n: Annotated[int, Opt("How many problems.", names=("-n",), least=0, metavar="N")] = 500,
+    n: Annotated[int, Opt("How many problems.", names=("-n", "--count"), least=0, metavar="N")] = 500,
     seed: Annotated[int, Opt("Which of the endless series of problems.", metavar="S")] = 0,
     split: Annotated[
         Split, Opt("seed: to search and train on; test: to measure on; train: the policy's own.")
