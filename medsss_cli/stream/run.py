@@ -244,20 +244,22 @@ class _Loop(Generic[T]):
     concurrency: int
     in_flight: int = 0
 
-    async def run(self) -> None:
-        workers = self.concurrency * (AHEAD if self.stream.options.ordered else 1)
+    def __post_init__(self) -> None:
+        self._workers = self.concurrency * (AHEAD if self.stream.options.ordered else 1)
         self._over = False
         self._failure: BaseException | None = None
-        self._places, self._busy = threading.Semaphore(workers), asyncio.Semaphore(self.concurrency)
+        self._places, self._busy = threading.Semaphore(self._workers), asyncio.Semaphore(self.concurrency)
         self._records: asyncio.Queue[T | None] = asyncio.Queue()
         self._last = asyncio.Event()  # what came of the record before is written
         self._last.set()
+
+    async def run(self) -> None:
         # Not by `asyncio.to_thread`: its threads are waited for at the end of the program, and one that sits in a read
         # of an open pipe would keep an interrupted program alive. This one is left where it is.
         threading.Thread(target=self._read, args=(asyncio.get_running_loop(),), daemon=True).start()
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(workers):
+                for _ in range(self._workers):
                     group.create_task(self._take_turns())
         except BaseExceptionGroup as several:
             raise several.exceptions[0] from None
