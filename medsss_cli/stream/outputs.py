@@ -42,7 +42,7 @@ def keep_stdout() -> None:
 
 
 def write_stdout(text: str) -> None:
-    """Text on the real stdout, for the few commands whose result is no record (a table, say)."""
+    """Text on the real stdout, where a result is no record (a table, say)."""
     with LineWriter() as writer:
         writer.write_bytes(text.encode("utf-8", "replace"))
 
@@ -61,9 +61,8 @@ def encode(record: Record) -> bytes:
 
 
 class LineWriter:
-    """Writes groups of whole lines, each group in one write, readable by the other side at once: to the descriptor
-    `fd`, which `name` is for messages, or to stdout. Errors of the system come out as MedsssError; BrokenPipeError
-    alone passes as it is. Raises UsageError where stdout is closed."""
+    """Writes groups of whole lines, each group in one write, to stdout or to the descriptor `fd`, which messages call
+    `name`. Errors of the system come out as MedsssError, but BrokenPipeError. Raises UsageError for a closed stdout."""
 
     def __init__(self, name: str = "stdout", fd: int | None = None) -> None:
         if fd is None and sys.stdout is None:
@@ -80,9 +79,9 @@ class LineWriter:
     def write_bytes(self, lines: bytes) -> None:
         """Whole lines that are JSON already.
 
-        A write to a file, or of up to PIPE_BUF bytes to a pipe, is not cut by a signal. A longer one to a pipe is, and
-        the KeyboardInterrupt would be raised before we learn how much went out. So a Ctrl-C waits there for the end of
-        the lines; a second one does not wait, for the reader may never read on.
+        A signal cuts a write of more than PIPE_BUF bytes to a pipe, and the KeyboardInterrupt would be raised before we
+        learn how much went out. So a Ctrl-C waits there for the end of the lines; a second one does not wait, for the
+        reader may never read on.
         """
         pending: list[int] = []
 
