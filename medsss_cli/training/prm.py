@@ -147,7 +147,8 @@ def plan(parts: Sequence[Part], slots: int, per_update: int, epochs: float, seed
     few tokens as can be; a slot may stay empty. The update of most tokens comes first: what does not fit into
     memory fails early.
     """
-    each = min(len(parts), max(1, round(_rows(parts) / per_update)))
+    rows = sum(len(part.members) for part in parts)
+    each = min(len(parts), max(1, round(rows / per_update)))
     wanted = max(1, round(epochs * each))
     found: list[list[list[int]]] = []
     for epoch in range(-(-wanted // each)):
@@ -160,18 +161,14 @@ def plan(parts: Sequence[Part], slots: int, per_update: int, epochs: float, seed
     return found[:wanted]
 
 
-def _rows(parts: Sequence[Part]) -> int:
-    return sum(len(part.members) for part in parts)
-
-
 def _updates(order: Sequence[Part], updates: int) -> Iterator[Sequence[Part]]:
+    sizes = [len(part.members) for part in order]
     begin = 0
     for more in reversed(range(updates)):  # updates that come after this one; each wants a part
-        share = _rows(order[begin:]) / (more + 1)
-        end = begin + 1
+        share, end = sum(sizes[begin:]) / (more + 1), begin + 1
         while end < len(order) - more:
-            rows = _rows(order[begin:end])
-            if more and abs(rows + len(order[end].members) - share) > abs(rows - share):
+            rows = sum(sizes[begin:end])
+            if more and abs(rows + sizes[end] - share) > abs(rows - share):
                 break
             end += 1
         yield order[begin:end]
