@@ -67,7 +67,6 @@ def test_the_authors_evaluation_layout() -> None:
         ("x/pool.jsonl.gz", None, "pool-9"),
         ("x/pool.json", 4, "pool-4"),
         ("stdin", None, "stdin-9"),
-        ("pool.v2.jsonl", 0, "pool.v2-0"),
         ("pool.jsonl", "abc", "abc"),
     ],
 )
@@ -90,18 +89,14 @@ def test_what_our_other_records_hold_is_left_out() -> None:
     ("row", "message"),
     [
         ({}, "unknown layout"),
-        ({"question": 3, "answer": "x"}, "question"),
         ({"question": "?", "answer": "x", "id": [1]}, "`id` must be"),
         (AUTHORS | {"conversations": 3}, "no turn"),
-        (AUTHORS | {"eval": {}}, "no gold answer"),
         (AUTHORS | {"eval": {"answer": "D"}}, "not one of the options A, B, C"),
         (AUTHORS | {"conversations": [{"from": "human", "value": "Which?"}]}, "no options: .* ends with 'Which"),
-        (MEDQA | {"answer_idx": "E"}, "not one of the options A, B"),
         (MEDQA | {"answer_idx": True}, "no gold answer"),
         ({"id": "q", "question": "?", "answer": "B"}, "q: the gold answer is 'B', but there are no options"),
         ({"id": "q", "question": "?\nA. x\nB. y", "answer": "C"}, "q: .*'C' in `answer` is not one of.* A, B"),
         ({"id": "q", "question": "?\nA. x\nB. y\nD. z", "answer": "B"}, "q: line 4 of the question"),
-        ({"id": "q", "question": "?\nA. x\nB. y", "answer": "2"}, "q: `answer` is the number 2"),
         (ROWS["mmlu"] | {"answer": 4}, "no position among the options A, B, C, D"),
         (ROWS["pubmedqa"] | {"final_decision": None}, "no gold answer in `final_decision`"),
         (ROWS["processbench"], "no gold answer"),
@@ -132,17 +127,12 @@ def test_responses_are_judged_where_they_were_not() -> None:
     assert samples.meta == to_problem(MEDQA, HERE).meta
 
 
-@pytest.mark.parametrize(
-    "more",
-    [
-        {},
-        {"responses": []},
-        {"responses": [3]},
-        {"responses": [{"text": "x", "verdict": "great"}]},
-        {"responses": [{"text": "B", "tokens": "many"}]},
-        {"response": 3},
-    ],
-)
+UNUSABLE: list[dict[str, Any]] = [
+    {}, {"responses": []}, {"responses": [3]}, {"responses": [{"text": "x", "verdict": "great"}]}, {"response": 3},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("more", UNUSABLE)
 def test_records_without_usable_responses(more: dict[str, Any]) -> None:
     with pytest.raises(BadRecord):
         to_samples(MEDQA | more, HERE)
@@ -168,7 +158,6 @@ def test_pubmedqa_with_and_without_its_abstract() -> None:
         ("7", "39.99991", "37.99991", "41.99991", "39.99991 ± 2", "38.0", "37.9"),
         ("63", "-4.0", "-4.2", "-3.8", "-4.0 ± 0.2", "-3.85", "-3.7"),
         (4, "3", "3", "3", "3 ± 0.5", "3.4", "4"),
-        ("8", "1.5", "1.5", "1.5", "1.5", "1.5", "2"),
         (13, "08/31/2023", "08/31/2023", "08/31/2023", "08/31/2023", "August 31, 2023", "08/30/2023"),
         ("69", "('34 weeks', '3 days')", "x", "x", "34 weeks 3 days", "34 weeks, 3 days", "33 weeks, 3 days"),
     ],
@@ -238,12 +227,9 @@ def test_options_and_answers_in_many_forms(options: object, given: object, answe
     assert (problem.answer, (problem.options or {})["A"]) == (answer, first)
 
 
-@pytest.mark.parametrize(
-    ("gold", "task"),
-    [(84, "number"), ("540 mL", "number"), ("2024-03-15", "number"), ("5-HT", "text"), ("DNA", "text")],
-)
-def test_the_task_is_the_answers(gold: str | int, task: str) -> None:
-    assert mapped({"q": "?", "o": None, "a": gold}, "question=q", "options=o", "answer=a").task == task
+def test_the_task_is_the_answers() -> None:
+    for gold, task in ((84, "number"), ("540 mL", "number"), ("2024-03-15", "number"), ("5-HT", "text")):
+        assert mapped({"q": "?", "o": None, "a": gold}, "question=q", "options=o", "answer=a").task == task
 
 
 @pytest.mark.parametrize(
@@ -253,10 +239,8 @@ def test_the_task_is_the_answers(gold: str | int, task: str) -> None:
         (["question=data.steam", "answer=id"], "there is no field `data.steam`: no steam in stem, list, right"),
         (["question=data.stem", "options=data.list", "answer=data.right"], "the number 2: does it count .* from 0"),
         (["question=data.stem", "options=data.list", "answer=data.right:0"], "is 2, no position among .* A, B"),
-        (["question=data", "answer=id"], "`data` must be a text"),
         (["question=data.stem", "answer=data.right:1"], "the gold answer is '2', but there are no options"),
         (["question=q"], "--map names no answer"),
-        (["answer=a"], "--map names no question"),
         (["quest=q"], "--map quest=q: expected NAME=FIELD, each once"),
         (["question=q", "question=q", "answer=a"], "--map question=q: expected NAME=FIELD, each once"),
     ],
