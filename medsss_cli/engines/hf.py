@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ..errors import EngineError
 from ..models import context_length
 from ..requests import Completion, derive_seed
 from .base import Asked, EngineConfig, LocalEngine, running
@@ -31,7 +32,7 @@ _PIECE = 16  # tokens between two looks at which rows have ended
 _COMPANY = 0.002  # seconds that a batch waits for requests that are about to come
 _SWITCH = 2e-4  # seconds, for sys.setswitchinterval
 _PROMPT_TOKENS = 1 << 17  # of a batch, so that keys, values and activations fit
-_PATIENCE = 1.5  # seconds that the end waits for the piece under way
+_PATIENCE = 1.5  # seconds that the end waits for the model to come to the next token
 
 
 @dataclass(slots=True, eq=False)
@@ -150,7 +151,7 @@ class HfEngine(LocalEngine):
         ids, mask = ids[which], mask[which]
         while rows and not self.closed:
             most = max(row.asked.limit - len(row.ids) for row in rows)
-            drawing = _Draw(rows, device)
+            drawing = _Draw(self, rows)
             written = self._generated(ids, mask, cache, min(most, _PIECE) if cache else most, drawing)
             new = written[:, ids.shape[1] :]
             for row, tokens, logprobs in zip(
@@ -205,20 +206,22 @@ class HfEngine(LocalEngine):
 class _Draw:
     """A logits processor: draws the token of each row and leaves `generate` no other choice."""
 
-    def __init__(self, rows: Sequence[_Row], device: Any) -> None:
+    def __init__(self, engine: HfEngine, rows: Sequence[_Row]) -> None:
         import torch
 
-        self.rows = rows
+        self.engine, self.rows = engine, rows
         self.written = len(rows[0].ids)
         self._sampling = rows[0].asked.sampling
         seeds = [derive_seed(row.asked.sampling.seed, row.index) for row in rows]
-        self._seeds = torch.tensor(seeds, dtype=torch.long, device=device)
+        self._seeds = torch.tensor(seeds, dtype=torch.long, device=engine.model.device)
         self._words = [(number, row.asked.words) for number, row in enumerate(rows) if row.asked.words]
         self.logprobs: list[Tensor] = []
 
     def __call__(self, ids: Tensor, scores: Tensor) -> Tensor:
         import torch
 
+        if self.engine.closed:
+            raise EngineError("the engine is closed")  # nobody waits for the rest of the piece
         free = scores.clone() if self._words else scores
         for number, words in self._words:
             free[number] = -torch.inf
