@@ -58,14 +58,13 @@ def split_steps(text: str, first: int | None = None) -> list[str]:
     if not text:
         return []
     number = starts_at(text) if first is None else first
-    rest = text.removeprefix(mark(number))
+    start = len(mark(number)) if text.startswith(mark(number)) else 0
     steps: list[str] = []
-    while True:
+    while (end := text.find(f"\n{mark(number + 1)}", start)) >= 0:
         number += 1
-        step, found, rest = rest.partition("\n" + mark(number))
-        steps.append(step.strip())
-        if not found:
-            return steps
+        steps.append(text[start:end].strip())
+        start = end + 1 + len(mark(number))
+    return [*steps, text[start:].strip()]
 
 
 def answer_steps(text: str) -> list[str]:
