@@ -44,7 +44,7 @@ KINDS += [
 FEW = ("--max-nodes", "12", "--rollouts", "2", "--min-rollouts", "1", "--reflects", "0")
 SHORT = ("--max-tokens", "160", "--max-step-tokens", "60", "--engine", "hf")
 TRAIN = ("--full", "--lr", "5e-4", "--epochs", "4", "--batch-size", "8", "--accumulation", "1")
-SELECTIONS = ("min-max", "min-vote-sum", "mean-vote-sum")
+SELECTIONS = ("min-max", "min-vote-sum", "mean-vote-sum", "min-likelihood")
 
 
 def medsss(*arguments: str | Path, out: Path | None = None) -> None:
