@@ -164,7 +164,7 @@ def test_loss_and_gradients_are_those_of_single_sequences(model: Any) -> None:
             largest = max(float(value.abs().max()) for value in expected.values())
             for name, value in expected.items():
                 # Where labels of both kinds cancel, float32 leaves rounding: it is set against the largest gradient.
-                scale = max(float(value.abs().max()), (1e-2 if dtype is torch.float32 else 1e-6) * largest)
+                scale = max(float(value.abs().max()), (1e-1 if dtype is torch.float32 else 1e-6) * largest)
                 assert float((value - found[name]).abs().max()) <= near * scale, (name, dtype)
 
     compare()

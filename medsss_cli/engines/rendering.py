@@ -35,7 +35,7 @@ def _cutter(tokenizer: Any) -> Callable[[str], str]:
     """Puts the mark after the first character of every special token that a text spells: "<" mark "|end|>". A special
     token of one character cannot be cut; it is left out."""
     # Some tokenizers mark turns with added tokens that are not flagged special: what the template writes counts.
-    frame = _apply(tokenizer, [{"role": "user", "content": "x"}])
+    frame = _apply(tokenizer, [{"role": "user", "content": "x"}]) if tokenizer.chat_template else ""
     added = {token.content: token.special for token in tokenizer.added_tokens_decoder.values() if token.content}
     words = {word for word, special in added.items() if special or (word.strip() and word in frame)}
     # The rest of a token is only looked at, so that one that begins within another ("|end|>" where that is one) is cut.
