@@ -206,6 +206,8 @@ class LocalEngine(ModelEngine):
 
     async def _write(self, asked: Asked) -> list[Completion]:
         self._open.add(asked)
+        if self.closed:  # while the prompt was made ready: `end` did not see this request
+            asked.fail("the engine is closed")
         self._inbox.put(asked)
         try:
             return await asyncio.wrap_future(asked.future)
