@@ -101,7 +101,7 @@ def run(
             await run_concurrently(sources, judged, stage="judge", concurrency=engine.concurrency)
 
     with (
-        Stream(stream, command="label", parse=_reader(), config=config) as sources,
+        Stream(stream, command="label", parse=_reader(len(stream.inputs)), config=config) as sources,
         Progress("records", total=sources.expected(), quiet=stream.quiet) as progress,
     ):
         if by_judge:
@@ -126,7 +126,7 @@ def run(
     raise typer.Exit(sources.exit_code())
 
 
-def _reader() -> Callable[[dict[str, Any], Where], Source]:
+def _reader(inputs: int) -> Callable[[dict[str, Any], Where], Source]:
     """Reads trees and samples, and raises BadRecord for anything else. A record whose id stood in an earlier file gets
     one of its own: two searches of a question are two trees to learn from."""
     files: dict[str, int] = {}
@@ -142,6 +142,8 @@ def _reader() -> Callable[[dict[str, Any], Where], Source]:
                 f"no tree and no samples: found the keys {', '.join(obj)}, but neither `nodes` (medsss search writes "
                 "them) nor `pos` and `neg` (the authors' tree files) nor `responses` (medsss sample)"
             )
+        if inputs < 2:
+            return source
         number = files.setdefault(where.source, len(files) + 1)
         known = first.setdefault(hash(source.id), number) == number
         return source if known else replace(source, id=f"{source.id}@{number}")
