@@ -340,7 +340,7 @@ def read_view(found: dict[str, Any], draw: random.Random) -> object:
 
 
 def label_rows(found: dict[str, Any], draw: random.Random) -> object:
-    source = label._reader()(found, HERE)
+    source = label._reader(2)(found, HERE)
     most = draw.choice((None, 1))
     make = draw.choice(
         (
