@@ -19,7 +19,7 @@ from medsss_cli.evaluation.items import Item, read_item
 from medsss_cli.evaluation.plots import check_plot, draw
 from medsss_cli.evaluation.provenance import cost_behind, sha256, versions, wrote
 from medsss_cli.evaluation.reports import answers_report, comparison_report
-from medsss_cli.evaluation.steps import read_steps, step_report
+from medsss_cli.evaluation.steps import StepItem, read_steps, step_report
 from medsss_cli.settings import Opt
 from medsss_cli.stream.faults import Faults
 from medsss_cli.stream.jsonl import HasId, Where, check_inputs, first_of_each, read_records
@@ -88,18 +88,9 @@ def run(
             report = _compared(compare, partial(read, parse=partial(read_item, rejudge=extract)), faults)
         else:
             if steps:
-                scored = read(sources, read_steps)
-                some, report = any(item.trajectories for item in scored), step_report(scored, threshold)
+                report = _of_steps(read(sources, read_steps), threshold)
             else:
-                items = read(sources, partial(read_item, rejudge=extract, by=by))
-                some, report = bool(items), answers_report(items, points, by) if items else {}
-            if not some:
-                what = "step scores with gold labels" if steps else "answers"
-                pipe = "medsss clinic | medsss sample | medsss bon --prm R | medsss eval --steps"
-                raise UsageError(
-                    f"there is nothing to evaluate: the input holds no {what}",
-                    hint=pipe if steps else "pipe in what `medsss sample` or `bon` writes",
-                )
+                report = _of_answers(read(sources, partial(read_item, rejudge=extract, by=by)), points, by)
             report |= _behind(sources, report.get("made_from", {}))
         report |= {"name": name, "bad_lines": faults.bad_lines, "version": __version__, "versions": versions()}
         if extract is not None:
@@ -136,6 +127,24 @@ def _read(
             records.append(record)
             progress.advance()
     return records
+
+
+def _of_steps(items: list[StepItem], threshold: float) -> dict[str, Any]:
+    """The report of step scores. Raises UsageError where there are none."""
+    if not any(item.trajectories for item in items):
+        raise UsageError(
+            "there is nothing to evaluate: the input holds no step scores with gold labels",
+            hint="medsss clinic | medsss sample | medsss bon --prm R | medsss eval --steps",
+        )
+    return step_report(items, threshold)
+
+
+def _of_answers(items: list[Item], points: list[int], by: str | None) -> dict[str, Any]:
+    """The report of answers. Raises UsageError where there are none."""
+    if not items:
+        hint = "pipe in what `medsss sample` or `bon` writes"
+        raise UsageError("there is nothing to evaluate: the input holds no answers", hint=hint)
+    return answers_report(items, points, by)
 
 
 def _behind(sources: Sequence[str], made_from: dict[str, Any]) -> dict[str, Any]:

@@ -68,7 +68,6 @@ def run(
     else:
         refuse_given({*options_of(JudgeConfig), *options_of(EngineConfig)}, "belongs to --labels judge")
     nothing, said = Counter[str](), Counter[str]()
-    sources: Stream[Source]
 
     def made(source: Source) -> Sequence[Any]:
         """The records of a source. Raises BadRecord."""
@@ -78,34 +77,12 @@ def run(
             return ()
         return records
 
-    async def by_a_model(progress: Progress) -> None:
-        template = judge.template()
-        async with open_engine(policy) as engine:
-
-            async def judged(source: Source) -> Sequence[Prm]:
-                plain = made(source)
-                asked = (judge.labels(engine, template, record, number) for number, record in enumerate(plain))
-                kept = []
-                for record, labels in zip(plain, await asyncio.gather(*asked), strict=True):
-                    said.update({1.0: "right", 0.0: "wrong", None: "unknown"}[label] for label in labels[1:])
-                    said["trajectories"] += 1
-                    if any(label is not None for label in labels):
-                        meta = record.meta | {"label": {"labels": "judge", "judge": policy.policy}}
-                        kept.append(replace(record, labels=labels, meta=meta))
-                said["left out"] += len(plain) - len(kept)
-                if plain and not kept:
-                    nothing["with no judgement that can be read (the form of the reply: docs/labels.md)"] += 1
-                progress.advance()
-                return kept
-
-            await run_concurrently(sources, judged, stage="judge", concurrency=engine.concurrency)
-
     with (
         Stream(stream, command="label", parse=_reader(len(stream.inputs)), config=config) as sources,
         Progress("records", total=sources.expected(), quiet=stream.quiet) as progress,
     ):
         if by_judge:
-            asyncio.run(by_a_model(progress))
+            asyncio.run(_judge(sources, made, judge, policy, said=said, nothing=nothing, progress=progress))
         for source in () if by_judge else sources:
             try:
                 sources.write(made(source))
@@ -124,6 +101,40 @@ def run(
     elif nothing and not stream.quiet:
         note(f"label: {nothing.total()} records gave no {to} record: {reasons}")
     raise typer.Exit(sources.exit_code())
+
+
+async def _judge(
+    sources: Stream[Source],
+    made: Callable[[Source], Sequence[Any]],
+    judge: JudgeConfig,
+    policy: EngineConfig,
+    *,
+    said: Counter[str],
+    nothing: Counter[str],
+    progress: Progress,
+) -> None:
+    """The trajectories that are `made` of each source, with the labels that a model gives; what it `said` is counted,
+    and what gave `nothing`."""
+    template = judge.template()
+    async with open_engine(policy) as engine:
+
+        async def judged(source: Source) -> Sequence[Prm]:
+            plain = made(source)
+            asked = (judge.labels(engine, template, record, number) for number, record in enumerate(plain))
+            kept = []
+            for record, labels in zip(plain, await asyncio.gather(*asked), strict=True):
+                said.update({1.0: "right", 0.0: "wrong", None: "unknown"}[label] for label in labels[1:])
+                said["trajectories"] += 1
+                if any(label is not None for label in labels):
+                    meta = record.meta | {"label": {"labels": "judge", "judge": policy.policy}}
+                    kept.append(replace(record, labels=labels, meta=meta))
+            said["left out"] += len(plain) - len(kept)
+            if plain and not kept:
+                nothing["with no judgement that can be read (the form of the reply: docs/labels.md)"] += 1
+            progress.advance()
+            return kept
+
+        await run_concurrently(sources, judged, stage="judge", concurrency=engine.concurrency)
 
 
 def _reader(inputs: int) -> Callable[[dict[str, Any], Where], Source]:
